@@ -1,0 +1,224 @@
+"""The commands: train, evaluate, sample, sweep. Each imports what it needs only when it runs."""
+
+import difflib
+import os
+import sys
+
+from gan_jax.errors import DivergedError, UserError
+
+DEFAULT_CONFIG = "experiments/digits_dcgan.py"
+HELP = """usage: python launch.py [COMMAND] [--flag=value ...]
+
+commands
+  train      train a run, or go on where it stood (the default command)
+  evaluate   measure a trained run
+  sample     write images of a trained run
+  sweep      train every combination of some settings and compare them
+
+train
+  --config=FILE.py[:variant]   experiment; default experiments/digits_dcgan.py
+  --workdir=DIR                the run's folder; default runs/<experiment>[_<variant>]
+  --config.KEY=VALUE           override any key of the config, such as --config.optim.generator.learning_rate=1e-4
+  --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
+  --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)
+
+evaluate
+  --workdir=DIR                the run's folder
+  --metrics=fd,kd,prdc,classes those to measure; default: the config's
+  --step=N                     checkpoint; default: the newest
+
+sample
+  --workdir=DIR --out=DIR      the run's folder, and where images go
+  --seeds=0-63                 one image for each; also 1,5,9
+  --labels=0,1,2               classes, for conditional runs
+  --interpolate=FRAMES         an animation through the seeds
+  --truncation=PSI --style_mixing=...   for models with styles
+  --step=N                     checkpoint; default: the newest
+
+sweep
+  --config=FILE.py[:variant] --workdir=DIR
+  --sweep='config.KEY=FORM'    repeatable; FORM is a list 1,2,3 or log(1e-5,1e-3,5), linear(0,1,3), random(0,1,4),
+                               lograndom(1e-5,1e-3,4)
+  --jobs=N                     runs at once; default 1
+  --metric=NAME                by which to sort; default: the config's first
+  --seed=N                     of the random forms
+
+exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files
+"""
+
+FLAGS = {
+    "train": ("config", "workdir", "dry_run", "coordinator", "num_processes", "process_id"),
+    "evaluate": ("workdir", "metrics", "step"),
+    "sample": ("workdir", "out", "seeds", "labels", "interpolate", "truncation", "style_mixing", "step"),
+    "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(argv: list[str]) -> int:
+    command = "train" if not argv or argv[0].startswith("-") else argv.pop(0)
+    if command not in FLAGS and command != "help":
+        near = difflib.get_close_matches(command, FLAGS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"unknown command {command!r}{hint} Commands: {', '.join(FLAGS)}; --help tells more")
+    if command == "help" or "--help" in argv or "-h" in argv:
+        print(HELP, end="")
+        return 0
+    flags, overrides = parse(command, argv)
+    _prepare_jax()
+    return {"train": _train, "evaluate": _evaluate, "sample": _sample, "sweep": _sweep}[command](flags, overrides)
+
+
+def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
+    """Splits arguments into flags, name -> the values given, and overrides, (dotted key, text).
+
+    Raises:
+      UserError: an argument that is no flag of this command, or a flag without its value.
+    """
+    flags: dict[str, list[str]] = {}
+    overrides = []
+    rest = list(argv)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not name:
+            raise UserError(f"{argument!r} is no flag; write --name=value")
+        override = name.startswith("config.") and "config" in FLAGS[command]
+        if not override and name not in FLAGS[command]:
+            near = difflib.get_close_matches(name, FLAGS[command], 1)
+            hint = f"; did you mean --{near[0]}?" if near else ""
+            known = ", ".join(f"--{flag}" for flag in FLAGS[command])
+            raise UserError(f"--{name}: {command} has no such flag{hint} It takes {known}")
+        if name == "dry_run":
+            value = value or "true"
+        elif not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{name} needs a value: --{name}=...")
+            value = rest.pop(0)
+        if override:
+            overrides.append((name.removeprefix("config."), value))
+        else:
+            flags.setdefault(name, []).append(value)
+    for name, values in flags.items():
+        if len(values) > 1 and name != "sweep":
+            raise UserError(f"--{name} is given {len(values)} times: {', '.join(values)}")
+    return flags, overrides
+
+
+def _one(flags: dict, name: str, default: str = "") -> str:
+    return flags.get(name, [default])[0]
+
+
+def _number(flags: dict, name: str, default, kind=int):
+    text = _one(flags, name)
+    if not text:
+        return default
+    try:
+        return kind(text)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise UserError(f"--{name}={text}: expected {expected}") from None
+
+
+def _needed(flags: dict, name: str) -> str:
+    if not _one(flags, name):
+        raise UserError(f"--{name}=... is missing")
+    return _one(flags, name)
+
+
+def _prepare_jax() -> None:
+    """A compilation cache shared by all runs, unless the user has set one; fewer words from the libraries."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import jax
+
+    from gan_jax import cache, parallel
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir("xla")))
+    parallel.silence()
+
+
+def _train(flags: dict, overrides: list) -> int:
+    from gan_jax import config as configs
+    from gan_jax import parallel
+
+    path = _one(flags, "config", DEFAULT_CONFIG)
+    config = configs.load(path, overrides)
+    parallel.initialize(
+        _one(flags, "coordinator"), _number(flags, "num_processes", 0), _number(flags, "process_id", -1)
+    )
+    from gan_jax.train import train
+
+    workdir = _one(flags, "workdir") or default_workdir(path)
+    dry_run = _one(flags, "dry_run", "false").lower() in ("true", "1")
+    train(config, workdir, dry_run=dry_run)
+    return 0
+
+
+def default_workdir(path: str) -> str:
+    """`runs/<experiment>[_<variant>]` for an experiment path."""
+    name, _, variant = path.partition(":")
+    stem = os.path.splitext(os.path.basename(name))[0]
+    return os.path.join("runs", f"{stem}_{variant}" if variant else stem)
+
+
+def _evaluate(flags: dict, overrides: list) -> int:
+    from gan_jax import evaluate
+
+    rows = evaluate.evaluate(_needed(flags, "workdir"), metrics=_one(flags, "metrics"), step=_number(flags, "step", None))
+    print(evaluate.table(rows))
+    return 0
+
+
+def _sample(flags: dict, overrides: list) -> int:
+    from gan_jax import sample
+
+    files = sample.sample(
+        _needed(flags, "workdir"),
+        _needed(flags, "out"),
+        seeds=_one(flags, "seeds", "0-63"),
+        labels=_one(flags, "labels"),
+        truncation=_number(flags, "truncation", 1.0, float),
+        interpolate=_number(flags, "interpolate", 0),
+        style_mixing=_one(flags, "style_mixing"),
+        step=_number(flags, "step", None),
+    )
+    print(f"wrote {len(files)} file{'s' * (len(files) != 1)}, the last {files[-1]}")
+    return 0
+
+
+def _sweep(flags: dict, overrides: list) -> int:
+    from gan_jax import config as configs
+    from gan_jax import sweep
+
+    path = _one(flags, "config", DEFAULT_CONFIG)
+    configs.load(path, overrides)
+    failures = sweep.sweep(
+        path,
+        overrides,
+        flags.get("sweep", []),
+        _needed(flags, "workdir"),
+        jobs=_number(flags, "jobs", 1),
+        metric=_one(flags, "metric"),
+        seed=_number(flags, "seed", 0),
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

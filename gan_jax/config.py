@@ -1,0 +1,192 @@
+"""Experiment files, overrides from the command line, and the comparison of a run's config with the one it began with."""
+
+import ast
+import difflib
+import importlib.util
+import inspect
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ml_collections
+
+from gan_jax.errors import MissingPathError, UserError
+
+# A resumed run may change these: they move no number of the steps that are already done.
+SAFE = ("total_images", "every.log_images", "every.sample_images", "every.checkpoint_images", "every.evaluate_images",
+        "evaluation", "checkpoints", "grid", "parallel")  # fmt: skip
+
+
+def load(path: str, overrides: Iterable[tuple[str, str]] = ()) -> ml_collections.ConfigDict:
+    """Reads an experiment file and applies overrides.
+
+    Args:
+      path: `FILE.py` or `FILE.py:variant`; the file defines `get_config(variant='')`.
+      overrides: (dotted key, text) pairs, each text read as the type that the key holds.
+    Returns:
+      The locked config.
+    Raises:
+      MissingPathError: no such file.
+      UserError: not an experiment file, an unknown variant or key, or text of the wrong type.
+    """
+    name, _, variant = path.partition(":")
+    file = pathlib.Path(name)
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, [p.name for p in _siblings(file)], 3, 0.4)
+        raise MissingPathError(f"--config={path}: no file {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
+    if file.suffix != ".py":
+        raise UserError(f"--config={path}: expected an experiment file ending in .py")
+    config = _get_config(file, variant)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, expected a ConfigDict")
+    config.lock()
+    for key, text in overrides:
+        override(config, key, text)
+    return config
+
+
+def _siblings(file: pathlib.Path) -> list[pathlib.Path]:
+    return list(file.parent.glob("*.py")) if file.parent.is_dir() else []
+
+
+def _get_config(file: pathlib.Path, variant: str) -> Any:
+    folder = str(file.resolve().parent)
+    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, folder)  # experiments import their neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises is about that file
+        raise UserError(f"--config={file}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={file}: the file defines no get_config(variant='')")
+    try:
+        return module.get_config(variant) if variant else module.get_config()
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"--config={file}:{variant}: unknown or failing variant: {error}") from error
+
+
+def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
+    """Sets one dotted key from text, in place. Raises UserError for an unknown key (naming the nearest) or a wrong type."""
+    *sections, last = key.split(".")
+    section = config
+    for depth, name in enumerate(sections):
+        if not isinstance(section, ml_collections.ConfigDict) or name not in section:
+            raise _unknown(config, key, ".".join(sections[: depth + 1]))
+        section = section[name]
+    if not isinstance(section, ml_collections.ConfigDict) or last not in section:
+        raise _unknown(config, key, key)
+    if isinstance(section[last], ml_collections.ConfigDict):
+        raise UserError(f"--config.{key}={text}: this is a section; set one of {', '.join(sorted(section[last]))}")
+    section[last] = _parse(key, text, section[last])
+
+
+def _unknown(config, key: str, missing: str) -> UserError:
+    known = [k for k, _ in flatten(config)]
+    near = difflib.get_close_matches(key, known, 1, 0.3) or [
+        k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]
+    ]
+    hint = f"; did you mean --config.{near[0]}?" if near else f"; known: {', '.join(known)}"
+    return UserError(f"--config.{key}: config has no key {missing!r}{hint}")
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    wanted = type(old).__name__
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        if text.lower() in ("true", "1"):
+            return True
+        if text.lower() in ("false", "0"):
+            return False
+        raise UserError(f"--config.{key}={text}: expected True or False")
+    try:
+        if isinstance(old, int):
+            value = int(text.replace("_", "")) if not _is_whole_float(text) else int(float(text))
+        elif isinstance(old, float):
+            value = float(text)
+        else:
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f"--config.{key}={text}: expected {wanted}, as in {old!r}") from None
+    if isinstance(old, tuple):
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return value
+
+
+def _is_whole_float(text: str) -> bool:
+    try:
+        return "e" in text.lower() and float(text).is_integer()
+    except ValueError:
+        return False
+
+
+def flatten(config: ml_collections.ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    """All (dotted key, value) pairs, sorted by key."""
+    pairs = []
+    for key in sorted(config):
+        value = config[key]
+        if isinstance(value, ml_collections.ConfigDict):
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value))
+    return pairs
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+    """The resolved config as readable JSON."""
+    return json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """The inverse of `to_json`; lists come back as tuples. Raises UserError where the text is no config."""
+    try:
+        config = ml_collections.ConfigDict(_tuples(json.loads(text)))
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise UserError(f"config.json cannot be read: {error}") from error
+    return config.lock()
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
+    """Lines `key: old -> new` for every key that a resumed run may not change."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    lines = []
+    for key in sorted(before | after):
+        if any(key == safe or key.startswith(safe + ".") for safe in SAFE):
+            continue
+        a, b = before.get(key, "(absent)"), after.get(key, "(absent)")
+        if json.dumps(a, default=str) != json.dumps(b, default=str):
+            lines.append(f"config.{key}: {a!r} -> {b!r}")
+    return lines
+
+
+def build(constructor: Callable, section: ml_collections.ConfigDict, where: str, **extra: Any) -> Any:
+    """Calls a constructor with a config section's keys, so that its signature is the schema.
+
+    Args:
+      constructor: function or class; keys named in `extra` may not stand in the section.
+      section: its keys become keyword arguments, but for `name`, which chose the constructor.
+      where: the section's dotted name, for the message.
+      **extra: arguments that the caller decides.
+    Raises:
+      UserError: a key that the constructor does not take, naming the nearest that it does.
+    """
+    given = {k: (v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v) for k, v in section.items()}
+    given.pop("name", None)
+    accepted = [p for p in inspect.signature(constructor).parameters if p not in ("parent", "name", *extra)]
+    for key in given:
+        if key not in accepted:
+            near = difflib.get_close_matches(key, accepted, 1, 0.3)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"config.{where}.{key} is not an option of {constructor.__name__}{hint} It takes: {', '.join(accepted)}")
+    return constructor(**given, **extra)

@@ -1,0 +1,5 @@
+"""Data sets as uint8 arrays: TFDS sets, image folders and zips, the bundled digits, mixtures and synthetic images."""
+
+from gan_jax.data.dataset import Dataset, open_dataset
+
+__all__ = ["Dataset", "open_dataset"]

@@ -1,0 +1,178 @@
+"""Opens a data set by name and hands out its examples: by index for evaluation, as an endless stream for training."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from gan_jax.data import mixture as mixtures
+from gan_jax.data import pack
+from gan_jax.data.checks import natural, unknown
+from gan_jax.data.fit import Fit, make_fit
+from gan_jax.data.readers import Batch, Drawn, Live, Packed
+from gan_jax.data.source import Source
+from gan_jax.data.stream import prefetch
+from gan_jax.errors import UserError
+
+KINDS = ("digits", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")
+BATCHES_AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """An open data set. Images are uint8 (N, H, W, C); points of a mixture are float32 (N, 2)."""
+
+    name: str  # as in the config
+    split: str
+    shape: tuple[int, ...]  # of one example
+    dtype: np.dtype
+    num_classes: int  # 0: no labels
+    class_names: tuple[str, ...]
+    size: int  # number of examples; 0: endless
+    fingerprint: str  # SHA-256 (hex) of the content
+    skipped: int  # corrupt images left out
+    flip: bool  # mirror at random: applied on the device, kept here for the protocol
+    settings: dict  # the other settings of the section, for the protocol
+    reader: Packed | Live | Drawn = dataclasses.field(repr=False)
+
+    def protocol(self) -> dict:
+        """What a result must state about its data; JSON-able."""
+        kept = {"name": self.name, "split": self.split, **self.settings, "flip": self.flip}
+        return {**kept, "count": self.size, "skipped": self.skipped, "fingerprint": self.fingerprint}
+
+    def examples(self, indices: np.ndarray) -> Batch:
+        """Examples in the order of the set.
+
+        Args:
+          indices: int (B,), each in [0, size); any non-negative number for a mixture.
+        Returns:
+          `image` (B, *shape) and, with labels, `label` int32 (B,).
+        Raises:
+          IndexError: an index outside the set.
+          UserError: a corrupt image, where images are decoded while used.
+        """
+        indices = np.asarray(indices, np.int64).reshape(-1)
+        if not len(indices):
+            empty = {"image": np.zeros((0, *self.shape), self.dtype)}
+            return {**empty, "label": np.zeros(0, np.int32)} if self.num_classes else empty
+        if indices.min() < 0 or (self.size and indices.max() >= self.size):
+            raise IndexError(f"indices {indices.min()}..{indices.max()} of a set of {self.size} examples")
+        return self.reader.examples(indices)
+
+    def stream(self, *, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        """The endless shuffled stream, or this process's part of it.
+
+        Position p holds the same example for the same (seed, p), whatever the batch size and the number of processes;
+        `size` positions from a multiple of `size` on hold every example once. Batch k has the positions
+        start + k * batch_size + rows, so a run continues exactly with `start` = examples consumed.
+
+        Args:
+          seed: seed of the order.
+          start: position of the first batch.
+          batch_size: global batch, over all processes.
+          rows: int (R,), the places in the global batch to load, each in [0, batch_size).
+        Returns:
+          an iterator of `image` (R, *shape) and, with labels, `label` int32 (R,); close it to end its threads.
+        Raises:
+          UserError: here for a wrong argument; from `next` for a corrupt image.
+        """
+        seed, start = natural("seed", seed, least=0), natural("start", start, least=0)
+        batch_size = natural("batch_size", batch_size, least=1)
+        rows = np.asarray(rows, np.int64).reshape(-1)
+        if not len(rows) or rows.min() < 0 or rows.max() >= batch_size:
+            raise UserError(f"rows={rows}: expected at least one place in [0, {batch_size}).")
+        return prefetch(self.reader.batches(seed, start, batch_size, rows), BATCHES_AHEAD)
+
+
+def open_dataset(
+    *,
+    name: str,  # 'digits', 'tfds:NAME[/CONFIG]', 'folder:PATH', 'mixture:ring8|grid25', 'synthetic:COUNT'
+    split: str = "train",  # 'train', 'test', 'all'; of TFDS sets any split, such as 'train[:90%]'
+    resolution: int | tuple[int, int] = 32,  # pixels, or (height, width)
+    channels: int = 1,  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
+    crop: str = "center",  # 'center': to the target's aspect ratio; 'none': stretch
+    crop_size: int = 0,  # side of a central square cut first, pixels; 0: none
+    filter: str = "lanczos",  # box, bilinear, lanczos, bicubic or nearest
+    flip: bool = False,  # mirror at random; applied on the device
+    skip_corrupt: bool = False,  # leave unusable images out and count them
+    dir: str = "",  # folder of prepared TFDS sets; empty: $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR, ~/tensorflow_datasets
+) -> Dataset:
+    """Opens a data set; its keywords are the keys of the config's `data` section.
+
+    A set whose decoded images fit in `pack.LIMIT_BYTES` is decoded once into the cache; a larger one while it is used.
+    A mixture has no images: `resolution`, `channels`, `crop`, `crop_size` and `filter` do not touch it.
+
+    Raises:
+      MissingPathError: the folder or zip does not exist.
+      UserError: an unknown name or setting, a set that is not prepared, an empty folder, a corrupt image.
+    """
+    fit = make_fit(resolution=resolution, channels=channels, crop=crop, crop_size=crop_size, filter=filter)
+    kind, colon, rest = str(name).partition(":")
+    common = {"name": name, "split": split, "flip": bool(flip)}
+    if kind == "mixture" and colon:
+        return _open_mixture(rest, common)
+    if name == "digits":
+        from gan_jax.data.tfds_source import open_digits
+
+        source = open_digits(split=split, fit=fit, folder=dir)
+    elif kind == "tfds" and colon:
+        from gan_jax.data.tfds_source import open_tfds
+
+        source = open_tfds(rest, split=split, fit=fit, folder=dir)
+    elif kind == "folder" and colon:
+        from gan_jax.data.folder import open_folder
+
+        source = open_folder(rest, split=split, fit=fit)
+    elif kind == "synthetic" and colon:
+        from gan_jax.data.synthetic import open_synthetic
+
+        source = open_synthetic(rest, split=split, fit=fit)
+    else:
+        raise unknown("data.name", name, KINDS)
+    return _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
+
+
+def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool) -> Dataset:
+    """A source as a Dataset: packed if it fits, otherwise decoded while used."""
+    packed = pack.fits(source, fit.shape)
+    size, skipped, fingerprint = source.count, 0, pack.content_key(source, fit.shape)
+    reader: Packed | Live = Live(source, None)
+    if packed or skip_corrupt:
+        kept = pack.open_pack(source, fit.shape, skip_corrupt=skip_corrupt, with_images=packed)
+        size, skipped, fingerprint = (kept.meta[key] for key in ("count", "skipped", "fingerprint"))
+        reader = Packed(kept.images, kept.labels if source.class_names else None) if packed else Live(source, kept.kept)
+    look = {"resolution": [fit.height, fit.width], "channels": fit.channels, "crop": fit.crop}
+    return Dataset(
+        **common,
+        shape=fit.shape,
+        dtype=np.dtype(np.uint8),
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        size=size,
+        fingerprint=fingerprint,
+        skipped=skipped,
+        settings={**look, "crop_size": fit.crop_size, "filter": fit.filter, "skip_corrupt": skip_corrupt},
+        reader=reader,
+    )
+
+
+def _open_mixture(name: str, common: dict) -> Dataset:
+    """A mixture as an endless Dataset; the class is the mode."""
+    if name not in mixtures.NAMES:
+        raise unknown("data.name", f"mixture:{name}", [f"mixture:{one}" for one in mixtures.NAMES])
+    if common["split"] != "train":
+        raise UserError(f"data.split={common['split']!r}: a mixture is endless and has the split 'train' alone.")
+    centres, std = mixtures.mixture(name)
+    return Dataset(
+        **common,
+        shape=(2,),
+        dtype=np.dtype(np.float32),
+        num_classes=len(centres),
+        class_names=tuple(str(mode) for mode in range(len(centres))),
+        size=0,
+        fingerprint=hashlib.sha256(f"{name} {centres.tolist()} {std}".encode()).hexdigest(),
+        skipped=0,
+        settings={},
+        reader=Drawn(name),
+    )

@@ -1,0 +1,141 @@
+"""One picture of any size and mode to uint8 (H, W, C): crop, convert, resize."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gan_jax.data.checks import natural, unknown
+from gan_jax.errors import UserError
+
+CROPS = ("center", "none")
+FILTERS = ("box", "bilinear", "lanczos", "bicubic", "nearest")
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+class CorruptImageError(UserError):
+    """A picture that cannot be used: truncated, not an image, too small for `crop_size`, of an unsupported mode."""
+
+
+class Fit(NamedTuple):
+    """What is done to each picture."""
+
+    height: int  # pixels
+    width: int  # pixels
+    channels: int  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
+    crop: str  # 'center': cut to the target's aspect ratio; 'none': stretch
+    crop_size: int  # side of a central square cut first, pixels; 0 for none
+    filter: str  # PIL's filter for resizing, with antialiasing
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+def make_fit(*, resolution, channels: int, crop: str, crop_size: int, filter: str) -> Fit:
+    """Checks the settings of the data section; `resolution` is an int or (H, W). Raises UserError."""
+    if hasattr(resolution, "__len__") and not isinstance(resolution, str):
+        if len(resolution) != 2:
+            raise UserError(f"data.resolution={resolution!r}: expected one number or (height, width).")
+        height, width = resolution
+    else:
+        height = width = resolution
+    if crop not in CROPS:
+        raise unknown("data.crop", crop, CROPS)
+    if filter not in FILTERS:
+        raise unknown("data.filter", filter, FILTERS)
+    if natural("data.channels", channels, least=1) not in MODES:
+        raise unknown("data.channels", channels, MODES)
+    if natural("data.crop_size", crop_size, least=0) and crop == "none":
+        raise UserError(f"data.crop_size={crop_size} cuts a central square, but data.crop='none' cuts nothing:"
+                        " set data.crop='center', or data.crop_size=0.")
+    height, width = (natural("data.resolution", side, least=1) for side in (height, width))
+    return Fit(height, width, int(channels), crop, int(crop_size), filter)
+
+
+def crop_box(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
+    """The part of a picture that is kept, as PIL's (left, upper, right, lower).
+
+    A central square of `crop_size` first, if set, then the largest central part with the target's aspect ratio.
+
+    Raises:
+      CorruptImageError: the picture is smaller than `crop_size`.
+    """
+    if fit.crop == "none":
+        return 0, 0, width, height
+    w, h = width, height
+    if fit.crop_size:
+        if min(w, h) < fit.crop_size:
+            raise CorruptImageError(f"{w}x{h} pixels are fewer than data.crop_size={fit.crop_size}")
+        w = h = fit.crop_size
+    kept_w = min(w, max(1, round(h * fit.width / fit.height)))
+    kept_h = min(h, max(1, round(w * fit.height / fit.width)))
+    left, upper = (width - kept_w) // 2, (height - kept_h) // 2
+    return left, upper, left + kept_w, upper + kept_h
+
+
+def _eight_bit(image):
+    """A PIL image of 8 bits a channel without palette; 16-bit gray keeps its high byte (PIL itself would clip it)."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise CorruptImageError(f"mode {image.mode!r} with values outside 0..65535")
+        return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise CorruptImageError("floating-point pixels; save it with 8 bits a channel")
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    return image
+
+
+def fit_image(image, fit: Fit) -> np.ndarray:
+    """Crops, converts and resizes one picture; alpha is dropped, not blended, where `channels` has none.
+
+    Args:
+      image: a PIL image of any size and mode.
+      fit: the settings.
+    Returns:
+      uint8 (H, W, C).
+    Raises:
+      CorruptImageError: a mode without an 8-bit meaning, or a picture smaller than `crop_size`.
+    """
+    from PIL import Image
+
+    box = crop_box(*image.size, fit)
+    image = _eight_bit(image)
+    if box != (0, 0, *image.size):
+        image = image.crop(box)
+    if image.mode != MODES[fit.channels]:
+        image = image.convert(MODES[fit.channels])
+    if image.size != (fit.width, fit.height):
+        image = image.resize((fit.width, fit.height), getattr(Image.Resampling, fit.filter.upper()))
+    return np.asarray(image, np.uint8).reshape(fit.shape)
+
+
+def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False) -> np.ndarray:
+    """Encoded bytes (PNG, JPEG, WebP, BMP ...) to uint8 (H, W, C).
+
+    Args:
+      data: the encoded picture.
+      fit: the settings.
+      name: what to call it in an error.
+      upright: turn it as its EXIF orientation says.
+    Raises:
+      CorruptImageError: names the picture and the reason.
+    """
+    import io
+
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return fit_image(ImageOps.exif_transpose(image) if upright else image, fit)
+    except Exception as error:  # PIL's plugins raise nearly everything on a damaged file
+        reason = str(error) if isinstance(error, CorruptImageError) else f"{type(error).__name__}: {error}"
+        if "cannot identify image file" in reason:
+            reason = f"not an image that PIL can read ({len(data):,} bytes)"
+        raise CorruptImageError(
+            f"{name} cannot be used: {reason}. Mend or remove it, or set data.skip_corrupt=True to leave such images out."
+        ) from error

@@ -1,0 +1,122 @@
+"""A folder or a zip of images, with the first level of sub-folders as labels."""
+
+import functools
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable
+
+from gan_jax.data.fit import CorruptImageError, Fit, decode
+from gan_jax.data.source import Source
+from gan_jax.errors import MissingPathError, UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
+
+
+def _wanted(parts: tuple[str, ...]) -> bool:
+    """Whether a relative path is an image, and neither hidden nor the junk that macOS puts into zips."""
+    junk = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not junk and parts[-1].lower().endswith(SUFFIXES)
+
+
+def _list_folder(root: pathlib.Path) -> dict[str, tuple]:
+    """Relative posix path -> (size, mtime in ns) of each image below `root`."""
+    files = {}
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        base = pathlib.Path(folder).relative_to(root)
+        for name in names:
+            if _wanted((*base.parts, name)):
+                status = os.stat(os.path.join(folder, name))
+                files[(base / name).as_posix()] = (status.st_size, status.st_mtime_ns)
+    return files
+
+
+def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} cannot be read as a zip: {error}. Make it again, or give a folder.") from error
+
+
+def _list_zip(archive: zipfile.ZipFile) -> dict[str, tuple]:
+    """Name -> (size, CRC-32) of each image; the names are only ever keys, nothing is extracted."""
+    entries = (info for info in archive.infolist() if not info.is_dir())
+    return {e.filename: (e.file_size, e.CRC) for e in entries if _wanted(tuple(e.filename.split("/")))}
+
+
+def _select(names: list[str], split: str, root: pathlib.Path) -> dict[str, str]:
+    """Path -> path within the split, for the images of one split.
+
+    The sub-folder named like the split where there is one. Otherwise `train` and `all` are everything.
+    """
+    inside = {name: name[len(split) + 1 :] for name in names if name.startswith(split + "/")}
+    if inside:
+        return inside
+    tops = {name.split("/")[0] for name in names if "/" in name}
+    if split == "all":
+        only_splits = tops <= set(SPLIT_FOLDERS) and all("/" in name for name in names)
+        return {name: name.split("/", 1)[1] if only_splits else name for name in names}
+    others = sorted(tops & set(SPLIT_FOLDERS))
+    if split == "train" and not others:
+        return {name: name for name in names}
+    have = f"it has {', '.join(others)}" if others else "without such sub-folders everything is 'train'"
+    raise UserError(f"data.split={split!r}: {root} has no sub-folder {split!r} with images ({have}). Make one, or set"
+                    " data.split to 'train', 'all' (everything) or the name of a sub-folder.")
+
+
+def _classes(inner: list[str], root: pathlib.Path) -> tuple[str, ...]:
+    """Names of the first-level sub-folders, sorted; empty if no image lies in one."""
+    loose = [name for name in inner if "/" not in name]
+    if loose and len(loose) < len(inner):
+        raise UserError(f"{root}: {len(loose)} images, such as {loose[0]!r}, lie beside the class sub-folders, so they have"
+                        " no label. Move them into a sub-folder, or all images out of theirs.")
+    return () if loose else tuple(sorted({name.split("/")[0] for name in inner}))
+
+
+def open_folder(path: str, *, split: str, fit: Fit) -> Source:
+    """`folder:PATH`, a folder or .zip of images of any size.
+
+    Args:
+      path: the folder or zip; `~` is expanded. Hidden files and files that are no images are passed over.
+      split: a sub-folder of that name is used where it exists; otherwise `train` and `all` mean everything.
+      fit: what to do to each picture; EXIF orientation is applied first.
+    Raises:
+      MissingPathError: no such path.
+      UserError: neither folder nor zip, no images, no such split, images beside class folders.
+    """
+    root = pathlib.Path(path).expanduser()
+    if not path or not root.exists():
+        raise MissingPathError(f"data.name='folder:{path}': there is no folder or .zip at {root.absolute()}.")
+    if root.is_dir():
+        files, load = _list_folder(root), lambda name: (root / name).read_bytes()
+    else:
+        archive = _open_zip(root)
+        files, load = _list_zip(archive), archive.read
+    if not files:
+        raise UserError(f"{root} holds no images: expected files that end in {', '.join(SUFFIXES)}.")
+    chosen = _select(sorted(files), split, root)
+    names, inner = list(chosen), list(chosen.values())
+    classes = _classes(inner, root)
+    number = {name: label for label, name in enumerate(classes)}
+    labels = [number[name.split("/")[0]] if classes else -1 for name in inner]
+    return Source(
+        identity={"kind": "folder", "files": [(name, *files[name]) for name in names], "inner": inner, **fit._asdict()},
+        count=len(names),
+        class_names=classes,
+        read=functools.partial(_read, root=root, names=names, labels=labels, load=load, fit=fit),
+    )
+
+
+def _read(index: int, *, root, names: list[str], labels: list[int], load: Callable[[str], bytes], fit: Fit):
+    """Example `index`: (uint8 (H, W, C), label)."""
+    name = f"{root}/{names[index]}"
+    try:
+        data = load(names[index])
+    except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CorruptImageError(
+            f"{name} cannot be read: {error}. Mend or remove it, or set data.skip_corrupt=True to leave such images out."
+        ) from error
+    return decode(data, fit, name, upright=True), labels[index]

@@ -1,0 +1,84 @@
+"""Three ways to read examples: gathered from a packed array, decoded while used, or drawn from a mixture.
+
+Each has `examples(indices)` and `batches(seed, start, batch_size, rows)`, as `Dataset` documents them, and returns
+batches: `image` and, with labels, `label` int32.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from gan_jax.data.live import Endless, decoded
+from gan_jax.data.mixture import points
+from gan_jax.data.order import shuffled
+from gan_jax.data.source import Source
+
+EXAMPLES_SEED = 1 << 63  # of a mixture's `examples`, so that no ordinary training seed repeats them
+
+Batch = dict[str, np.ndarray]
+
+
+class Packed(NamedTuple):
+    """One array in memory or memory-mapped: a batch is one gather."""
+
+    images: np.ndarray  # uint8 (N, H, W, C)
+    labels: np.ndarray | None  # int32 (N,)
+
+    def examples(self, indices: np.ndarray) -> Batch:
+        batch = {"image": self.images[indices]}
+        return batch if self.labels is None else {**batch, "label": self.labels[indices]}
+
+    def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        order = shuffled(len(self.images), seed)
+        while True:
+            yield self.examples(order(start + rows))
+            start += batch_size
+
+
+class Live(NamedTuple):
+    """Decoded while used: sets too large to pack."""
+
+    source: Source
+    kept: np.ndarray | None  # int64 (N,): usable examples of the source; None: all
+
+    def _at(self, index: int) -> int:
+        return int(index if self.kept is None else self.kept[index])
+
+    def _stack(self, examples: list[tuple[np.ndarray, int]]) -> Batch:
+        batch = {"image": np.stack([image for image, _ in examples])}
+        if not self.source.class_names:
+            return batch
+        return {**batch, "label": np.asarray([label for _, label in examples], np.int32)}
+
+    def examples(self, indices: np.ndarray) -> Batch:
+        return self._stack(list(decoded(self.source.read, [self._at(index) for index in indices])))
+
+    def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        order = shuffled(self.source.count if self.kept is None else len(self.kept), seed)
+
+        def index(element: int) -> int:
+            batch, row = divmod(element, len(rows))
+            return self._at(order(start + batch * batch_size + rows[row : row + 1])[0])
+
+        examples = decoded(self.source.read, Endless(index))
+        try:
+            while True:
+                yield self._stack([next(examples) for _ in rows])
+        finally:
+            examples.close()
+
+
+class Drawn(NamedTuple):
+    """A mixture: position p is sample p of the seed's own sequence."""
+
+    name: str
+
+    def examples(self, indices: np.ndarray, seed: int = EXAMPLES_SEED) -> Batch:
+        image, label = points(self.name, seed, indices)
+        return {"image": image, "label": label}
+
+    def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        while True:
+            yield self.examples(start + rows, seed)
+            start += batch_size

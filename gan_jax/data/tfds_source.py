@@ -1,0 +1,175 @@
+"""TFDS sets through `tfds.data_source`: random access, no TensorFlow, no download."""
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import pathlib
+import re
+
+from gan_jax.data.checks import unknown
+from gan_jax.data.fit import CorruptImageError, Fit, decode
+from gan_jax.data.source import Source
+from gan_jax.errors import UserError
+
+_NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
+
+
+def data_dir(folder: str) -> pathlib.Path:
+    """Where TFDS sets lie: `data.dir`, else $GAN_JAX_DATA_DIR, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    chosen = folder or os.environ.get("GAN_JAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
+    return pathlib.Path(chosen or "~/tensorflow_datasets").expanduser()
+
+
+@contextlib.contextmanager
+def quiet():
+    """TFDS without its progress bars, its prints and absl's warnings, for the length of a call."""
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    logger = logging.getLogger("absl")
+    level, bars = logger.level, tqdm_utils._active
+    logger.setLevel(logging.ERROR)
+    tqdm_utils.display_progress_bar(False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tqdm_utils.display_progress_bar(bars)
+        logger.setLevel(level)
+
+
+def open_digits(*, split: str, fit: Fit, folder: str) -> Source:
+    """`digits`, prepared into the data folder the first time (in a second). Raises UserError."""
+    with quiet():
+        import tensorflow_datasets as tfds
+
+        from gan_jax.data.digits import Digits
+
+        root = data_dir(folder)
+        make = functools.partial(Digits, data_dir=root, file_format="array_record")
+        try:
+            builder = make()
+            if not builder.info.splits:
+                config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
+                builder.download_and_prepare(download_config=config)
+        except OSError as error:
+            builder = make()  # another process may have finished the same folder first
+            if not builder.info.splits:
+                raise UserError(f"The digits cannot be written to the data folder {root}: {error}. Set data.dir or"
+                                " $GAN_JAX_DATA_DIR to a folder that can be written.") from error
+    return _from_builder(builder, "digits", split=split, fit=fit, stamps=False)
+
+
+def open_tfds(name: str, *, split: str, fit: Fit, folder: str) -> Source:
+    """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand; nothing is downloaded.
+
+    Args:
+      name: the part after `tfds:`.
+      split: a TFDS split such as `train`, `train[:90%]` or `train+test`.
+      fit: what to do to each picture.
+      folder: `data.dir`, empty for the default.
+    Raises:
+      UserError: unknown set or split, not prepared, prepared without random access, no `image` feature.
+    """
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise UserError(f"data.name='tfds:{name}': expected tfds:NAME, tfds:NAME/CONFIG or tfds:NAME/CONFIG:1.2.3.")
+    root = data_dir(folder)
+    with quiet():
+        import tensorflow_datasets as tfds
+
+        _check_known(match["set"], match["config"], root)
+        try:
+            builder = tfds.builder(name, data_dir=root)
+        except Exception as error:  # TFDS raises many types: config, version, missing files
+            raise UserError(f"data.name='tfds:{name}' cannot be opened: {str(error).strip().splitlines()[0]}."
+                            f" {_how_to_prepare(name, root)}") from error
+    _check_prepared(builder, name, root)
+    return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True)
+
+
+def _check_known(name: str, config: str | None, root: pathlib.Path) -> None:
+    """A UserError for a set or config that neither TFDS knows nor the data folder holds."""
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    if (root / name / (config or "")).is_dir():
+        return
+    if name not in known:
+        near = unknown("data.name", f"tfds:{name}", [f"tfds:{one}" for one in known])
+        raise UserError(f"{str(near).split(' Choose')[0]} TFDS lists its sets at"
+                        f" https://www.tensorflow.org/datasets/catalog; {root} holds no such set either.")
+    configs = tfds.builder_cls(name).builder_configs
+    if config and config not in configs:
+        raise unknown("data.name", f"tfds:{name}/{config}", [f"tfds:{name}/{one}" for one in configs] or [f"tfds:{name}"])
+
+
+def _how_to_prepare(name: str, root: pathlib.Path) -> str:
+    return (f"Prepare it once, with a network: tfds build {name} --file_format=array_record --data_dir={root}"
+            " (that command alone needs `pip install tensorflow`; it may run on another machine and the folder be copied).")
+
+
+def _check_prepared(builder, name: str, root: pathlib.Path) -> None:
+    """A UserError with the command to run, unless the set lies on disk in a format with random access."""
+    from tensorflow_datasets.core import file_adapters
+
+    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
+    command = _how_to_prepare(f"{builder.name}{config}", root)
+    if not builder.data_path.exists() or not builder.info.splits:
+        raise UserError(f"data.name='tfds:{name}' is not prepared in {root} (looked for {builder.data_path}), and"
+                        f" nothing is downloaded on its own. {command}")
+    have = builder.info.available_file_formats()
+    if not have & set(file_adapters.FileFormat.with_random_access()):
+        formats = ", ".join(sorted(one.value for one in have)) or "unknown"
+        raise UserError(f"data.name='tfds:{name}' lies in {builder.data_path} in the format {formats}, which has no"
+                        f" random access. Delete that folder or choose another data.dir. {command}")
+
+
+def _files(builder, split: str, stamps: bool) -> list[tuple]:
+    """(file, first example, examples, size, mtime) of each file of a split; mtime is 0 without `stamps`."""
+    rows = []
+    for part in builder.info.splits[split].file_instructions:
+        status = os.stat(part.filename)
+        mtime = status.st_mtime_ns if stamps else 0
+        rows.append((os.path.basename(part.filename), part.skip, part.take, status.st_size, mtime))
+    return rows
+
+
+def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> Source:
+    """A prepared builder's split as a Source. Raises UserError."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    if not isinstance(features.get("image"), tfds.features.Image):
+        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {', '.join(features)}.")
+    try:
+        with quiet():
+            rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+            files = _files(builder, split, stamps)
+    except (ValueError, KeyError) as error:
+        near = unknown("data.split", split, builder.info.splits)
+        raise UserError(f"{near} Slices such as {next(iter(builder.info.splits))}[:90%] work too."
+                        f" ({str(error).splitlines()[0]})") from error
+    except OSError as error:
+        raise UserError(f"data.name={name!r}: a file of the split {split!r} is missing: {error}."
+                        " Copy or prepare the set again.") from error
+    if not len(rows):
+        raise UserError(f"data.split={split!r} of {name!r} is empty.")
+    label = features.get("label")
+    classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+    return Source(
+        identity={"kind": "tfds", "set": builder.info.full_name, "split": split, "files": files, **fit._asdict()},
+        count=len(rows),
+        class_names=classes,
+        read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),
+    )
+
+
+def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit):
+    """Example `index`: (uint8 (H, W, C), label)."""
+    try:
+        row = rows[index]
+    except Exception as error:  # array_record raises its own types on a damaged file
+        raise CorruptImageError(f"{name}, example {index} cannot be read: {error}. Prepare the set again.") from error
+    return decode(row["image"], fit, f"{name}, example {index}"), int(row["label"]) if labelled else -1

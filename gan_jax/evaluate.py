@@ -1,0 +1,241 @@
+"""Measures a run: features, statistics, distances, each value with its whole protocol beside it."""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from gan_jax import __version__, logs, metrics, parallel, runs, sample
+from gan_jax.errors import UserError
+
+FEATURES = ("digits_classifier", "none")
+ALIASES = {"fid": "fd", "kid": "kd"}  # never reported under these names: they are promised to Inception's features
+LOWER_IS_BETTER = {"fd": True, "kd": True, "prdc": False, "classes": False, "modes": False}
+PRDC_NEIGHBOURS = 5
+
+
+def lower_is_better(config: ConfigDict) -> bool:
+    """The order of the metric by which the best checkpoint is kept: the first of the config's list."""
+    names = wanted(config)
+    return LOWER_IS_BETTER[names[0]] if names else True
+
+
+def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The metrics to compute, checked. Raises UserError for an unknown one, or one that the run's features cannot give."""
+    listed = [ALIASES.get(name, name) for name in (config.evaluation.metrics if names is None else names)]
+    for name in listed:
+        if name not in LOWER_IS_BETTER:
+            raise UserError(f"metrics={name!r}: expected some of {', '.join(LOWER_IS_BETTER)}")
+    if config.evaluation.features not in FEATURES:
+        raise UserError(f"config.evaluation.features={config.evaluation.features!r}: expected one of {', '.join(FEATURES)}")
+    judged = [name for name in listed if name != "modes"]
+    if judged and config.evaluation.features == "none":
+        raise UserError(f"metrics={','.join(judged)}: they need features, and config.evaluation.features is 'none'")
+    if judged and config.data.name != "digits":
+        raise UserError(
+            f"config.evaluation.features='digits_classifier' judges the data 'digits', not {config.data.name!r}; "
+            "set config.evaluation.metrics=() for this data"
+        )
+    if "modes" in listed and not config.data.name.startswith("mixture:"):
+        raise UserError(f"metrics=modes: only mixtures have known modes, not {config.data.name!r}")
+    return tuple(dict.fromkeys(listed))
+
+
+class _Reference(NamedTuple):
+    """The real side of the features: computed once a call."""
+
+    extractor: metrics.Extractor
+    train: dict[str, np.ndarray]  # image, label
+    held_out: np.ndarray  # images
+    features: np.ndarray  # of the train images
+    protocol: dict[str, Any]
+
+
+def evaluate(workdir: str, *, metrics: str = "", step: int | None = None) -> list[dict]:
+    """Restores a run's averaged generator, measures it and appends to the run's `evaluations.jsonl`.
+
+    Args:
+      workdir: the run's folder.
+      metrics: names with commas between; empty for the config's.
+      step: checkpoint; None for the newest.
+    Returns:
+      One row a value; see `measure`.
+    Raises:
+      UserError, MissingPathError: no such run, step or metric; a checkpoint that cannot be read.
+    """
+    config, spec, _ = runs.read_folder(workdir)
+    names = tuple(part.strip() for part in metrics.split(",") if part.strip()) or None
+    wanted(config, names)
+    run = runs.build(config, spec)
+    restored = runs.restore(run, workdir, parallel.make_mesh(), step)
+    for line in restored.broken:
+        print(f"{line}; using step {restored.step}", flush=True)
+    images = restored.run["position"]
+    rows = measure(
+        run, sample.sampler(run), restored.state.ema, step=restored.step, images=images, names=names, baselines=True
+    )
+    for row in rows:
+        logs.append_line(pathlib.Path(workdir) / "evaluations.jsonl", row)
+    return rows
+
+
+def measure(
+    run: runs.Run,
+    draw: sample.Draw,
+    ema: dict,
+    *,
+    step: int,  # of the State, for the rows
+    images: int,  # seen by it, for the rows
+    names: tuple[str, ...] | None = None,  # metrics; None for the config's
+    baselines: bool = False,  # also the values that tell what a distance means
+) -> list[dict]:
+    """Measures a generator; all processes take part.
+
+    Returns:
+      Rows with `metric`, `value`, `step`, `images` and the protocol: features and their SHA-256, resize, counts, split,
+      flips, seed, data, version. The first row is the first metric's.
+    Raises:
+      UserError: an unknown metric, or one that this run's data does not allow.
+    """
+    listed = wanted(run.config, names)
+    began = time.monotonic()
+    rows = []
+    judged = tuple(name for name in listed if name != "modes")
+    fakes = _generate(run, draw, ema, run.config.evaluation.samples) if listed else None
+    for name in listed:
+        if name == "modes":
+            rows += _modes(run, fakes)
+    if judged:
+        rows += _judge(run, draw, fakes, judged, baselines)
+    common = {"step": step, "images": images, "samples": run.config.evaluation.samples, "seed": run.config.seed}
+    order = {name: i for i, name in enumerate(listed)}
+    rows.sort(key=lambda row: order[row.pop("group")])
+    seconds = round(time.monotonic() - began, 1)
+    return [{**row, **common, "version": __version__, "seconds": seconds} for row in rows]
+
+
+def _generate(run, draw: sample.Draw, ema: dict, count: int) -> np.ndarray:
+    """`count` samples, each process making its share; the same ones for any number of devices and processes."""
+    share = -(-count // jax.process_count())
+    mine = jax.process_index() * share + np.arange(share)
+    drawn = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), mine % max(run.spec.num_classes, 1))
+    return parallel.from_all_processes(drawn)[:count]
+
+
+def _modes(run, points: np.ndarray) -> list[dict]:
+    from gan_jax.data import mixture
+
+    name = run.config.data.name.removeprefix("mixture:")
+    centres, std = mixture.mixture(name)
+    quality = metrics.mixture_quality(points, centres, std)
+    values = {
+        "modes_covered": quality.modes,
+        "high_quality_share": quality.high_quality,
+        "mode_kl": quality.reverse_kl,
+    }
+    protocol = {"data": run.config.data.name, "modes": len(centres), "within_sigmas": 3.0}
+    return [{"group": "modes", "metric": k, "value": float(v), **protocol} for k, v in values.items()]
+
+
+def _judge(run, draw, fakes: np.ndarray, names: tuple[str, ...], baselines: bool) -> list[dict]:
+    """Everything that compares features."""
+    reference = _reference(run)
+    features, logits = reference.extractor.apply(fakes)
+    suffix = reference.extractor.name
+    rows = []
+
+    def add(group: str, values: dict[str, float], **protocol: Any) -> None:
+        for metric, value in values.items():
+            rows.append({"group": group, "metric": metric, "value": float(value), **reference.protocol, **protocol})
+
+    if "fd" in names:
+        add("fd", {f"fd_{suffix}": _frechet(reference.features, features)})
+        if baselines:
+            add("fd", {f"fd_{suffix}/{k}": v for k, v in _frechet_baselines(run, draw, reference, len(fakes)).items()})
+    if "kd" in names:
+        mean, std = metrics.kernel_distance(reference.features, features)
+        add("kd", {f"kd_{suffix}": mean}, std=std, subsets=100, subset_size=min(1000, len(features), len(reference.features)))
+    if "prdc" in names:
+        found = metrics.neighbourhoods(reference.features, features, k=PRDC_NEIGHBOURS)
+        add("prdc", found._asdict(), neighbours=PRDC_NEIGHBOURS)
+    if "classes" in names:
+        shares = metrics.class_shares(logits, logits.shape[1])
+        values = {"confidence": metrics.confidence(logits), "class_share_min": shares.min()}
+        values |= {f"class_share/{label}": share for label, share in enumerate(shares)}
+        if run.spec.num_classes:
+            values["label_agreement"] = metrics.agreement(logits, np.arange(len(fakes)) % run.spec.num_classes)
+        add("classes", values)
+    return rows
+
+
+def _reference(run) -> _Reference:
+    """The judge, fitted on the train split of `digits` at the run's resolution, and the run's reals."""
+    from gan_jax.metrics import digits_classifier
+
+    train = _whole(runs.open_data(run.config))
+    parts = {split: _whole(runs.open_data(run.config, split)) for split in ("train", "test")}
+    extractor = digits_classifier.fit(
+        parts["train"]["image"], parts["train"]["label"], parts["test"]["image"], parts["test"]["label"]
+    )
+    section = run.config.data
+    protocol = {
+        "features": extractor.name,
+        "features_sha256": extractor.sha256,
+        "features_accuracy": extractor.accuracy,
+        "feature_resize": extractor.resize,
+        "data": section.name,
+        "split": section.split,
+        "resolution": str(section.resolution),
+        "filter": section.filter,
+        "flip": section.flip,
+        "reals": len(train["image"]),
+        "data_fingerprint": runs.open_data(run.config).fingerprint,
+    }
+    return _Reference(extractor, train, parts["test"]["image"], extractor.apply(train["image"])[0], protocol)
+
+
+def _whole(dataset) -> dict[str, np.ndarray]:
+    return dataset.examples(np.arange(dataset.size))
+
+
+def _frechet(real: np.ndarray, fake: np.ndarray) -> float:
+    a, b = metrics.moments(real), metrics.moments(fake)
+    return metrics.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+
+
+def _frechet_baselines(run, draw, reference: _Reference, count: int) -> dict[str, float]:
+    """What the distance is worth: reals held out, a Gaussian of each pixel, the generator before training."""
+    fresh = jax.jit(lambda: runs.init_state(run).ema)()
+    sets: dict[str, Callable[[], np.ndarray]] = {
+        "floor_train_vs_held_out": lambda: reference.held_out,
+        "pixel_gaussian": lambda: metrics.pixel_gaussian_samples(reference.train["image"], count, run.config.seed),
+        "untrained_generator": lambda: _generate(run, draw, fresh, count),
+    }
+    return {name: _frechet(reference.features, reference.extractor.apply(make())[0]) for name, make in sets.items()}
+
+
+def table(rows: list[dict]) -> str:
+    """The rows for a terminal: name, value, and the protocol of the first below."""
+    if not rows:
+        return "no metrics are configured"
+    width = max(len(row["metric"]) for row in rows)
+    first = rows[0]
+    lines = [f"step {first['step']}, {first['images']} images, {first['samples']} samples, {first['seconds']} s"]
+    lines += [f"  {row['metric']:<{width}}  {row['value']:.4f}" for row in rows]
+    if "features" in first:
+        lines.append(
+            f"  features {first['features']} (test accuracy {100 * first['features_accuracy']:.2f}%, "
+            f"sha256 {first['features_sha256'][:12]}), {first['reals']} reals of {first['data']}/{first['split']}"
+        )
+    return "\n".join(lines)
+
+
+def read(folder: str) -> list[dict]:
+    """The rows of a run's `evaluations.jsonl`; none where it has not been measured."""
+    path = pathlib.Path(folder) / "evaluations.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

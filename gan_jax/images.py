@@ -1,0 +1,62 @@
+"""Pictures on the host: grids, PNG files, animations, scatter plots of points."""
+
+import math
+import os
+import pathlib
+
+import numpy as np
+
+
+def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
+    """Lays images out in rows.
+
+    Args:
+      images: uint8 (N, H, W, C) with 1 to 4 channels.
+      columns: images in a row; 0 for the nearest to a square.
+    Returns:
+      uint8 (rows * H, columns * W, C), empty places black.
+    """
+    n, h, w, c = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    canvas = np.zeros((rows * columns, h, w, c), np.uint8)
+    canvas[:n] = images
+    return canvas.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+
+def save(path: os.PathLike | str, image: np.ndarray) -> None:
+    """Writes one uint8 image (H, W, C), C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA), whole or not at all."""
+    path = pathlib.Path(path)
+    part = path.with_name(f".{path.name}.part")
+    _pil(image).save(part, format="PNG")
+    os.replace(part, path)
+
+
+def save_animation(path: os.PathLike | str, frames: np.ndarray, *, milliseconds: int = 40) -> None:
+    """Writes uint8 frames (N, H, W, C) as an endless GIF."""
+    first, *rest = [_pil(frame) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0)
+
+
+def scatter(points: np.ndarray, *, extent: float, size: int = 256) -> np.ndarray:
+    """Points (N, 2) drawn as a density.
+
+    Args:
+      points: coordinates.
+      extent: the picture spans [-extent, extent] on both axes.
+      size: its height and width in pixels.
+    Returns:
+      uint8 (1, size, size, 1), white where points lie.
+    """
+    edges = np.linspace(-extent, extent, size + 1)
+    counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], bins=(edges, edges))
+    shade = np.log1p(counts) / max(math.log1p(counts.max()), 1e-9)
+    return np.round(255 * shade).astype(np.uint8)[None, :, :, None]
+
+
+def _pil(image: np.ndarray):
+    from PIL import Image
+
+    modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+    assert image.ndim == 3 and image.shape[2] in modes, image.shape
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else np.ascontiguousarray(image), modes[image.shape[2]])

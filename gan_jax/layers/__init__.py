@@ -1,0 +1,1 @@
+"""Layers: pure functions and small Linen modules; plain arrays in, plain arrays out."""

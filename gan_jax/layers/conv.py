@@ -1,0 +1,170 @@
+"""Convolutions closed under differentiation.
+
+Three bilinear maps, each a `custom_vjp` whose derivatives are the other two, so that reverse derivatives of any
+order are again plain convolutions. JAX's own second derivatives of strided and transposed convolutions are
+convolutions with a dilated left side and a window as large as the image, which XLA computes slowly. The scheme is
+that of NVIDIA's `conv2d_gradfix` (Karras et al. 2020, official code), written for NHWC / HWIO. As for every
+`custom_vjp` there is no forward-mode derivative.
+
+    _conv(x, w)    x (B, H, W, I), w (kh, kw, I, O) -> (B, h, w, O)
+    _tconv(g, w)   its transpose in x: g (B, h, w, O) -> (B, H, W, I)
+    _wgrad(x, g)   its transpose in w: -> (kh, kw, I, O)
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(
+    x: jax.Array,
+    w: jax.Array,
+    stride: int | Pair = 1,
+    padding: Padding = ((0, 0), (0, 0)),
+) -> jax.Array:
+    """Correlation of x (B, H, W, I) with w (kh, kw, I, O) -> (B, h, w, O), h = (H + top + bottom - kh) // sh + 1.
+
+    `stride` is one number or (vertical, horizontal), `padding` ((top, bottom), (left, right)).
+    """
+    assert x.ndim == w.ndim == 4 and x.shape[3] == w.shape[2], (x.shape, w.shape)
+    x, w = _alike(x, w)
+    return _conv(x, w, as_pair(stride), _pads(padding))
+
+
+def conv_transpose(
+    x: jax.Array,
+    w: jax.Array,
+    stride: int | Pair = 1,
+    padding: Padding = ((0, 0), (0, 0)),
+    output_padding: int | Pair = 0,
+) -> jax.Array:
+    """Transposed convolution of x (B, h, w, I) with w (kh, kw, I, O) -> (B, H, W, O).
+
+    H = (h - 1) * sh + kh - top - bottom + output_padding: `torch.nn.ConvTranspose2d`. The kernel is not flipped:
+    torch's weight [I, O, kh, kw] is `w.transpose(2, 3, 0, 1)`. `padding` is that of the convolution it transposes.
+    """
+    assert x.ndim == w.ndim == 4 and x.shape[3] == w.shape[2], (x.shape, w.shape)
+    stride, padding, extra = as_pair(stride), _pads(padding), as_pair(output_padding)
+    assert all(0 <= e < max(s, 2) for e, s in zip(extra, stride, strict=True)), (extra, stride)
+    size = tuple(
+        (n - 1) * s + k - sum(p) + e
+        for n, s, k, p, e in zip(x.shape[1:3], stride, w.shape[:2], padding, extra, strict=True)
+    )
+    x, w = _alike(x, w)
+    return _tconv(x, jnp.swapaxes(w, 2, 3), stride, padding, size)
+
+
+def same_padding(size: Pair, kernel: Pair, stride: Pair) -> Padding:
+    """TensorFlow's 'SAME' padding of a convolution over `size`: ceil(size / stride) outputs, the odd row after."""
+    total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
+    return tuple((t // 2, t - t // 2) for t in total)
+
+
+def as_pair(value: int | Pair) -> Pair:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _pads(padding: Padding) -> Padding:
+    (top, bottom), (left, right) = padding
+    return (top, bottom), (left, right)
+
+
+def _alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gives both operands the same type: dtype, and under `shard_map` the same varying mesh axes.
+
+    A `custom_vjp` must return cotangents of its inputs' types; a replicated operand is cast here, so that its
+    gradient is summed over the devices as for any other operation of JAX.
+    """
+    dtype = jnp.promote_types(x.dtype, w.dtype)
+    x, w = x.astype(dtype), w.astype(dtype)
+    of_x, of_w = _varying(x), _varying(w)
+    if of_w - of_x:
+        x = lax.pcast(x, tuple(of_w - of_x), to="varying")
+    if of_x - of_w:
+        w = lax.pcast(w, tuple(of_x - of_w), to="varying")
+    return x, w
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    kind = jax.typeof(x)  # the attribute's name differs between versions of JAX
+    return kind.vma if hasattr(kind, "vma") else kind.mat.varying
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x, w, stride, padding):
+    if _whole(x.shape[1:3], w, padding):
+        y = x.reshape(x.shape[0], -1) @ w.reshape(-1, w.shape[3])
+        return y[:, None, None, :]
+    return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=_NHWC)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _tconv(g, w, stride, padding, size):
+    if _whole(size, w, padding):
+        x = g[:, 0, 0, :] @ w.reshape(-1, w.shape[3]).T
+        return x.reshape(g.shape[0], *w.shape[:3])
+    pads = []
+    for n, k, s, (low, _), out in zip(g.shape[1:3], w.shape[:2], stride, padding, size, strict=True):
+        before = k - 1 - low
+        pads.append((before, out - ((n - 1) * s + 1) - before + k - 1))
+    flipped = jnp.swapaxes(w[::-1, ::-1], 2, 3)
+    return lax.conv_general_dilated(g, flipped, (1, 1), pads, lhs_dilation=stride, dimension_numbers=_NHWC)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _wgrad(x, g, stride, padding, kernel):
+    pads = []
+    for n, m, k, s, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel, stride, padding, strict=True):
+        pads.append((low, k + (m - 1) * s - n - low))
+    # Explicit transposes to NHWC / HWIO: XLA:CPU canonicalises other layouts only outside of loops.
+    x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    w = lax.conv_general_dilated(x, g, (1, 1), pads, rhs_dilation=stride, dimension_numbers=_NHWC)
+    return w.transpose(1, 2, 0, 3)
+
+
+def _whole(size, w, padding):
+    """Whether the window covers the image: a matrix product, without the multiplications by zero of `_tconv`."""
+    return size == w.shape[:2] and padding == ((0, 0), (0, 0))
+
+
+def _conv_forward(x, w, stride, padding):
+    return _conv(x, w, stride, padding), (x, w)
+
+
+def _conv_backward(stride, padding, saved, g):
+    x, w = saved
+    return _tconv(g, w, stride, padding, x.shape[1:3]), _wgrad(x, g, stride, padding, w.shape[:2])
+
+
+def _tconv_forward(g, w, stride, padding, size):
+    return _tconv(g, w, stride, padding, size), (g, w)
+
+
+def _tconv_backward(stride, padding, size, saved, x):
+    g, w = saved
+    return _exact(_conv(x, w, stride, padding), g), _wgrad(x, g, stride, padding, w.shape[:2])
+
+
+def _wgrad_forward(x, g, stride, padding, kernel):
+    return _wgrad(x, g, stride, padding, kernel), (x, g)
+
+
+def _wgrad_backward(stride, padding, kernel, saved, w):
+    x, g = saved
+    return _tconv(g, w, stride, padding, x.shape[1:3]), _exact(_conv(x, w, stride, padding), g)
+
+
+def _exact(y, like):
+    assert y.shape == like.shape, (y.shape, like.shape)
+    return y
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+_tconv.defvjp(_tconv_forward, _tconv_backward)
+_wgrad.defvjp(_wgrad_forward, _wgrad_backward)

@@ -1,0 +1,134 @@
+"""Linen modules over `layers.conv`: convolution, transposed convolution and dense layer, with spectral norm.
+
+Parameters are float32 under 'kernel' and 'bias'; `dtype` is that of the computation and of the output.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gan_jax.layers.conv import Padding, Pair, as_pair, conv, conv_transpose, same_padding
+
+
+class Conv(nn.Module):
+    """Convolution of (B, H, W, I) to (B, h, w, features)."""
+
+    features: int
+    kernel_size: int | Pair
+    stride: int | Pair = 1
+    padding: str | Padding = "SAME"  # 'SAME' (TensorFlow's) | 'VALID' | ((top, bottom), (left, right))
+    use_bias: bool = True
+    spectral_norm: bool = False
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    axis_name: str | None = None  # mesh axis over which the spectral vector is kept equal
+    dtype: jnp.dtype | None = None  # None: that of x
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        kernel, bias = _weights(self, (*as_pair(self.kernel_size), x.shape[-1], self.features), train)
+        stride, size = as_pair(self.stride), x.shape[1:3]
+        padding = _padding(self.padding, size, as_pair(self.kernel_size), stride)
+        x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
+        y = conv(x, kernel, stride, padding)
+        return y if bias is None else y + bias
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution of (B, h, w, I) to (B, H, W, features); kernel (kh, kw, I, features), not flipped.
+
+    'SAME' gives H = h * stride (Keras), 'VALID' and explicit paddings follow `torch.nn.ConvTranspose2d`.
+    """
+
+    features: int
+    kernel_size: int | Pair
+    stride: int | Pair = 1
+    padding: str | Padding = "SAME"
+    use_bias: bool = True
+    spectral_norm: bool = False
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    axis_name: str | None = None  # mesh axis over which the spectral vector is kept equal
+    dtype: jnp.dtype | None = None  # None: that of x
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        window, stride = as_pair(self.kernel_size), as_pair(self.stride)
+        kernel, bias = _weights(self, (*window, x.shape[-1], self.features), train)
+        large = tuple(n * s for n, s in zip(x.shape[1:3], stride, strict=True))
+        padding = _padding(self.padding, large, window, stride)
+        extra = (0, 0)
+        if self.padding == "SAME":  # a window smaller than the stride leaves empty rows at the end
+            extra = tuple(max(s - k, 0) for s, k in zip(stride, window, strict=True))
+        x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
+        y = conv_transpose(x, kernel, stride, padding, extra)
+        return y if bias is None else y + bias
+
+
+class Dense(nn.Module):
+    """Linear map of (..., I) to (..., features)."""
+
+    features: int
+    use_bias: bool = True
+    spectral_norm: bool = False
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    axis_name: str | None = None  # mesh axis over which the spectral vector is kept equal
+    dtype: jnp.dtype | None = None  # None: that of x
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        kernel, bias = _weights(self, (x.shape[-1], self.features), train)
+        x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
+        y = x @ kernel
+        return y if bias is None else y + bias
+
+
+def _weights(module: nn.Module, shape: tuple[int, ...], train: bool) -> tuple[jax.Array, jax.Array | None]:
+    """The module's kernel, spectrally normalised if asked for, and its bias."""
+    kernel = module.param("kernel", module.kernel_init, shape, jnp.float32)
+    bias = None
+    if module.use_bias:
+        bias = module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32)
+    if module.spectral_norm:
+        kernel = kernel / _spectral_sigma(module, kernel, train)
+    return kernel, bias
+
+
+def _spectral_sigma(module: nn.Module, kernel: jax.Array, train: bool) -> jax.Array:
+    """The largest singular value of the kernel as a matrix (features, the rest) (Miyato et al. 2018, eq. 19).
+
+    One power iteration per training forward from the vector `u` (features,) kept in 'spectral'; the singular
+    vectors are constants to the gradient. In evaluation `u` stays as it is.
+    """
+    matrix = kernel.reshape(-1, kernel.shape[-1]).T  # (features, the rest)
+    constant = lax.stop_gradient(matrix)
+
+    def start():
+        u = jax.random.normal(module.make_rng("params"), (module.features,), jnp.float32)
+        return _unit(u)
+
+    stored = module.variable("spectral", "u", start)
+    u = stored.value
+    v = _unit(constant.T @ u)
+    if train and not module.is_initializing():
+        u = _unit(constant @ v)
+        if module.axis_name:  # equal on all devices already: this says so to shard_map
+            u = lax.pmean(u, module.axis_name)
+        if module.is_mutable_collection("spectral"):
+            stored.value = u
+    return u @ (matrix @ v)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
+
+
+def _padding(padding: str | Padding, size: Pair, kernel: Pair, stride: Pair) -> Padding:
+    if padding == "SAME":
+        return same_padding(size, kernel, stride)
+    return ((0, 0), (0, 0)) if padding == "VALID" else padding
+
+
+def _cast(dtype, x, kernel, bias):
+    return x.astype(dtype), kernel.astype(dtype), None if bias is None else bias.astype(dtype)

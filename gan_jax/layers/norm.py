@@ -1,0 +1,60 @@
+"""Batch normalisation over all devices (Ioffe & Szegedy 2015)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class BatchNorm(nn.Module):
+    """Normalises x (..., C) over all axes but the last, and over `axis_name`; running values in 'batch_stats'.
+
+    The batch is normalised with the biased variance, the running variance is the unbiased one of the global
+    batch (as torch). Statistics are float32 (float64 for float64 inputs), in two passes: mean, then centred
+    second moment. `batch_stats` is updated in training wherever the collection is mutable. The running values
+    come from `pmean`, so they are replicated under `shard_map`. Initialisation runs no collective.
+    """
+
+    momentum: float = 0.9  # weight of the old running value
+    epsilon: float = 1e-5  # added to the variance
+    axis_name: str | None = None  # mesh axis to average over; None: this device's batch alone
+    scale_init: Callable = nn.initializers.ones
+    dtype: jnp.dtype | None = None  # of the output; None: of x
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:
+        channels = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            mean, var, count = self._moments(wide)
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                unbiased = var * (count / max(count - 1, 1))
+                self._update(running_mean, mean)
+                self._update(running_var, unbiased)
+        y = (wide - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
+        return y.astype(self.dtype or x.dtype)
+
+    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        axes = tuple(range(x.ndim - 1))
+        count = x.size // x.shape[-1]
+        across = self.axis_name if not self.is_initializing() else None
+        mean = jnp.mean(x, axes)
+        if across:
+            mean = lax.pmean(mean, across)
+            count *= lax.psum(1, across)
+        var = jnp.mean(jnp.square(x - mean), axes)
+        if across:
+            var = lax.pmean(var, across)
+        return mean, var, count
+
+    def _update(self, running: nn.Variable, value: jax.Array) -> None:
+        value = lax.stop_gradient(value).astype(running.value.dtype)
+        running.value = self.momentum * running.value + (1 - self.momentum) * value

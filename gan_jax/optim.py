@@ -1,0 +1,205 @@
+"""Optimizers: an optax chain per player from its config section, rates of images seen, running averages."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gan_jax.errors import UserError
+
+SCHEDULES = ("constant", "linear", "cosine", "exponential")
+# Their step is not proportional to the learning rate, or they need more than gradients.
+_UNFIT = ("fromage", "lbfgs", "polyak_sgd", "rprop")
+
+
+class Settings(NamedTuple):
+    """A player's config section, `config.optim.<player>`: all its keys with their defaults."""
+
+    name: str = "adam"  # an optimizer of optax: adam, adamw, sgd, rmsprop, lion, ...
+    learning_rate: float = 2e-4  # at its highest
+    b1: float = 0.5  # decay of the first moment, where the optimizer has one
+    b2: float = 0.999  # decay of the second moment, where the optimizer has one
+    eps: float = 1e-8  # where the optimizer has one
+    momentum: float = 0.0  # where the optimizer has one (sgd, rmsprop)
+    weight_decay: float = 0.0  # decoupled, times the learning rate, with any optimizer
+    l2: float = 0.0  # added to the gradient, times the parameter, before the optimizer
+    clip_norm: float = 0.0  # global norm to which gradients are clipped; 0 for none
+    schedule: str = "constant"  # one of SCHEDULES
+    warmup_images: float = 0  # the rate rises linearly from 0 over them
+    decay_begin_images: float = 0  # images before the decay begins
+    decay_images: float = 0  # length of the linear or cosine decay; 0 for up to total_images
+    decay_rate: float = 1.000004  # exponential: the rate is divided by it every batch
+    final_factor: float = 0.0  # share of the learning rate at the decay's end, or the exponential's floor
+    options: Mapping[str, Any] = {}  # further arguments of the optax constructor
+
+
+class Optimizer(NamedTuple):
+    """One player's optimizer; its learning rate is a function of images seen, not of its own updates."""
+
+    tx: optax.GradientTransformation  # at learning rate 1: its updates are to be added after scaling
+    learning_rate: Callable[[jax.Array], jax.Array]  # images -> float32 scalar
+
+    def init(self, params: Any) -> Any:
+        """A fresh optimizer state for `params`."""
+        return self.tx.init(params)
+
+    def update(self, grads: Any, opt_state: Any, params: Any, images: jax.Array) -> tuple[Any, Any]:
+        """(updates to be added to `params`, new state), where `images` images were seen before this step."""
+        updates, opt_state = self.tx.update(grads, opt_state, params)
+        rate = self.learning_rate(images)
+        return jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates), opt_state
+
+
+def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int, lazy: int = 0) -> Optimizer:
+    """Builds a player's optimizer: clipping, L2, the optax optimizer, decoupled weight decay, learning rate.
+
+    Args:
+      section: keys of `Settings`; what is missing has its default.
+      batch_size: images per step, over all devices.
+      total_images: length of the run, where decays end by default.
+      lazy: k where the player takes a second, regularising step every k steps with the same optimizer:
+        StyleGAN2 (1912.04958), appendix B. With c = k / (k + 1) the learning rate is multiplied by c and
+        decay rates become beta^c. 0 or 1 for none.
+    Returns:
+      An `Optimizer`.
+    Raises:
+      UserError: unknown keys, names or options, or numbers out of range.
+    """
+    for key in section:
+        if key not in Settings._fields:
+            raise UserError(f"unknown optimizer setting {key!r}: {_expected(key, Settings._fields)}")
+    settings = Settings(**section)
+    correction = lazy / (lazy + 1) if lazy > 1 else 1.0
+    factor = _schedule(settings, batch_size, total_images)
+    peak = settings.learning_rate * correction
+    if not (math.isfinite(peak) and peak >= 0):
+        raise UserError(f"learning_rate={settings.learning_rate}: expected a finite number, 0 or more")
+    return Optimizer(_transformation(settings, correction), lambda images: jnp.float32(peak) * factor(images))
+
+
+def _transformation(settings: Settings, correction: float) -> optax.GradientTransformation:
+    constructor = _constructor(settings.name)
+    arguments = _arguments(settings, constructor)
+    accepted = inspect.signature(constructor).parameters
+    for rate in ("b1", "b2", "b3", "decay", "momentum"):
+        value = arguments.get(rate, accepted[rate].default) if rate in accepted else None
+        if value is not None and correction != 1.0:
+            arguments[rate] = value**correction
+    parts = [constructor(learning_rate=1.0, **arguments)]
+    if settings.clip_norm or settings.l2:
+        clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
+        parts = [clip, optax.add_decayed_weights(settings.l2), *parts]
+    if settings.weight_decay and "weight_decay" not in accepted:
+        parts.append(optax.add_decayed_weights(-settings.weight_decay))  # updates are already descending
+    return optax.chain(*parts)
+
+
+def _constructor(name: str) -> Callable[..., optax.GradientTransformation]:
+    constructor = None if name.startswith(("_", "scale_by")) else getattr(optax, name, None)
+    try:
+        first = next(iter(inspect.signature(constructor).parameters), "")
+    except (TypeError, ValueError):
+        first = ""
+    if first != "learning_rate" or name in _UNFIT:
+        common = ("adam", "adamw", "sgd", "rmsprop", "adabelief", "nadam", "radam", "lion", "lamb", "yogi")
+        raise UserError(
+            f"optimizer name={name!r}: {_expected(name, common)}; or any other optax optimizer whose step is "
+            "proportional to its learning_rate"
+        )
+    return constructor
+
+
+def _arguments(settings: Settings, constructor: Callable) -> dict[str, Any]:
+    """The standard settings that the constructor knows, and the section's own options."""
+    accepted = inspect.signature(constructor).parameters
+    standard = ("b1", "b2", "eps", "momentum", "weight_decay")
+    arguments = {key: getattr(settings, key) for key in standard if key in accepted}
+    if not settings.momentum and "momentum" in accepted and accepted["momentum"].default is None:
+        arguments["momentum"] = None  # a momentum of 0 would keep a buffer for nothing
+    for rate in ("b1", "b2", "momentum"):
+        if not 0 <= getattr(settings, rate) < 1:
+            raise UserError(f"{rate}={getattr(settings, rate)}: expected a number in [0, 1)")
+    for key in ("eps", "weight_decay", "l2", "clip_norm"):
+        if getattr(settings, key) < 0:
+            raise UserError(f"{key}={getattr(settings, key)}: expected 0 or more")
+    free = tuple(name for name in accepted if name not in arguments and name != "learning_rate")
+    for option in settings.options:
+        if option in Settings._fields:
+            raise UserError(f"options.{option}: set `{option}` in the optimizer's section itself")
+        if option not in free:
+            raise UserError(f"{settings.name} has no option {option!r}: {_expected(option, free)}")
+    return {**arguments, **settings.options}
+
+
+def _schedule(settings: Settings, batch_size: int, total_images: int) -> Callable[[jax.Array], jax.Array]:
+    """images -> float32 factor of the learning rate."""
+    name, begin, final = settings.schedule, settings.decay_begin_images, settings.final_factor
+    if name not in SCHEDULES:
+        raise UserError(f"schedule={name!r}: {_expected(name, SCHEDULES)}")
+    for key in ("warmup_images", "decay_begin_images", "decay_images", "final_factor"):
+        if getattr(settings, key) < 0:
+            raise UserError(f"{key}={getattr(settings, key)}: expected 0 or more")
+    length = settings.decay_images or total_images - begin
+    if name in ("linear", "cosine") and length <= 0:
+        raise UserError(
+            f"decay_begin_images={begin} with total_images={total_images}: the decay would begin at or after "
+            "the end; begin earlier, or set decay_images"
+        )
+    if settings.decay_rate <= 0:
+        raise UserError(f"decay_rate={settings.decay_rate}: expected a number above 0, the divisor per batch")
+
+    def factor(images: jax.Array) -> jax.Array:
+        seen = jnp.asarray(images).astype(jnp.float32)
+        warm = jnp.minimum(seen / settings.warmup_images, 1.0) if settings.warmup_images else jnp.float32(1.0)
+        if name == "constant":
+            return warm
+        if name == "exponential":
+            batches = jnp.maximum(seen - begin, 0.0) / batch_size
+            return warm * jnp.maximum(jnp.exp(-math.log(settings.decay_rate) * batches), final)
+        done = jnp.clip((seen - begin) / length, 0.0, 1.0)
+        left = 1 - done if name == "linear" else 0.5 + 0.5 * jnp.cos(jnp.pi * done)
+        return warm * (final + (1 - final) * left)
+
+    return factor
+
+
+def ema_decay(batch_size: int, half_life_images: float, images: jax.Array, rampup: float = 0.0) -> jax.Array:
+    """Decay per step of an exponential moving average, 0.5^(batch / half-life): StyleGAN's rule.
+
+    Args:
+      batch_size: images per step.
+      half_life_images: images after which a value counts half; 0 makes the average a copy.
+      images: images seen before this step.
+      rampup: the half-life is at most this share of the images seen; 0 for no ramp.
+    Returns:
+      float32 scalar in [0, 1).
+    """
+    half_life = jnp.float32(half_life_images)
+    if rampup:
+        half_life = jnp.minimum(half_life, rampup * jnp.asarray(images).astype(jnp.float32))
+    return jnp.exp2(-batch_size / jnp.maximum(half_life, 1e-8))
+
+
+def ema_update(ema: Any, new: Any, decay: float | jax.Array) -> Any:
+    """decay * ema + (1 - decay) * new, leaf by leaf: exactly `new` at decay 0. Integer leaves are copied."""
+
+    def lerp(old, new):
+        return new + decay * (old - new) if jnp.issubdtype(jnp.result_type(new), jnp.inexact) else new
+
+    return jax.tree.map(lerp, ema, new)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """Root of the sum of squares of all elements of a tree, float32."""
+    squares = [jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, jnp.float32(0)))
+
+
+def _expected(word: str, words: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"expected one of {', '.join(words)}" + (f"; nearest: {close[0]}" if close else "")

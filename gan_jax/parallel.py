@@ -1,0 +1,213 @@
+"""Devices and processes: the mesh, the wrapping of a per-device step, and the few collectives that games use."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gan_jax.errors import UserError
+
+AXIS = "data"
+MODES = ("shard_map", "pmap")
+
+
+def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
+    """Joins the processes of one run; with no argument, where a cluster (Slurm, MPI, TPU pod, Kubernetes) is found.
+
+    Args:
+      coordinator: `host:port` of process 0, or empty to detect the cluster.
+      num_processes: how many processes take part; 0 to detect.
+      process_id: this process's number from 0; -1 to detect.
+    Raises:
+      UserError: some of the three are given and others are not, or the processes could not meet.
+    """
+    given = [bool(coordinator), num_processes > 0, process_id >= 0]
+    if not any(given):
+        try:
+            jax.distributed.initialize()
+        except ValueError:  # no cluster is found: one process
+            return
+        return
+    if not all(given):
+        raise UserError(
+            f"--coordinator={coordinator!r} --num_processes={num_processes} --process_id={process_id}: give all three, "
+            "or none to let the cluster be detected"
+        )
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"process {process_id} of {num_processes} could not join {coordinator}: {error}") from error
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """One-dimensional mesh over all devices of all processes, its axis named `data`."""
+    devices = jax.devices() if devices is None else list(devices)
+    return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of State: a whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch of shape (micro-batches, samples, ...): its samples are dealt over the devices."""
+    return NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+
+def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map") -> Callable:
+    """Compiles a step that is written for one device's shard, so that it runs on every device of the mesh.
+
+    Args:
+      step: (state, batch) -> (state, metrics) for one device, using the axis name `data`.
+      mesh: from `make_mesh`.
+      mode: `shard_map`, with the check that what it returns is equal on all devices, or `pmap`.
+    Returns:
+      A jitted function of (replicated state, sharded batch); it donates the state.
+    Raises:
+      UserError: an unknown mode, or `pmap` with several processes.
+    """
+    if mode == "shard_map":
+        everywhere, dealt = PartitionSpec(), PartitionSpec(None, AXIS)
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=(everywhere, dealt), out_specs=(everywhere, everywhere))
+        return jax.jit(mapped, donate_argnums=0)
+    if mode != "pmap":
+        raise UserError(f"config.parallel={mode!r}: expected one of {', '.join(MODES)}")
+    if jax.process_count() > 1:
+        raise UserError("config.parallel='pmap' runs in one process; use config.parallel='shard_map' with several")
+    count = mesh.size
+    mapped = jax.pmap(
+        step, axis_name=AXIS, devices=list(mesh.devices.flat), in_axes=(None, 1), out_axes=(None, None)
+    )
+
+    def run(state, batch):
+        split = jax.tree.map(lambda x: x.reshape(x.shape[0], count, -1, *x.shape[2:]), batch)
+        state, metrics = mapped(state, split)
+        return jax.device_put(state, replicated(mesh)), metrics
+
+    run.lower = lambda state, batch: mapped.lower(
+        state,
+        jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((x.shape[0], count, x.shape[1] // count, *x.shape[2:]), x.dtype), batch
+        ),
+    )
+    return run
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, accumulate: int = 1) -> dict[str, jax.Array]:
+    """Puts this process's rows of a global batch on its devices.
+
+    Args:
+      batch: arrays of shape (rows, ...), the rows in the order of `local_rows`.
+      mesh: from `make_mesh`.
+      accumulate: number of micro-batches.
+    Returns:
+      Global arrays of shape (accumulate, batch / accumulate, ...), the second axis dealt over devices.
+    """
+    sharding = batch_sharding(mesh)
+    split = {k: v.reshape(accumulate, -1, *v.shape[1:]) for k, v in batch.items()}
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in split.items()}
+
+
+def local_rows(batch_size: int, accumulate: int = 1) -> np.ndarray:
+    """The rows of a global batch that this process loads: its share of each micro-batch. int64 (rows,)."""
+    rows = np.arange(batch_size).reshape(accumulate, jax.process_count(), -1)
+    return rows[:, jax.process_index()].reshape(-1)
+
+
+def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Raises UserError where a batch cannot be dealt evenly over micro-batches and devices."""
+    if accumulate < 1 or batch_size < 1 or batch_size % (accumulate * mesh.size):
+        raise UserError(
+            f"config.batch_size={batch_size} cannot be dealt over {mesh.size} devices in config.accumulate={accumulate} "
+            f"micro-batches: it must be a positive multiple of {mesh.size * max(accumulate, 1)}"
+        )
+
+
+def vary(tree: Any) -> Any:
+    """Marks replicated values as this device's own, so that their gradients stay local until they are averaged.
+
+    Without it, `jax.grad` inside `shard_map` returns gradients already summed over devices, and a mean over devices
+    leaves them N times too large.
+    """
+
+    def cast(x):
+        if AXIS in _varying_axes(x) or not _checked():
+            return x
+        return lax.pcast(x, AXIS, to="varying")
+
+    return jax.tree.map(cast, tree)
+
+
+def mean(tree: Any) -> Any:
+    """Averages every leaf over the devices; integers and leaves that are equal everywhere pass through."""
+
+    def average(x):
+        if not jnp.issubdtype(x.dtype, jnp.inexact) or (_checked() and AXIS not in _varying_axes(x)):
+            return x
+        return lax.pmean(x, AXIS)
+
+    return jax.tree.map(average, tree)
+
+
+def gather(x: jax.Array) -> jax.Array:
+    """All devices' shards, (samples per device, ...) -> (samples, ...), equal on every device.
+
+    A sum of shards put in their places instead of an all-gather: its result is known to be replicated.
+    """
+    whole = jnp.zeros((x.shape[0] * lax.axis_size(AXIS), *x.shape[1:]), x.dtype)
+    start = lax.axis_index(AXIS) * x.shape[0]
+    return lax.psum(lax.dynamic_update_slice_in_dim(vary(whole), x, start, 0), AXIS)
+
+
+def sample_index(size: int) -> jax.Array:
+    """Places of this device's `size` samples within the global batch, int32 (size,)."""
+    return lax.axis_index(AXIS) * size + jnp.arange(size)
+
+
+def _varying_axes(x) -> frozenset:
+    kind = jax.typeof(x)  # the attribute's name differs between versions of JAX
+    return kind.vma if hasattr(kind, "vma") else kind.mat.varying
+
+
+def _checked() -> bool:
+    """Whether the surrounding map tracks which values differ between devices (shard_map does, pmap does not)."""
+    return AXIS in _varying_axes(lax.axis_index(AXIS))
+
+
+def over_samples(fn: Callable, mesh: Mesh) -> Callable:
+    """Compiles fn(replicated, *per-sample arrays) -> per-sample array so that every device takes its share of samples."""
+    one, dealt = PartitionSpec(), PartitionSpec(AXIS)
+
+    def call(shared, *arrays):
+        specs = (one, *(jax.tree.map(lambda _: dealt, a) for a in arrays))
+        return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=dealt)(shared, *arrays)
+
+    return jax.jit(call)
+
+
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """Replicated values of the whole run on the devices of a mesh of this process alone."""
+    return jax.tree.map(lambda x: jax.device_put(x.addressable_data(0), replicated(mesh)), tree)
+
+
+def from_all_processes(rows: np.ndarray) -> np.ndarray:
+    """Every process's rows (n, ...), equally many each, one process after another: (processes * n, ...)."""
+    if jax.process_count() == 1:
+        return rows
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def silence() -> None:
+    """Quiets messages that tell a user nothing: buffers that cannot be donated, libraries' own progress."""
+    warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+    for name in ("absl", "orbax", "jax._src.xla_bridge"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,148 @@
+"""Gradient penalties of discriminators: pure functions of (logits_fn, inputs), one value per sample.
+
+`logits_fn(x)` closes over the parameters and returns logits of shape (B,) or maps (B, ...). All penalties
+differentiate the sum of all logits with respect to the inputs, as every published implementation does; where
+the discriminator couples the samples of a batch (batch norm in train mode, minibatch stddev) the gradient
+holds that coupling too.
+
+With `has_aux=True`, `logits_fn` returns (logits, aux) and the penalty returns (values, aux): aux carries the
+logits themselves, or new batch statistics, out of the one forward pass.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def squared_gradient_norm(logits_fn: Callable, x: jax.Array, *, has_aux: bool = False):
+    """Per-sample sum of squares of d sum(logits) / dx, reduced in float32.
+
+    Args:
+      logits_fn: (B, ...) -> logits, or (logits, aux).
+      x: inputs, (B, ...).
+      has_aux: whether `logits_fn` returns a pair.
+    Returns:
+      (B,), or ((B,), aux).
+    """
+
+    def total(x):
+        logits, aux = logits_fn(x) if has_aux else (logits_fn(x), None)
+        return jnp.sum(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), aux
+
+    grads, aux = jax.grad(total, has_aux=True)(x)
+    grads = grads.astype(jnp.promote_types(grads.dtype, jnp.float32))
+    values = jnp.sum(jnp.square(grads), axis=tuple(range(1, x.ndim)))  # (B,)
+    return (values, aux) if has_aux else values
+
+
+def r1(logits_fn: Callable, real: jax.Array, *, gamma: float | jax.Array, has_aux: bool = False):
+    """Mescheder et al. (1801.04406), eq. 9: gamma / 2 |d D(x) / dx|^2 at real images, factor included.
+
+    Args:
+      logits_fn: (B, ...) -> logits, or (logits, aux).
+      real: images, (B, ...).
+      gamma: weight; may be traced, for schedules. A phase that runs every k steps multiplies by k itself.
+      has_aux: whether `logits_fn` returns a pair.
+    Returns:
+      (B,), or ((B,), aux).
+    """
+    return _zero_centred(logits_fn, real, gamma, has_aux)
+
+
+def r2(logits_fn: Callable, fake: jax.Array, *, gamma: float | jax.Array, has_aux: bool = False):
+    """Mescheder et al. (1801.04406), eq. 10: as `r1`, at generated images.
+
+    Args:
+      logits_fn: (B, ...) -> logits, or (logits, aux).
+      fake: generated images, (B, ...); the caller cuts the gradient to the generator.
+      gamma: weight; may be traced.
+      has_aux: whether `logits_fn` returns a pair.
+    Returns:
+      (B,), or ((B,), aux).
+    """
+    return _zero_centred(logits_fn, fake, gamma, has_aux)
+
+
+def _zero_centred(logits_fn, x, gamma, has_aux):
+    if not has_aux:
+        return 0.5 * gamma * squared_gradient_norm(logits_fn, x)
+    values, aux = squared_gradient_norm(logits_fn, x, has_aux=True)
+    return 0.5 * gamma * values, aux
+
+
+def gradient_penalty(
+    logits_fn: Callable,  # (B, ...) -> logits, or (logits, aux)
+    real: jax.Array,  # (B, ...)
+    fake: jax.Array,  # (B, ...), without gradient to the generator
+    alpha: jax.Array,  # B uniform numbers in [0, 1), the share of the real image
+    *,
+    target: float = 1.0,  # norm that the gradient should have
+    epsilon: float = 0.0,  # added to the squared norm under the root
+    has_aux: bool = False,  # whether `logits_fn` returns a pair
+):
+    """WGAN-GP, Gulrajani et al. (1704.00028), eq. 3.
+
+    (|d D(x) / dx| - target)^2 at x = alpha real + (1 - alpha) fake. The weight (lambda, 10 in the paper) is
+    the caller's. Variants: real + a (fake - real) is alpha = 1 - a; compare_gan has epsilon 1e-4; ProGAN
+    divides by target^2 as well.
+
+    Returns:
+      (B,), or ((B,), aux).
+    """
+    assert real.shape == fake.shape and alpha.size == real.shape[0], (real.shape, fake.shape, alpha.shape)
+    alpha = alpha.reshape(-1, *(1,) * (real.ndim - 1))
+    return _norm_penalty(logits_fn, alpha * real + (1 - alpha) * fake, target, epsilon, has_aux)
+
+
+def dragan(
+    logits_fn: Callable,  # (B, ...) -> logits, or (logits, aux)
+    real: jax.Array,  # (B, ...)
+    noise: jax.Array,  # (B, ...), uniform in [0, 1), one number per element
+    std: jax.Array,  # scalar, standard deviation of the whole batch: `batch_std`
+    *,
+    low: float = -1.0,  # range of the data, to which the perturbed images are clipped
+    high: float = 1.0,
+    target: float = 1.0,  # norm that the gradient should have
+    epsilon: float = 1e-4,  # added to the squared norm under the root
+    has_aux: bool = False,  # whether `logits_fn` returns a pair
+):
+    """DRAGAN, Kodali et al. (1705.07215): (|d D(x) / dx| - target)^2 near the real images.
+
+    The perturbation is that of compare_gan: std (noise - 1/2), then clipped. The weight is the caller's.
+
+    Returns:
+      (B,), or ((B,), aux).
+    """
+    assert real.shape == noise.shape and jnp.ndim(std) == 0, (real.shape, noise.shape, jnp.shape(std))
+    near = jnp.clip(real + std * (noise - 0.5), low, high)
+    return _norm_penalty(logits_fn, near, target, epsilon, has_aux)
+
+
+def batch_std(x: jax.Array, *, axis_name: str | None = None) -> jax.Array:
+    """Standard deviation of all elements of the global batch (divided by their number), a scalar.
+
+    Args:
+      x: this device's shard, (B, ...); shards are of equal size.
+      axis_name: mesh axis over which the moments are averaged, or None for one device.
+    """
+
+    def average(value):
+        value = jnp.mean(value)
+        return lax.pmean(value, axis_name) if axis_name else value
+
+    return jnp.sqrt(average(jnp.square(x - average(x))))
+
+
+def _norm_penalty(logits_fn, x, target, epsilon, has_aux):
+    result = squared_gradient_norm(logits_fn, x, has_aux=has_aux)
+    squares, aux = result if has_aux else (result, None)
+    values = jnp.square(_safe_sqrt(squares + epsilon) - target)
+    return (values, aux) if has_aux else values
+
+
+def _safe_sqrt(x: jax.Array) -> jax.Array:
+    """Square root whose derivative at 0 is 0: a discriminator that is flat at a sample must not yield NaN."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)

@@ -1,0 +1,180 @@
+"""A run: its folder, and the players, phases and State that its config describes."""
+
+import json
+import os
+import pathlib
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from gan_jax import config as configs
+from gan_jax import games, optim, parallel
+from gan_jax import step as steps
+from gan_jax.errors import MissingPathError, UserError
+
+
+class Spec(NamedTuple):
+    """What the players must know of the data."""
+
+    shape: tuple[int, ...]  # (H, W, C), or (D,) for points
+    num_classes: int  # 0 where the game plays without labels
+
+
+class Run(NamedTuple):
+    """Everything of a run but its State and its files."""
+
+    config: ConfigDict
+    spec: Spec
+    game: ModuleType
+    nets: dict[str, Any]
+    phases: tuple[steps.Phase, ...]
+    optimizers: dict[str, optim.Optimizer]
+    ema: steps.Ema
+
+
+def build(config: ConfigDict, spec: Spec) -> Run:
+    """Makes the players and their table of moves.
+
+    Raises:
+      UserError: an option that its constructor does not know, or a value that makes no sense.
+    """
+    if not 0 < config.total_images < 2**31:
+        raise UserError(f"config.total_images={config.total_images}: expected 1 to {2**31 - 1}")
+    game = games.find(config.game)
+    nets = game.nets(config, spec)
+    phases = game.phases(config, nets)
+    optimizers = {player: _optimizer(config, player, phases) for player in steps.players(phases)}
+    ema = configs.build(steps.Ema, config.ema, "ema", nets=game.ema_nets)
+    return Run(config, spec, game, nets, phases, optimizers, ema)
+
+
+def _optimizer(config: ConfigDict, player: str, phases) -> optim.Optimizer:
+    """The player's optimizer, corrected where it also takes a lazy step beside its main one."""
+    own = [phase.every for phase in phases if phase.player == player]
+    lazy = max(own) if len(own) > 1 else 0
+    section = config.optim.get(player)
+    if section is None:
+        raise UserError(f"config.optim has no section {player!r}, which the game {config.game!r} needs")
+    try:
+        return optim.optimizer(
+            section.to_dict(), batch_size=config.batch_size, total_images=config.total_images, lazy=lazy
+        )
+    except UserError as error:
+        raise UserError(f"config.optim.{player}: {error}") from error
+
+
+def init_state(run: Run) -> steps.State:
+    """A fresh State; the same for any number of devices. Under `jax.eval_shape` it costs nothing."""
+    key = jax.random.key(run.config.seed)
+    params, variables, memory = run.game.init(run.nets, run.spec, jax.random.fold_in(key, 0))
+    return steps.State(
+        step=jnp.int32(0),
+        images=jnp.int32(0),
+        params=params,
+        variables=variables,
+        opt=steps.init_optimizers(run.phases, run.optimizers, params),
+        ema=steps.init_ema(run.ema.nets, params, variables),
+        memory=memory,
+    )
+
+
+def abstract_state(run: Run, mesh) -> steps.State:
+    """Shapes, types and shardings of the run's State, to restore a checkpoint into."""
+    sharding = parallel.replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), jax.eval_shape(lambda: init_state(run))
+    )
+
+
+def open_data(config: ConfigDict, split: str = ""):
+    """The run's Dataset, or the same set's other split."""
+    from gan_jax import data
+
+    section = config.data
+    if split:
+        section = section.copy_and_resolve_references()
+        section.split = split
+    return configs.build(data.open_dataset, section, "data", name=section.name)
+
+
+def data_spec(config: ConfigDict, dataset) -> Spec:
+    """What the players see of a Dataset. Raises UserError where the game is conditional and the data has no labels."""
+    if config.conditional and not dataset.num_classes:
+        raise UserError(f"config.conditional=True, and the data {config.data.name!r} has no labels")
+    return Spec(tuple(dataset.shape), dataset.num_classes if config.conditional else 0)
+
+
+def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: Spec, summary: dict) -> pathlib.Path:
+    """Makes the run's folder with `config.json` and `data.json`, or checks that they are this run's.
+
+    Raises:
+      UserError: the folder holds a run of another config (every difference is listed), or is no run's folder.
+    """
+    folder = pathlib.Path(workdir)
+    file = folder / "config.json"
+    if file.is_file():
+        changed = configs.differences(configs.from_json(file.read_text()), config)
+        if changed:
+            raise UserError(
+                f"{folder} holds a run with another config:\n  " + "\n  ".join(changed)
+                + "\nResume it with its own values, or give another --workdir"
+            )  # fmt: skip
+    elif (folder / "checkpoints").exists():
+        raise UserError(f"{folder} has checkpoints and no config.json; give another --workdir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            _write(file, configs.to_json(config))
+            _write(folder / "data.json", json.dumps({**summary, "spec": spec._asdict()}, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder}: the run's folder cannot be written: {error.strerror or error}") from error
+    return folder
+
+
+def _write(file: pathlib.Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
+
+
+def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, Spec, dict]:
+    """(config, spec, data summary) of a run that has begun.
+
+    Raises:
+      MissingPathError: no such folder, or no run in it.
+      UserError: its files cannot be read.
+    """
+    folder = pathlib.Path(workdir)
+    for path in (folder, folder / "config.json", folder / "data.json"):
+        if not path.exists():
+            raise MissingPathError(f"--workdir={workdir}: no {path}; give the folder of a run that has trained")
+    config = configs.from_json((folder / "config.json").read_text())
+    try:
+        summary = json.loads((folder / "data.json").read_text())
+        spec = summary.pop("spec")
+        return config, Spec(tuple(spec["shape"]), spec["num_classes"]), summary
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'data.json'} cannot be read: {error}") from error
+
+
+def restore(run: Run, workdir: os.PathLike | str, mesh, step: int | None = None):
+    """State of a trained run, the newest that can be read or that of `step`; a `checkpoint.Restored`.
+
+    Raises:
+      MissingPathError: the run has no checkpoints.
+      UserError: no such step, or nothing that can be read.
+    """
+    from gan_jax import checkpoint
+
+    manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints", read_only=True)
+    abstract = abstract_state(run, mesh)
+    if step is not None:
+        state, saved = checkpoint.restore(manager, step, abstract)
+        return checkpoint.Restored(state, saved, step, ())
+    restored = checkpoint.restore_newest(manager, abstract)
+    if restored is None:
+        raise MissingPathError(f"{workdir}: the run has no checkpoint yet; train it first")
+    return restored

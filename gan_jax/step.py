@@ -1,0 +1,193 @@
+"""State, Phase and `descend`: the one place where a loss becomes gradients and gradients become parameters."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gan_jax import optim, parallel
+
+
+class State(NamedTuple):
+    """All that a run needs to go on exactly where it stood; one pytree, replicated over devices."""
+
+    step: jax.Array  # int32, steps done
+    images: jax.Array  # int32, real images seen
+    params: dict[str, Any]  # net -> parameters, float32
+    variables: dict[str, Any]  # net -> mutable collections (batch_stats, spectral)
+    opt: dict[str, Any]  # player -> optimizer state
+    ema: dict[str, Any]  # net -> {"params": ..., **collections}, averaged
+    memory: Any  # the game's own
+
+
+class Rng(NamedTuple):
+    """Randomness of one phase of one step: a function of (seed, step, phase, index of the sample)."""
+
+    key: jax.Array  # equal on all devices: draws for the whole batch
+    samples: jax.Array  # (B,) keys, one a sample: draws that do not depend on the number of devices
+
+
+class Out(NamedTuple):
+    """What a loss returns beside its value."""
+
+    metrics: dict[str, jax.Array]  # scalars, averaged over devices
+    variables: dict[str, Any]  # net -> new collections, of the nets that changed
+    memory: Any = None  # None where unchanged; must be equal on all devices
+
+
+class Phase(NamedTuple):
+    """A move of the game: which nets descend on which loss, with whose optimizer, how often."""
+
+    name: str
+    loss: Callable[[dict, State, dict, Rng], tuple[jax.Array, Out]]
+    nets: tuple[str, ...]
+    player: str
+    every: int = 1  # in steps: n_critic and lazy regularisation alike
+
+
+class Ema(NamedTuple):
+    """Running average of some nets."""
+
+    nets: tuple[str, ...] = ()
+    half_life_images: float = 0.0  # images after which a weight counts half; 0 copies
+    rampup: float = 0.0  # half-life is at most this share of the images seen; 0 for none
+
+
+def players(phases: tuple[Phase, ...]) -> dict[str, tuple[str, ...]]:
+    """player -> its nets; phases that share a player must descend on the same nets."""
+    table: dict[str, tuple[str, ...]] = {}
+    for phase in phases:
+        assert table.setdefault(phase.player, phase.nets) == phase.nets, (phase.player, phase.nets)
+    return table
+
+
+def due(phases: tuple[Phase, ...], step: int) -> tuple[Phase, ...]:
+    """The phases to be played at a step."""
+    return tuple(phase for phase in phases if step % phase.every == 0)
+
+
+def init_optimizers(phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], params: dict) -> dict:
+    """player -> fresh optimizer state."""
+    return {player: optimizers[player].init(_pick(params, nets)) for player, nets in players(phases).items()}
+
+
+def init_ema(nets: tuple[str, ...], params: dict, variables: dict) -> dict:
+    """Averages that start as copies. Copied for real: State is donated, and a buffer can be donated once only."""
+    return {net: jax.tree.map(jnp.copy, {"params": params[net], **variables.get(net, {})}) for net in nets}
+
+
+def make_step(
+    phases: tuple[Phase, ...],  # the phases that are due, in order
+    optimizers: dict[str, optim.Optimizer],  # player -> optimizer
+    *,
+    seed: int,
+    ema: Ema = Ema(),
+) -> Callable[[State, dict], tuple[State, dict[str, jax.Array]]]:
+    """One step of the game for one device's shard: every due phase once, then the running averages.
+
+    Returns:
+      step(state, batch) -> (state, metrics); the batch's arrays have shape (micro-batches, samples, ...), metrics are
+      named `<phase>/<term>`. To be wrapped by `parallel.data_parallel`.
+    """
+
+    def step(state: State, batch: dict) -> tuple[State, dict]:
+        metrics = {}
+        accumulate, size = jax.tree.leaves(batch)[0].shape[:2]
+        for phase in phases:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), zlib.crc32(phase.name.encode()))
+            state, measured = descend(state, phase, optimizers[phase.player], batch, key)
+            metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
+        seen = accumulate * size * lax.axis_size(parallel.AXIS)
+        state = state._replace(step=state.step + 1, images=state.images + seen)
+        return state._replace(ema=_average(state, ema, seen)), metrics
+
+    return step
+
+
+def descend(
+    state: State,
+    phase: Phase,
+    optimizer: optim.Optimizer,
+    batch: dict,  # arrays (micro-batches, samples of this device, ...)
+    key: jax.Array,  # of this step and phase
+) -> tuple[State, dict[str, jax.Array]]:
+    """Plays one phase: gradients of its loss, averaged over micro-batches and devices, then one optimizer update.
+
+    Returns:
+      The new state, and the phase's metrics: its terms, `loss`, `grad_norm`, `update_norm`, `param_norm`. The run's loop
+      stops where one of them is not finite.
+    """
+    grads, variables, memory, metrics = _gradients(state, phase, batch, key)
+    grads, metrics = parallel.mean((grads, metrics))
+    params = _pick(state.params, phase.nets)
+    updates, opt = optimizer.update(grads, state.opt[phase.player], params, state.images)
+    moved = jax.tree.map(jnp.add, params, updates)
+    metrics |= {
+        "grad_norm": optim.global_norm(grads),
+        "update_norm": optim.global_norm(updates),
+        "param_norm": optim.global_norm(moved),
+    }
+    state = state._replace(
+        params={**state.params, **moved},
+        variables=variables,
+        opt={**state.opt, phase.player: opt},
+        memory=memory,
+    )
+    return state, metrics
+
+
+def _gradients(state: State, phase: Phase, batch: dict, key: jax.Array):
+    """Sums over micro-batches what `_micro_batch` finds; variables and memory pass from one to the next."""
+    accumulate = jax.tree.leaves(batch)[0].shape[0]
+    params = parallel.vary(state.params)
+
+    def body(carry, xs):
+        total, variables, memory, metrics = carry
+        number, micro = xs
+        now = state._replace(variables=variables, memory=memory)
+        grads, variables, memory, measured = _micro_batch(params, now, phase, micro, key, number)
+        return (*_add((total, variables, memory, metrics), grads, variables, memory, measured),), None
+
+    first = jax.tree.map(lambda x: x[0], batch)
+    start = _micro_batch(params, state, phase, first, key, 0)
+    if accumulate == 1:
+        return start
+    rest = jax.tree.map(lambda x: x[1:], batch)
+    (grads, variables, memory, metrics), _ = lax.scan(body, start, (jnp.arange(1, accumulate), rest))
+    grads, metrics = jax.tree.map(lambda x: x / accumulate, (grads, metrics))
+    return grads, variables, memory, metrics
+
+
+def _add(carry, grads, variables, memory, metrics):
+    total, _, _, sums = carry
+    return jax.tree.map(jnp.add, total, grads), variables, memory, jax.tree.map(jnp.add, sums, metrics)
+
+
+def _micro_batch(params: dict, state: State, phase: Phase, batch: dict, key: jax.Array, number):
+    """Gradients of the phase's loss on one micro-batch of this device, not yet averaged."""
+    size = jax.tree.leaves(batch)[0].shape[0]
+    index = number * size * lax.axis_size(parallel.AXIS) + parallel.sample_index(size)
+    rng = Rng(jax.random.fold_in(key, number), jax.vmap(jax.random.fold_in, (None, 0))(key, index))
+
+    def objective(trained):
+        loss, out = phase.loss({**params, **trained}, state, batch, rng)
+        return loss, out
+
+    (loss, out), grads = jax.value_and_grad(objective, has_aux=True)(_pick(params, phase.nets))
+    variables = {**state.variables, **parallel.mean(out.variables)}
+    memory = state.memory if out.memory is None else out.memory
+    metrics = parallel.vary({"loss": loss, **out.metrics})
+    return grads, variables, memory, jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
+
+
+def _average(state: State, ema: Ema, batch_size: int) -> dict:
+    decay = optim.ema_decay(batch_size, ema.half_life_images, state.images, ema.rampup)
+    live = {net: {"params": state.params[net], **state.variables.get(net, {})} for net in ema.nets}
+    return optim.ema_update(state.ema, live, decay)
+
+
+def _pick(tree: dict, nets: tuple[str, ...]) -> dict:
+    return {net: tree[net] for net in nets}

@@ -1,0 +1,312 @@
+"""The loop: data, players, State, restore, stages, steps; log, sample, evaluate, save."""
+
+import contextlib
+import pathlib
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from gan_jax import checkpoint, evaluate, games, images, logs, parallel, runs, sample
+from gan_jax import step as steps
+from gan_jax.errors import DivergedError, UserError
+
+
+def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
+    """Trains a run from its config, or goes on where the folder's run stood.
+
+    Args:
+      config: a locked experiment config.
+      workdir: the run's folder.
+      dry_run: print what would be trained, and return.
+    Returns:
+      True where the run is complete, False where a signal stopped it early; its state is saved either way.
+    Raises:
+      UserError: a mistake in config, data or folder, or a disk that does not take a file.
+      DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
+    """
+    # Devices, data, players.
+    mesh = parallel.make_mesh()
+    dataset = runs.open_data(config)
+    run = runs.build(config, runs.data_spec(config, dataset))
+    stages = games.stages(run.game, config)
+    for stage in stages:
+        parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
+    if dry_run:
+        print(describe(run, mesh, dataset, stages[0].batch_size))
+        return True
+
+    # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
+    folder = runs.start_folder(workdir, config, run.spec, dataset.protocol())
+    manager = checkpoint.open_manager(
+        folder / "checkpoints", keep=config.checkpoints.keep, lower_is_better=evaluate.lower_is_better(config)
+    )
+    state, position = _begin(run, mesh, manager, folder, dataset)
+    log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
+    log.say(_headline(run, mesh, dataset, position, state))
+    session = _Session(run, mesh, dataset, manager, log, folder, sample.sampler(run))
+    if position.images == 0:
+        _draw_reals(session)
+
+    # Stages and steps.
+    with _signals() as stopped, contextlib.closing(log):
+        for number, stage in enumerate(stages):
+            if position.images >= min(stage.end_images, config.total_images):
+                continue
+            if number and position.images == stage.start_images:
+                state = state._replace(opt=steps.init_optimizers(run.phases, run.optimizers, state.params))
+            state, position = _play(session, stage, state, position, stopped)
+            if stopped():
+                break
+        checkpoint.finish(manager)
+        manager.close()
+        complete = position.images >= config.total_images
+        log.say(f"{'complete' if complete else 'stopped'} at {position.images} images, step {position.step}: {folder}")
+    return complete
+
+
+class Position(NamedTuple):
+    """Where a run stands, known to the host without asking the device."""
+
+    step: int
+    images: int  # also the position in the stream of samples
+
+
+class _Session(NamedTuple):
+    """What one call of `train` carries through its stages."""
+
+    run: runs.Run
+    mesh: Any
+    dataset: Any
+    manager: Any
+    log: logs.Log
+    folder: pathlib.Path
+    draw: sample.Draw
+
+
+def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position]:
+    """A fresh State, or the newest readable checkpoint's."""
+    restored = checkpoint.restore_newest(manager, runs.abstract_state(run, mesh))
+    if restored is None:
+        logs.drop_lines_after(folder / "metrics.jsonl", -1)
+        logs.drop_lines_after(folder / "evaluations.jsonl", -1)
+        state = jax.jit(lambda: runs.init_state(run), out_shardings=parallel.replicated(mesh))()
+        return state, Position(0, 0)
+    for line in restored.broken:
+        print(f"{line}; going on from step {restored.step}", flush=True)
+    if restored.broken:
+        checkpoint.set_aside(manager, restored.step)
+    if restored.run["data"] != dataset.fingerprint:
+        raise UserError(
+            f"{folder}: the data has changed since this run began ({run.config.data.name}: its fingerprint was "
+            f"{restored.run['data'][:12]}, is {dataset.fingerprint[:12]}); bring it back, or give another --workdir"
+        )
+    if jax.process_index() == 0:
+        logs.drop_lines_after(folder / "metrics.jsonl", restored.step)
+        logs.drop_lines_after(folder / "evaluations.jsonl", restored.step)
+    return restored.state, Position(restored.step, restored.run["position"])
+
+
+def _play(session: _Session, stage, state, position: Position, stopped: Callable[[], bool]):
+    """Steps of one stage, up to its end or a signal."""
+    run, mesh, config = session.run, session.mesh, session.run.config
+    end = min(stage.end_images, config.total_images)
+    stream = session.dataset.stream(
+        seed=config.seed,
+        start=position.images,
+        batch_size=stage.batch_size,
+        rows=parallel.local_rows(stage.batch_size, config.accumulate),
+    )
+    step_of, pending = _compiled_steps(run, mesh), []
+    with contextlib.closing(stream):
+        while position.images < end:
+            batch = parallel.shard_batch(_wanted(next(stream), run), mesh, config.accumulate)
+            state, metrics = step_of(position.step)(state, batch)
+            before, position = position, Position(position.step + 1, position.images + stage.batch_size)
+            pending.append((before.step, metrics))
+            session.log.advance(position.images)
+            halt = _agreed(stopped, position.step)
+            last = halt or position.images >= config.total_images
+            pending = _milestones(session, state, before, position, pending, last, halt)
+            if halt:
+                break
+    return state, position
+
+
+def _milestones(session, state, before: Position, now: Position, pending: list, last: bool, halt: bool) -> list:
+    """What is due at this image count: log, sample, evaluate, save. Only these wait for the device."""
+    run, log, every = session.run, session.log, session.run.config.every
+
+    def due(images: int) -> bool:
+        return last or (images > 0 and before.images // images != now.images // images)
+
+    reached = {name: due(every[f"{name}_images"]) for name in ("log", "sample", "evaluate", "checkpoint")}
+    if not any(reached.values()):
+        return pending
+    averages = finite_means(pending)
+    if reached["log"]:
+        log.scalars(now.step, now.images, averages)
+        pending = []
+    if reached["sample"]:
+        _draw_fakes(session, state, now)
+    metric = None
+    if reached["evaluate"] and not halt:
+        rows = evaluate.measure(run, session.draw, state.ema, step=now.step, images=now.images, baselines=last)
+        log.say(evaluate.table(rows))
+        log.evaluation(now.step, now.images, rows)
+        metric = rows[0]["value"] if rows else None
+    if reached["checkpoint"] or metric is not None:
+        saved = {"position": now.images, "data": session.dataset.fingerprint}
+        checkpoint.save(session.manager, state, saved, metric)
+    log.restart_clock(now.images)
+    return pending
+
+
+def finite_means(pending: list[tuple[int, dict[str, jax.Array]]]) -> dict[str, float]:
+    """Mean of each metric over the steps in which it was measured.
+
+    Args:
+      pending: (step, metrics on the device) in order.
+    Raises:
+      DivergedError: the first step, phase and term that is NaN or infinite.
+    """
+    sums: dict[str, list[float]] = {}
+    for step, metrics in zip([s for s, _ in pending], jax.device_get([m for _, m in pending]), strict=True):
+        for name, value in metrics.items():
+            if not np.isfinite(value):
+                phase, term = name.split("/", 1)
+                raise DivergedError(
+                    f"step {step}: {term} of the phase {phase!r} is {value}; the last good checkpoint is kept. "
+                    f"Lower config.optim.{phase}.learning_rate or set clip_norm, and start again in another --workdir"
+                )
+            sums.setdefault(name, []).append(float(value))
+    return {name: float(np.mean(values)) for name, values in sums.items()}
+
+
+def _compiled_steps(run, mesh) -> Callable[[int], Callable]:
+    """step number -> the jitted function of its due phases: one program for each set of phases that occurs."""
+    programs = {}
+
+    def of(step: int) -> Callable:
+        due = steps.due(run.phases, step)
+        names = tuple(phase.name for phase in due)
+        if names not in programs:
+            step_fn = steps.make_step(due, run.optimizers, seed=run.config.seed, ema=run.ema)
+            programs[names] = parallel.data_parallel(step_fn, mesh, run.config.parallel)
+        return programs[names]
+
+    return of
+
+
+def _wanted(batch: dict, run) -> dict:
+    """The batch without what this game does not read."""
+    return batch if run.spec.num_classes else {key: value for key, value in batch.items() if key != "label"}
+
+
+def _draw_reals(session: _Session) -> None:
+    if not session.log.active:
+        return
+    dataset, count = session.dataset, session.run.config.grid
+    size = dataset.size or count
+    reals = dataset.examples(np.linspace(0, size - 1, min(count, size)).astype(np.int64))["image"]
+    _save_picture(session, "reals", 0, sample.picture(reals), "reals.png")
+
+
+def _draw_fakes(session: _Session, state, now: Position) -> None:
+    fakes = sample.fixed_grid(session.run, session.draw, state.ema)
+    _save_picture(session, "fakes", now.images, sample.picture(fakes), f"fakes_{now.images:09}.png")
+
+
+def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, file: str) -> None:
+    if not session.log.active:
+        return
+    path = session.folder / "samples" / file
+    try:
+        path.parent.mkdir(exist_ok=True)
+        images.save(path, picture)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror or error}; checkpoints are kept. "
+            "Make room and run the same command again"
+        ) from error
+    session.log.picture(name, seen, picture)
+
+
+@contextlib.contextmanager
+def _signals():
+    """Yields a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once."""
+    received = []
+
+    def handle(number, frame):
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    try:
+        old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread: whoever runs us handles signals
+        old = {}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _agreed(stopped: Callable[[], bool], step: int) -> bool:
+    """Whether to stop now; several processes stop at one step, which JAX's preemption service agrees on."""
+    if jax.process_count() == 1:
+        return stopped()
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+def _headline(run, mesh, dataset, position: Position, state) -> str:
+    counts = ", ".join(f"{net} {sum(x.size for x in jax.tree.leaves(p)):,}" for net, p in state.params.items())
+    begin = f"resumed at {position.images} images, step {position.step}" if position.step else "new run"
+    return (
+        f"{begin}: {run.config.game} on {dataset.name} {dataset.shape}, {dataset.size or 'endless'} samples; "
+        f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}"
+    )
+
+
+def describe(run, mesh, dataset, batch_size: int) -> str:
+    """What a dry run prints: parameters by layer, FLOPs and memory of each compiled step, devices, data."""
+    from clu import parameter_overview
+
+    state = runs.abstract_state(run, mesh)
+    lines = [parameter_overview.get_parameter_overview({net: p}, include_stats=False) for net, p in state.params.items()]
+    accumulate = run.config.accumulate
+    rows = batch_size // accumulate
+    one = _wanted({k: v[:1] for k, v in dataset.examples(np.zeros(1, np.int64)).items()}, run)
+    batch = {
+        k: jax.ShapeDtypeStruct((accumulate, rows, *v.shape[1:]), v.dtype, sharding=parallel.batch_sharding(mesh))
+        for k, v in one.items()
+    }
+    seen = set()
+    for step in range(max(phase.every for phase in run.phases) + 1):
+        due = tuple(phase.name for phase in steps.due(run.phases, step))
+        if due in seen:
+            continue
+        seen.add(due)
+        began = time.monotonic()
+        compiled = _compiled_steps(run, mesh)(step).lower(state, batch).compile()
+        lines.append(f"step of {' + '.join(due)}: {_costs(compiled)}, compiled in {time.monotonic() - began:.1f} s")
+    devices = jax.devices()
+    lines.append(f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}")
+    lines.append("data: " + ", ".join(f"{k} {v}" for k, v in dataset.protocol().items()))
+    return "\n".join(lines)
+
+
+def _costs(compiled) -> str:
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    flops = (cost[0] if isinstance(cost, list) else cost or {}).get("flops", float("nan"))
+    if memory is None:
+        return f"{flops / 1e9:.2f} GFLOP a device"
+    size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    shared = memory.alias_size_in_bytes
+    return f"{flops / 1e9:.2f} GFLOP and {(size - shared) / 2**20:.0f} MiB a device"

@@ -1,0 +1,14 @@
+"""Eight virtual CPU devices, a shared compilation cache and private data folders, set before JAX starts."""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_SESSION = pathlib.Path(os.environ.setdefault("GAN_JAX_TEST_DIR", tempfile.mkdtemp(prefix="gan_jax_tests_")))
+os.environ["GAN_JAX_CACHE_DIR"] = str(_SESSION / "cache")
+os.environ["GAN_JAX_DATA_DIR"] = str(_SESSION / "data")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_SESSION / "xla")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
