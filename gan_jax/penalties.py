@@ -100,8 +100,8 @@ def dragan(
     logits_fn: Callable,  # (B, ...) -> logits, or (logits, aux)
     real: jax.Array,  # (B, ...)
     noise: jax.Array,  # (B, ...), uniform in [0, 1), one number per element
-    std: jax.Array,  # scalar, standard deviation of the whole batch: `batch_std`
     *,
+    axis_name: str | None = None,  # mesh axis over which the batch is dealt, or None for one device
     low: float = -1.0,  # range of the data, to which the perturbed images are clipped
     high: float = 1.0,
     target: float = 1.0,  # norm that the gradient should have
@@ -110,13 +110,14 @@ def dragan(
 ):
     """DRAGAN, Kodali et al. (1705.07215): (|d D(x) / dx| - target)^2 near the real images.
 
-    The perturbation is that of compare_gan: std (noise - 1/2), then clipped. The weight is the caller's.
+    The perturbation is that of compare_gan: std (noise - 1/2), then clipped, where std is the standard
+    deviation of all elements of the global batch. The weight is the caller's.
 
     Returns:
       (B,), or ((B,), aux).
     """
-    assert real.shape == noise.shape and jnp.ndim(std) == 0, (real.shape, noise.shape, jnp.shape(std))
-    near = jnp.clip(real + std * (noise - 0.5), low, high)
+    assert real.shape == noise.shape, (real.shape, noise.shape)
+    near = jnp.clip(real + batch_std(real, axis_name=axis_name) * (noise - 0.5), low, high)
     return _norm_penalty(logits_fn, near, target, epsilon, has_aux)
 
 

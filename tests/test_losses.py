@@ -79,9 +79,9 @@ def test_matches_compare_gan(compare_gan, name):
     game = losses.adversarial(name)
     squash = jax.nn.sigmoid if name == "least_squares" else lambda x: x
     real, fake = compare_gan["in/real_logits"], compare_gan["in/fake_logits"]
-    value, (d_real, d_fake) = jax.value_and_grad(lambda r, f: total(game, squash(r), squash(f)), argnums=(0, 1))(
-        real, fake
-    )
+    value, (d_real, d_fake) = jax.value_and_grad(
+        lambda r, f: total(game, squash(r), squash(f)), argnums=(0, 1)
+    )(real, fake)
     g_value, g_fake = jax.value_and_grad(lambda f: generator_mean(game, None, squash(f)))(fake)
     prefix = f"compare_gan_{name}"
     close(value, compare_gan[f"out/{prefix}_d_loss"])
@@ -93,7 +93,11 @@ def test_matches_compare_gan(compare_gan, name):
 
 @pytest.mark.parametrize(
     "recorded, name, options",
-    [("vanilla", "non_saturating", {}), ("lsgan", "least_squares", {"scale": 1.0}), ("wgangp", "wasserstein", {})],
+    [
+        ("vanilla", "non_saturating", {}),
+        ("lsgan", "least_squares", {"scale": 1.0}),
+        ("wgangp", "wasserstein", {}),
+    ],
 )
 def test_logit_maps_match_cyclegan(recorded, name, options):
     golden = np.load(GOLDEN / "cyclegan_losses_pool.npz")
@@ -118,7 +122,9 @@ def test_relativistic_matches_r3gan():
     terms = game.discriminator(golden["out/D/relativistic_logits"], zero)
     assert list(terms) == ["relativistic"]
     close(terms["relativistic"], golden["out/D/adversarial_loss_per_sample"])
-    close(game.generator(zero, golden["out/G/relativistic_logits"]), golden["out/G/adversarial_loss_per_sample"])
+    close(
+        game.generator(zero, golden["out/G/relativistic_logits"]), golden["out/G/adversarial_loss_per_sample"]
+    )
     close(total(game, golden["out/D/relativistic_logits"], zero), golden["out/D/adversarial_loss"])
 
 

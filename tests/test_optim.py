@@ -1,5 +1,6 @@
 """Optimizers against optax, numpy and recorded updates; schedules and averages against closed forms."""
 
+import inspect
 import json
 import pathlib
 import warnings
@@ -52,8 +53,14 @@ def same(actual, expected, rtol=1e-6):
     "section, tx",
     [
         ({}, optax.adam(2e-4, b1=0.5, b2=0.999)),
-        ({"learning_rate": 0.1, "b1": 0.0, "b2": 0.9, "eps": 1e-3}, optax.adam(0.1, b1=0.0, b2=0.9, eps=1e-3)),
-        ({"options": {"eps_root": 1e-2, "nesterov": True}}, optax.adam(2e-4, 0.5, eps_root=1e-2, nesterov=True)),
+        (
+            {"learning_rate": 0.1, "b1": 0.0, "b2": 0.9, "eps": 1e-3},
+            optax.adam(0.1, b1=0.0, b2=0.9, eps=1e-3),
+        ),
+        (
+            {"options": {"eps_root": 1e-2, "nesterov": True}},
+            optax.adam(2e-4, 0.5, eps_root=1e-2, nesterov=True),
+        ),
         (
             {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.3},
             optax.adamw(0.01, b1=0.5, weight_decay=0.3),
@@ -90,13 +97,15 @@ def test_config_dict_section():
     same(play(make(section)), play_optax(optax.adam(2e-4, b1=0.0, eps_root=0.1)))
 
 
-@pytest.mark.parametrize("name", ["adabelief", "adagrad", "lamb", "lars", "lion", "nadam", "novograd", "yogi"])
+@pytest.mark.parametrize(
+    "name", ["adabelief", "adagrad", "lamb", "lars", "lion", "nadam", "novograd", "yogi"]
+)
 def test_any_proportional_optax_optimizer(name):
     """The direction at rate 1, scaled, is the step at that rate."""
     section = {"name": name, "learning_rate": 0.03, "weight_decay": 0.01}
     optimizer = make(section)
     kwargs = {"b1": 0.5, "b2": 0.999, "eps": 1e-8, "momentum": 0.0, "weight_decay": 0.01}
-    accepted = optim.inspect.signature(getattr(optax, name)).parameters
+    accepted = inspect.signature(getattr(optax, name)).parameters
     tx = getattr(optax, name)(0.03, **{k: v for k, v in kwargs.items() if k in accepted})
     if "weight_decay" not in accepted:
         tx = optax.chain(tx, optax.add_decayed_weights(-0.03 * 0.01))
@@ -135,7 +144,7 @@ def test_exponential_schedule_of_the_first_gan():
 
 
 def test_linear_schedule_matches_cyclegan():
-    """That code updates its rate per epoch, one epoch early, and reaches zero one epoch late: 101 epochs long."""
+    """That code sets its rate per epoch, begins one early and reaches zero one late: 101 epochs long."""
     golden = np.load(GOLDEN / "cyclegan_losses_pool.npz")["out64/linear_lr_per_epoch"]
     epoch = 1000
     section = {"schedule": "linear", "decay_begin_images": 99 * epoch, "decay_images": 101 * epoch}
@@ -175,7 +184,7 @@ def test_rate_follows_images_not_updates():
 
 
 def test_lazy_correction_matches_stylegan2():
-    """Two updates of one Adam, main and penalty, with recorded gradients; penalty's gradient holds its factor k."""
+    """Two updates of an Adam, main and penalty, of recorded gradients; the penalty's holds its factor k."""
     golden = dict(np.load(GOLDEN / "sg2_optimizer.npz"))
     meta = json.loads(str(golden["meta"]))
     (b1, b2), lazy = meta["base_betas"], meta["D_reg_interval"]
@@ -262,7 +271,10 @@ def test_ema_matches_stylegan2():
 
 
 def test_ema_update_copies_exactly():
-    old, new = {"w": jnp.array([1e8, 0.3]), "n": jnp.int32(1)}, {"w": jnp.array([0.1, 0.7]), "n": jnp.int32(5)}
+    old, new = (
+        {"w": jnp.array([1e8, 0.3]), "n": jnp.int32(1)},
+        {"w": jnp.array([0.1, 0.7]), "n": jnp.int32(5)},
+    )
     copied = optim.ema_update(old, new, jnp.float32(0.0))
     np.testing.assert_array_equal(copied["w"], new["w"])
     kept = optim.ema_update(new, new, 0.9)

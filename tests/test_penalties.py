@@ -1,4 +1,4 @@
-"""Gradient penalties against recorded values, closed forms and finite differences, on one device and on eight."""
+"""Gradient penalties against recorded values, closed forms and finite differences; one device and eight."""
 
 import pathlib
 from functools import partial
@@ -56,7 +56,9 @@ def test_gradient_penalty_matches_mimicry(mimicry):
         assert values.shape == (7,)
         return 10 * jnp.mean(values)
 
-    check_recorded(mimicry, loss, "out/mimicry_gradient_penalty_x10", "grad/mimicry_gradient_penalty_x10/critic")
+    check_recorded(
+        mimicry, loss, "out/mimicry_gradient_penalty_x10", "grad/mimicry_gradient_penalty_x10/critic"
+    )
 
 
 def test_gradient_penalty_matches_compare_gan(compare_gan):
@@ -88,13 +90,14 @@ def test_wgan_gp_matches_its_authors(compare_gan, variant, weight, flip):
 
 def test_dragan_matches_compare_gan(compare_gan):
     real, noise = compare_gan["in/x_real"], compare_gan["in/dragan_uniform"]
-    std = penalties.batch_std(real)
-    np.testing.assert_allclose(std, np.std(real.astype(np.float64)), rtol=1e-6)
+    np.testing.assert_allclose(penalties.batch_std(real), np.std(real.astype(np.float64)), rtol=1e-6)
 
     def loss(params):
-        return jnp.mean(penalties.dragan(partial(critic, params), real, noise, std, low=0.0, high=1.0))
+        return jnp.mean(penalties.dragan(partial(critic, params), real, noise, low=0.0, high=1.0))
 
-    check_recorded(compare_gan, loss, "out/compare_gan_dragan_penalty", "grad/compare_gan_dragan_penalty/critic")
+    check_recorded(
+        compare_gan, loss, "out/compare_gan_dragan_penalty", "grad/compare_gan_dragan_penalty/critic"
+    )
 
 
 def test_r1_of_a_linear_critic_is_its_squared_weight():
@@ -119,7 +122,9 @@ def test_auxiliary_output_and_logit_maps():
     np.testing.assert_array_equal(aux["logits"], jnp.square(x))
     values, aux = penalties.gradient_penalty(logits_fn, x, -x, jnp.array([1.0, 0.5]), has_aux=True)
     norm = np.sqrt(np.sum((2 * np.asarray(x[0])) ** 2))
-    np.testing.assert_allclose(values, [(norm - 1) ** 2, 1.0], rtol=1e-6)  # the second point is 0, where it is flat
+    np.testing.assert_allclose(
+        values, [(norm - 1) ** 2, 1.0], rtol=1e-6
+    )  # the second point is 0, where it is flat
 
 
 def test_flat_critic_has_finite_gradients():
@@ -139,7 +144,9 @@ def test_half_precision_critic_is_reduced_in_float32():
 
 
 def _conv_critic(params, x):
-    x = lax.conv_general_dilated(x, params["conv"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = lax.conv_general_dilated(
+        x, params["conv"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     return jnp.tanh(x + params["bias"]).reshape(len(x), -1) @ params["dense"]
 
 
@@ -160,7 +167,7 @@ def test_double_backward_against_finite_differences(kind):
             if kind == "r1":
                 return jnp.sum(penalties.r1(logits_fn, real, gamma=3.0))
             if kind == "dragan":
-                return jnp.sum(penalties.dragan(logits_fn, real, noise, penalties.batch_std(real)))
+                return jnp.sum(penalties.dragan(logits_fn, real, noise))
             return jnp.sum(penalties.gradient_penalty(logits_fn, real, fake, alpha))
 
         def shifted(direction, step):
@@ -170,7 +177,10 @@ def test_double_backward_against_finite_differences(kind):
         assert value.dtype == jnp.float64
         for _ in range(3):
             direction = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), params)
-            slope = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True))
+            slope = sum(
+                jnp.vdot(g, d)
+                for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True)
+            )
             numeric = (shifted(direction, 1e-5) - shifted(direction, -1e-5)) / 2e-5
             np.testing.assert_allclose(slope, numeric, rtol=1e-7)
 
@@ -189,8 +199,7 @@ def test_one_and_eight_devices_agree():
             return jnp.sum(jnp.tanh((x - mean) * lax.rsqrt(var + 1e-5)) ** 3, axis=1)
 
         def loss(weight):
-            std = penalties.batch_std(real, axis_name="data")
-            near = penalties.dragan(partial(logits_fn, weight), real, noise, std)
+            near = penalties.dragan(partial(logits_fn, weight), real, noise, axis_name="data")
             return jnp.mean(penalties.r1(partial(logits_fn, weight), real, gamma=2.0)) + jnp.mean(near)
 
         value, grad = jax.value_and_grad(loss)(lax.pcast(weight, "data", to="varying"))

@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays: TFDS sets, image folders and zips, the bundled digits, mixtures and synthetic images."""
+"""Data sets as uint8 arrays: TFDS sets, image folders and zips, the bundled digits, mixtures, synthetic."""
 
 from gan_jax.data.dataset import Dataset, open_dataset
 

@@ -1,4 +1,4 @@
-"""Opens a data set by name and hands out its examples: by index for evaluation, as an endless stream for training."""
+"""Opens a data set by name and hands out its examples: by index to evaluate, as a stream to train."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ KINDS = ("digits", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25"
 BATCHES_AHEAD = 2
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """An open data set. Images are uint8 (N, H, W, C); points of a mixture are float32 (N, 2)."""
 
@@ -63,9 +63,9 @@ class Dataset:
     def stream(self, *, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         """The endless shuffled stream, or this process's part of it.
 
-        Position p holds the same example for the same (seed, p), whatever the batch size and the number of processes;
-        `size` positions from a multiple of `size` on hold every example once. Batch k has the positions
-        start + k * batch_size + rows, so a run continues exactly with `start` = examples consumed.
+        Position p holds the same example for the same (seed, p), whatever the batch size and the number of
+        processes; `size` positions from a multiple of `size` on hold every example once. Batch k has the
+        positions start + k * batch_size + rows, so a run continues exactly with `start` = examples consumed.
 
         Args:
           seed: seed of the order.
@@ -73,7 +73,7 @@ class Dataset:
           batch_size: global batch, over all processes.
           rows: int (R,), the places in the global batch to load, each in [0, batch_size).
         Returns:
-          an iterator of `image` (R, *shape) and, with labels, `label` int32 (R,); close it to end its threads.
+          an iterator of `image` (R, *shape) and, with labels, `label` int32 (R,); close it to end its thread.
         Raises:
           UserError: here for a wrong argument; from `next` for a corrupt image.
         """
@@ -96,12 +96,12 @@ def open_dataset(
     filter: str = "lanczos",  # box, bilinear, lanczos, bicubic or nearest
     flip: bool = False,  # mirror at random; applied on the device
     skip_corrupt: bool = False,  # leave unusable images out and count them
-    dir: str = "",  # folder of prepared TFDS sets; empty: $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR, ~/tensorflow_datasets
+    dir: str = "",  # folder of TFDS sets; empty: $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR, ~/tensorflow_datasets
 ) -> Dataset:
     """Opens a data set; its keywords are the keys of the config's `data` section.
 
-    A set whose decoded images fit in `pack.LIMIT_BYTES` is decoded once into the cache; a larger one while it is used.
-    A mixture has no images: `resolution`, `channels`, `crop`, `crop_size` and `filter` do not touch it.
+    A set whose decoded images fit in `pack.LIMIT_BYTES` is decoded once into the cache; a larger one while it
+    is used. A mixture has no images: `resolution`, `channels`, `crop`, `crop_size`, `filter` do not touch it.
 
     Raises:
       MissingPathError: the folder or zip does not exist.
@@ -141,7 +141,8 @@ def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool) 
     if packed or skip_corrupt:
         kept = pack.open_pack(source, fit.shape, skip_corrupt=skip_corrupt, with_images=packed)
         size, skipped, fingerprint = (kept.meta[key] for key in ("count", "skipped", "fingerprint"))
-        reader = Packed(kept.images, kept.labels if source.class_names else None) if packed else Live(source, kept.kept)
+        labels = kept.labels if source.class_names else None
+        reader = Packed(kept.images, labels) if packed else Live(source, kept.kept)
     look = {"resolution": [fit.height, fit.width], "channels": fit.channels, "crop": fit.crop}
     return Dataset(
         **common,
@@ -162,7 +163,7 @@ def _open_mixture(name: str, common: dict) -> Dataset:
     if name not in mixtures.NAMES:
         raise unknown("data.name", f"mixture:{name}", [f"mixture:{one}" for one in mixtures.NAMES])
     if common["split"] != "train":
-        raise UserError(f"data.split={common['split']!r}: a mixture is endless and has the split 'train' alone.")
+        raise UserError(f"data.split={common['split']!r}: a mixture is endless and has 'train' alone.")
     centres, std = mixtures.mixture(name)
     return Dataset(
         **common,

@@ -8,12 +8,13 @@ import io
 import numpy as np
 import tensorflow_datasets as tfds
 
-_DESCRIPTION = """Handwritten digits, 8x8 pixels, 17 gray levels: the test part of the UCI set 'Optical Recognition of
-Handwritten Digits', as bundled with scikit-learn. The levels 0..16 are spread over 0..255. Every fifth example of the
-set sorted by class is in the test split."""
+_DESCRIPTION = """Handwritten digits, 8x8 pixels, 17 gray levels: the test part of the UCI set 'Optical
+Recognition of Handwritten Digits', as bundled with scikit-learn. The levels 0..16 are spread over 0..255.
+Every fifth example of the set sorted by class is in the test split."""
 
 _CITATION = """@misc{alpaydin1998optical, author={Alpaydin, E. and Kaynak, C.}, year={1998},
-title={Optical Recognition of Handwritten Digits}, publisher={UCI Machine Learning Repository}, doi={10.24432/C50P49}}"""
+title={Optical Recognition of Handwritten Digits}, publisher={UCI Machine Learning Repository},
+doi={10.24432/C50P49}}"""
 
 
 def split_indices() -> dict[str, np.ndarray]:
@@ -26,7 +27,7 @@ def split_indices() -> dict[str, np.ndarray]:
     return {"train": np.sort(by_class[~test]), "test": np.sort(by_class[test])}
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """TFDS builder of `digits`: `image` uint8 (8, 8, 1), `label` 0..9, in the order of scikit-learn."""
 
     VERSION = tfds.core.Version("1.0.0")

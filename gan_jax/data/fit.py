@@ -13,7 +13,13 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 class CorruptImageError(UserError):
-    """A picture that cannot be used: truncated, not an image, too small for `crop_size`, of an unsupported mode."""
+    """A picture that cannot be used: truncated, not an image, smaller than `crop_size`, of a strange mode."""
+
+
+def unusable(name: str, reason: object) -> CorruptImageError:
+    """The error for one picture of a set, with the way out."""
+    hint = "Mend or remove it, or set data.skip_corrupt=True to pass over such images."
+    return CorruptImageError(f"{name} cannot be used: {reason}. {hint}")
 
 
 class Fit(NamedTuple):
@@ -46,8 +52,10 @@ def make_fit(*, resolution, channels: int, crop: str, crop_size: int, filter: st
     if natural("data.channels", channels, least=1) not in MODES:
         raise unknown("data.channels", channels, MODES)
     if natural("data.crop_size", crop_size, least=0) and crop == "none":
-        raise UserError(f"data.crop_size={crop_size} cuts a central square, but data.crop='none' cuts nothing:"
-                        " set data.crop='center', or data.crop_size=0.")
+        raise UserError(
+            f"data.crop_size={crop_size} cuts a central square, but data.crop='none' cuts nothing: "
+            " set data.crop='center', or data.crop_size=0."
+        )
     height, width = (natural("data.resolution", side, least=1) for side in (height, width))
     return Fit(height, width, int(channels), crop, int(crop_size), filter)
 
@@ -55,7 +63,7 @@ def make_fit(*, resolution, channels: int, crop: str, crop_size: int, filter: st
 def crop_box(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
     """The part of a picture that is kept, as PIL's (left, upper, right, lower).
 
-    A central square of `crop_size` first, if set, then the largest central part with the target's aspect ratio.
+    A central square of `crop_size` first, if set, then the largest central part of the target's aspect ratio.
 
     Raises:
       CorruptImageError: the picture is smaller than `crop_size`.
@@ -74,7 +82,7 @@ def crop_box(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
 
 
 def _eight_bit(image):
-    """A PIL image of 8 bits a channel without palette; 16-bit gray keeps its high byte (PIL itself would clip it)."""
+    """A PIL image of 8 bits a channel, without palette; 16-bit gray keeps its high byte (PIL would clip)."""
     from PIL import Image
 
     if image.mode.startswith("I"):
@@ -136,6 +144,4 @@ def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False) -> np.nda
         reason = str(error) if isinstance(error, CorruptImageError) else f"{type(error).__name__}: {error}"
         if "cannot identify image file" in reason:
             reason = f"not an image that PIL can read ({len(data):,} bytes)"
-        raise CorruptImageError(
-            f"{name} cannot be used: {reason}. Mend or remove it, or set data.skip_corrupt=True to leave such images out."
-        ) from error
+        raise unusable(name, reason) from error

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
-from gan_jax.data.fit import CorruptImageError, Fit, decode
+from gan_jax.data.fit import Fit, decode, unusable
 from gan_jax.data.source import Source
 from gan_jax.errors import MissingPathError, UserError
 
@@ -16,8 +16,8 @@ SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 
 
 def _wanted(parts: tuple[str, ...]) -> bool:
-    """Whether a relative path is an image, and neither hidden nor the junk that macOS puts into zips."""
-    junk = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    """Whether a relative path is an image: not hidden, not above (`..`), not macOS's junk in zips."""
+    junk = any(not part or part.startswith(".") or part == "__MACOSX" for part in parts)
     return not junk and parts[-1].lower().endswith(SUFFIXES)
 
 
@@ -38,7 +38,9 @@ def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} cannot be read as a zip: {error}. Make it again, or give a folder.") from error
+        raise UserError(
+            f"{path} cannot be read as a zip: {error}. Make it again or give a folder."
+        ) from error
 
 
 def _list_zip(archive: zipfile.ZipFile) -> dict[str, tuple]:
@@ -63,16 +65,20 @@ def _select(names: list[str], split: str, root: pathlib.Path) -> dict[str, str]:
     if split == "train" and not others:
         return {name: name for name in names}
     have = f"it has {', '.join(others)}" if others else "without such sub-folders everything is 'train'"
-    raise UserError(f"data.split={split!r}: {root} has no sub-folder {split!r} with images ({have}). Make one, or set"
-                    " data.split to 'train', 'all' (everything) or the name of a sub-folder.")
+    raise UserError(
+        f"data.split={split!r}: {root} has no sub-folder {split!r} with images ({have}). Make one,"
+        " or set data.split to 'train', 'all' (everything) or the name of a sub-folder."
+    )
 
 
 def _classes(inner: list[str], root: pathlib.Path) -> tuple[str, ...]:
     """Names of the first-level sub-folders, sorted; empty if no image lies in one."""
     loose = [name for name in inner if "/" not in name]
     if loose and len(loose) < len(inner):
-        raise UserError(f"{root}: {len(loose)} images, such as {loose[0]!r}, lie beside the class sub-folders, so they have"
-                        " no label. Move them into a sub-folder, or all images out of theirs.")
+        raise UserError(
+            f"{root}: {len(loose)} images, such as {loose[0]!r}, lie beside the class sub-folders, so"
+            " they have no label. Move them into a sub-folder, or all images out of theirs."
+        )
     return () if loose else tuple(sorted({name.split("/")[0] for name in inner}))
 
 
@@ -102,8 +108,9 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     classes = _classes(inner, root)
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[name.split("/")[0]] if classes else -1 for name in inner]
+    listing = [(name, *files[name]) for name in names]
     return Source(
-        identity={"kind": "folder", "files": [(name, *files[name]) for name in names], "inner": inner, **fit._asdict()},
+        identity={"kind": "folder", "files": listing, "inner": inner, **fit._asdict()},
         count=len(names),
         class_names=classes,
         read=functools.partial(_read, root=root, names=names, labels=labels, load=load, fit=fit),
@@ -116,7 +123,5 @@ def _read(index: int, *, root, names: list[str], labels: list[int], load: Callab
     try:
         data = load(names[index])
     except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CorruptImageError(
-            f"{name} cannot be read: {error}. Mend or remove it, or set data.skip_corrupt=True to leave such images out."
-        ) from error
+        raise unusable(name, error) from error
     return decode(data, fit, name, upright=True), labels[index]

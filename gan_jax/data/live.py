@@ -29,7 +29,8 @@ def decoded(read: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]
 
     threads = min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD)
-    iterator = iter(grain.MapDataset.source(indices).map(lambda index: _Box(read(int(index)))).to_iter_dataset(options))
+    boxes = grain.MapDataset.source(indices).map(lambda index: _Box(read(int(index))))
+    iterator = iter(boxes.to_iter_dataset(options))
     try:
         for box in iterator:
             yield box.value

@@ -14,8 +14,8 @@ def mixture(name: str) -> tuple[np.ndarray, float]:
     Source: Srivastava et al. 2017 (VEEGAN, arXiv 1705.07761), Lin et al. 2018 (PacGAN, arXiv 1712.04086).
 
     Args:
-      name: `ring8`, eight modes on the unit circle with std 0.01, or `grid25`, 5x5 modes on {-4, -2, 0, 2, 4}^2 with
-        std 0.05.
+      name: `ring8`, eight modes on the unit circle with std 0.01, or `grid25`, 5x5 modes on
+        {-4, -2, 0, 2, 4}^2 with std 0.05.
     Returns:
       (centres float64 (M, 2), std).
     Raises:

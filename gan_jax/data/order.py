@@ -1,4 +1,4 @@
-"""Random order and random numbers as pure functions of (seed, index): nothing is carried from batch to batch."""
+"""Random order and random numbers as pure functions of (seed, index): nothing is carried along."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ _GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, the increment of SplitMix64
 
 
 def _mix(z):
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, 'Fast splittable pseudorandom number generators')."""
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, 'Fast splittable pseudorandom generators')."""
     if isinstance(z, int):
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -21,7 +21,7 @@ def _mix(z):
 
 
 def bits(counters: np.ndarray, *key: int) -> np.ndarray:
-    """64 random bits for each counter: SplitMix64 at random access, the same on every machine and numpy version.
+    """64 random bits for each counter: SplitMix64 at random access, the same on every machine.
 
     Args:
       counters: (N,) non-negative integers.
@@ -53,8 +53,8 @@ def shuffled(count: int, seed: int) -> Callable[[np.ndarray], np.ndarray]:
       count: number of examples.
       seed: seed of the order.
     Returns:
-      a function from positions in the stream, int (N,), to indices of examples, int64 (N,). Position p lies in epoch
-      p // count. It keeps the last two permutations, so that batches across the border of epochs stay cheap.
+      a function from positions in the stream, int (N,), to indices of examples, int64 (N,). Position p lies
+      in epoch p // count. It keeps two permutations, so that batches across the border of epochs stay cheap.
     """
     epoch_order = functools.lru_cache(maxsize=2)(lambda epoch: permutation(count, seed, epoch))
 

@@ -42,7 +42,7 @@ def fits(source: Source, shape: tuple[int, int, int]) -> bool:
 
 
 def open_pack(source: Source, shape: tuple[int, int, int], *, skip_corrupt: bool, with_images: bool) -> Pack:
-    """The pack of a source, from the cache or made now. Two processes may make the same one: the first to finish wins.
+    """The pack of a source, from the cache or made now. Two processes may make the same one: the first wins.
 
     Args:
       source: the set.
@@ -64,8 +64,10 @@ def open_pack(source: Source, shape: tuple[int, int, int], *, skip_corrupt: bool
     except OSError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"The decoded images cannot be kept in the cache: {error}. Free some space, or set"
-                        " $GAN_JAX_CACHE_DIR to another folder.") from error
+        raise UserError(
+            f"The decoded images cannot be kept in the cache: {error}. Free some space, or set"
+            " $GAN_JAX_CACHE_DIR to another folder."
+        ) from error
     assert pack is not None, folder
     return pack
 
@@ -98,7 +100,7 @@ def _make(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, wi
 
 
 def _write(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, with_images: bool) -> None:
-    """Decodes the whole source into a folder; the fingerprint is the SHA-256 of shape, class names, pixels and labels."""
+    """Decodes a source into a folder; the fingerprint is SHA-256 of shape, classes, pixels and labels."""
     images = None
     if with_images:
         path = folder / "images.npy"
@@ -115,7 +117,7 @@ def _write(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, w
         labels.append(label)
         kept.append(index)
     if not kept:
-        raise UserError(f"None of the {source.count} images can be used; data.skip_corrupt=False names the reason.")
+        raise UserError(f"None of the {source.count} images can be used; data.skip_corrupt=False tells why.")
     labels = np.asarray(labels, np.int32)
     digest.update(labels.tobytes())
     if images is not None:
@@ -125,8 +127,8 @@ def _write(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, w
             os.replace(folder / "shorter.npy", path)
     np.save(folder / "labels.npy", labels)
     np.save(folder / "kept.npy", np.asarray(kept, np.int64))
-    skipped = source.count - len(kept)
-    meta = {"count": len(kept), "skipped": skipped, "fingerprint": digest.hexdigest(), "classes": source.class_names}
+    meta = {"count": len(kept), "skipped": source.count - len(kept), "fingerprint": digest.hexdigest()}
+    meta["class_names"] = source.class_names
     (folder / "meta.json").write_text(json.dumps(meta))
 
 

@@ -1,7 +1,7 @@
 """Three ways to read examples: gathered from a packed array, decoded while used, or drawn from a mixture.
 
-Each has `examples(indices)` and `batches(seed, start, batch_size, rows)`, as `Dataset` documents them, and returns
-batches: `image` and, with labels, `label` int32.
+Each has `examples(indices)` and `batches(seed, start, batch_size, rows)`, as `Dataset` documents them, and
+returns batches: `image` and, with labels, `label` int32.
 """
 
 from collections.abc import Iterator

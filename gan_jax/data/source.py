@@ -12,4 +12,4 @@ class Source(NamedTuple):
     identity: dict  # JSON-able; changes whenever the content may have changed
     count: int  # number of examples
     class_names: tuple[str, ...]  # empty: no labels
-    read: Callable[[int], tuple[np.ndarray, int]]  # i -> (uint8 (H, W, C), label or -1); raises CorruptImageError
+    read: Callable[[int], tuple[np.ndarray, int]]  # i -> (uint8 (H, W, C), label or -1), or CorruptImageError

@@ -1,6 +1,7 @@
 """Batches made ahead of time by one background thread."""
 
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 def prefetch(batches: Iterator[Any], depth: int) -> Iterator[Any]:
     """The same batches, up to `depth` of them made ahead.
 
-    What `batches` raises is raised here, after the batches before it. Closing this generator (or dropping it) closes
-    `batches` and ends the thread.
+    What `batches` raises is raised here, after the batches before it. Closing this generator (or dropping it)
+    closes `batches` and ends the thread.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -47,4 +48,5 @@ def prefetch(batches: Iterator[Any], depth: int) -> Iterator[Any]:
             yield value
     finally:
         stop.set()
-        thread.join(timeout=10)
+        if not sys.is_finalizing():  # daemon threads are frozen by then, and would never be joined
+            thread.join()

@@ -1,4 +1,4 @@
-"""Seeded pictures of any size for smoke runs and benchmarks: a disc on a gradient, its look given by the label."""
+"""Seeded pictures of any size for smoke runs and benchmarks: a disc on a gradient, its look by the label."""
 
 import colorsys
 
@@ -39,7 +39,7 @@ def picture(index: int, shape: tuple[int, int, int], key: int) -> tuple[np.ndarr
 def open_synthetic(count: str, *, split: str, fit: Fit) -> Source:
     """`synthetic:COUNT`; the splits `train` and `test` hold different pictures. Raises UserError."""
     if not count.isascii() or not count.isdigit() or int(count) == 0:
-        raise UserError(f"data.name='synthetic:{count}': expected a number of images, such as synthetic:1000.")
+        raise UserError(f"data.name='synthetic:{count}': expected a number of images, as in synthetic:1000.")
     if split not in SPLITS:
         raise unknown("data.split", split, SPLITS)
     key = SPLITS.index(split)

@@ -17,7 +17,7 @@ _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\
 
 
 def data_dir(folder: str) -> pathlib.Path:
-    """Where TFDS sets lie: `data.dir`, else $GAN_JAX_DATA_DIR, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Where TFDS sets lie: `data.dir`, $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     chosen = folder or os.environ.get("GAN_JAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
     return pathlib.Path(chosen or "~/tensorflow_datasets").expanduser()
 
@@ -56,13 +56,15 @@ def open_digits(*, split: str, fit: Fit, folder: str) -> Source:
         except OSError as error:
             builder = make()  # another process may have finished the same folder first
             if not builder.info.splits:
-                raise UserError(f"The digits cannot be written to the data folder {root}: {error}. Set data.dir or"
-                                " $GAN_JAX_DATA_DIR to a folder that can be written.") from error
+                raise UserError(
+                    f"The digits cannot be written to the data folder {root}: {error}. Set data.dir"
+                    " or $GAN_JAX_DATA_DIR to a folder that can be written."
+                ) from error
     return _from_builder(builder, "digits", split=split, fit=fit, stamps=False)
 
 
 def open_tfds(name: str, *, split: str, fit: Fit, folder: str) -> Source:
-    """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand; nothing is downloaded.
+    """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand; never downloads.
 
     Args:
       name: the part after `tfds:`.
@@ -74,7 +76,7 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str) -> Source:
     """
     match = _NAME.fullmatch(name)
     if not match:
-        raise UserError(f"data.name='tfds:{name}': expected tfds:NAME, tfds:NAME/CONFIG or tfds:NAME/CONFIG:1.2.3.")
+        raise UserError(f"data.name='tfds:{name}': expected tfds:NAME or tfds:NAME/CONFIG (and :1.2.3).")
     root = data_dir(folder)
     with quiet():
         import tensorflow_datasets as tfds
@@ -83,8 +85,10 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str) -> Source:
         try:
             builder = tfds.builder(name, data_dir=root)
         except Exception as error:  # TFDS raises many types: config, version, missing files
-            raise UserError(f"data.name='tfds:{name}' cannot be opened: {str(error).strip().splitlines()[0]}."
-                            f" {_how_to_prepare(name, root)}") from error
+            raise UserError(
+                f"data.name='tfds:{name}' cannot be opened: {str(error).strip().splitlines()[0]}."
+                f" {_how_to_prepare(name, root)}"
+            ) from error
     _check_prepared(builder, name, root)
     return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True)
 
@@ -98,16 +102,21 @@ def _check_known(name: str, config: str | None, root: pathlib.Path) -> None:
         return
     if name not in known:
         near = unknown("data.name", f"tfds:{name}", [f"tfds:{one}" for one in known])
-        raise UserError(f"{str(near).split(' Choose')[0]} TFDS lists its sets at"
-                        f" https://www.tensorflow.org/datasets/catalog; {root} holds no such set either.")
+        raise UserError(
+            f"{str(near).split(' Choose')[0]} TFDS lists its sets at"
+            f" https://www.tensorflow.org/datasets/catalog; {root} holds no such set either."
+        )
     configs = tfds.builder_cls(name).builder_configs
     if config and config not in configs:
-        raise unknown("data.name", f"tfds:{name}/{config}", [f"tfds:{name}/{one}" for one in configs] or [f"tfds:{name}"])
+        choices = [f"tfds:{name}/{one}" for one in configs] or [f"tfds:{name}"]
+        raise unknown("data.name", f"tfds:{name}/{config}", choices)
 
 
 def _how_to_prepare(name: str, root: pathlib.Path) -> str:
-    return (f"Prepare it once, with a network: tfds build {name} --file_format=array_record --data_dir={root}"
-            " (that command alone needs `pip install tensorflow`; it may run on another machine and the folder be copied).")
+    return (
+        f"Prepare it once, with a network: tfds build {name} --file_format=array_record --data_dir={root}"
+        " (that command alone needs `pip install tensorflow`; it may run elsewhere and the folder be copied)."
+    )
 
 
 def _check_prepared(builder, name: str, root: pathlib.Path) -> None:
@@ -117,13 +126,17 @@ def _check_prepared(builder, name: str, root: pathlib.Path) -> None:
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     command = _how_to_prepare(f"{builder.name}{config}", root)
     if not builder.data_path.exists() or not builder.info.splits:
-        raise UserError(f"data.name='tfds:{name}' is not prepared in {root} (looked for {builder.data_path}), and"
-                        f" nothing is downloaded on its own. {command}")
+        raise UserError(
+            f"data.name='tfds:{name}' is not prepared in {root} (looked for {builder.data_path}),"
+            f" and nothing is downloaded on its own. {command}"
+        )
     have = builder.info.available_file_formats()
     if not have & set(file_adapters.FileFormat.with_random_access()):
         formats = ", ".join(sorted(one.value for one in have)) or "unknown"
-        raise UserError(f"data.name='tfds:{name}' lies in {builder.data_path} in the format {formats}, which has no"
-                        f" random access. Delete that folder or choose another data.dir. {command}")
+        raise UserError(
+            f"data.name='tfds:{name}' lies in {builder.data_path} in the format {formats}, without"
+            f" random access. Delete that folder or choose another data.dir. {command}"
+        )
 
 
 def _files(builder, split: str, stamps: bool) -> list[tuple]:
@@ -142,24 +155,30 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
 
     features = dict(builder.info.features.items())
     if not isinstance(features.get("image"), tfds.features.Image):
-        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {', '.join(features)}.")
+        have = ", ".join(features)
+        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {have}.")
     try:
         with quiet():
             rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             files = _files(builder, split, stamps)
     except (ValueError, KeyError) as error:
         near = unknown("data.split", split, builder.info.splits)
-        raise UserError(f"{near} Slices such as {next(iter(builder.info.splits))}[:90%] work too."
-                        f" ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"{near} Slices such as {next(iter(builder.info.splits))}[:90%] work too."
+            f" ({str(error).splitlines()[0]})"
+        ) from error
     except OSError as error:
-        raise UserError(f"data.name={name!r}: a file of the split {split!r} is missing: {error}."
-                        " Copy or prepare the set again.") from error
+        raise UserError(
+            f"data.name={name!r}: a file of the split {split!r} is missing: {error}."
+            " Copy or prepare the set again."
+        ) from error
     if not len(rows):
         raise UserError(f"data.split={split!r} of {name!r} is empty.")
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+    kept = {"set": builder.info.full_name, "split": split, "files": files}
     return Source(
-        identity={"kind": "tfds", "set": builder.info.full_name, "split": split, "files": files, **fit._asdict()},
+        identity={"kind": "tfds", **kept, **fit._asdict()},
         count=len(rows),
         class_names=classes,
         read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),
@@ -171,5 +190,7 @@ def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit):
     try:
         row = rows[index]
     except Exception as error:  # array_record raises its own types on a damaged file
-        raise CorruptImageError(f"{name}, example {index} cannot be read: {error}. Prepare the set again.") from error
+        raise CorruptImageError(
+            f"{name}, example {index} cannot be read: {error}. Prepare it again."
+        ) from error
     return decode(row["image"], fit, f"{name}, example {index}"), int(row["label"]) if labelled else -1

@@ -113,7 +113,8 @@ def _tconv(g, w, stride, padding, size):
     for n, k, s, (low, _), out in zip(g.shape[1:3], w.shape[:2], stride, padding, size, strict=True):
         before = k - 1 - low
         pads.append((before, out - ((n - 1) * s + 1) - before + k - 1))
-    flipped = jnp.swapaxes(w[::-1, ::-1], 2, 3)
+    # The reversal comes last: XLA:GPU recognises cuDNN's backward-input convolution by it.
+    flipped = lax.rev(jnp.swapaxes(w, 2, 3), (0, 1))
     return lax.conv_general_dilated(g, flipped, (1, 1), pads, lhs_dilation=stride, dimension_numbers=_NHWC)
 
 
@@ -122,10 +123,18 @@ def _wgrad(x, g, stride, padding, kernel):
     pads = []
     for n, m, k, s, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel, stride, padding, strict=True):
         pads.append((low, k + (m - 1) * s - n - low))
-    # Explicit transposes to NHWC / HWIO: XLA:CPU canonicalises other layouts only outside of loops.
-    x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-    w = lax.conv_general_dilated(x, g, (1, 1), pads, rhs_dilation=stride, dimension_numbers=_NHWC)
-    return w.transpose(1, 2, 0, 3)
+    dilated = partial(lax.conv_general_dilated, window_strides=(1, 1), padding=pads, rhs_dilation=stride)
+
+    def canonical(x, g):
+        w = dilated(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), dimension_numbers=_NHWC)
+        return w.transpose(1, 2, 0, 3)
+
+    def direct(x, g):
+        return dilated(x, g, dimension_numbers=("CHWN", "IHWO", "HWNC"))
+
+    # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly; XLA:GPU
+    # recognises cuDNN's backward-filter convolution by the layout that JAX's own derivative has.
+    return lax.platform_dependent(x, g, cpu=canonical, default=direct)
 
 
 def _whole(size, w, padding):

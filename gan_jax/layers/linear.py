@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gan_jax.layers.conv import Padding, Pair, as_pair, conv, conv_transpose, same_padding
+from gan_jax.layers.conv import (
+    Padding,
+    Pair,
+    as_pair,
+    conv,
+    conv_transpose,
+    same_padding,
+)
 
 
 class Conv(nn.Module):

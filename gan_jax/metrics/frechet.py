@@ -38,7 +38,7 @@ def update(accumulator: Accumulator, features) -> Accumulator:
     assert features.shape == (len(features), len(accumulator.mean)), (features.shape, len(accumulator.mean))
     bad = int(np.sum(~np.isfinite(features).all(axis=1)))
     if bad:
-        raise UserError(f"features of {bad} of {len(features)} images are NaN or infinite, expected finite numbers; "
+        raise UserError(f"features of {bad} of {len(features)} images are NaN or infinite, expected finite; "
                         "look at the images; if training has diverged, evaluate an earlier checkpoint.")
     if not len(features):
         return accumulator
@@ -61,7 +61,7 @@ def merge(a: Accumulator, b: Accumulator) -> Accumulator:
 def finish(accumulator: Accumulator) -> Moments:
     """Mean and unbiased covariance; raises UserError where fewer than two rows were seen."""
     if accumulator.count < 2:
-        raise UserError(f"a covariance was asked of {accumulator.count} images and needs at least 2; evaluate more.")
+        raise UserError(f"a covariance of {accumulator.count} images: expected at least 2; evaluate more.")
     return Moments(accumulator.mean, accumulator.scatter / (accumulator.count - 1), accumulator.count)
 
 

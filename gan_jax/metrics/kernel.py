@@ -77,6 +77,6 @@ def kernel_distance(
 def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise UserError(f"kernel distance of features {x.shape} and {y.shape}: expected two sets (N, D) of one D "
-                        "and at least 2 rows each; evaluate more images.")
+        raise UserError(f"kernel distance of features {x.shape} and {y.shape}: expected two sets (N, D) of "
+                        "one D and at least 2 rows each; evaluate more images.")
     return x, y

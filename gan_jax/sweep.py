@@ -1,0 +1,350 @@
+"""Hyper-parameter sweeps: every combination is a run of its own, in its own folder, as its own process.
+
+A sweep's folder holds `sweep.json` (its definition), one folder per combination (a run's folder with
+`sweep.log`, what the run printed, and `sweep_result.json` once it ended), `sweep.csv` and `sweep.png`. The
+same command again skips the combinations that are done, resumes unfinished ones and tries failed ones again.
+"""
+
+import contextlib
+import csv
+import difflib
+import itertools
+import json
+import math
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gan_jax.errors import UserError
+
+GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
+_POLL_SECONDS = 0.1
+# Words in the names of metrics whose greatest value is the best.
+_HIGHER = set(
+    "accuracy agreement cas confidence coverage covered density is precision psnr quality recall ssim".split()
+)
+
+
+class Row(NamedTuple):
+    """One combination and what became of it."""
+
+    run: str  # its folder within the sweep's
+    values: dict[str, str]  # config key -> value
+    status: str  # done, failed, or unfinished where the sweep was interrupted
+    metric: float | None  # last value of the chosen metric
+    step: int | None  # where it was measured
+    seconds: float | None  # that the last attempt took
+    message: str  # last line that a failed run printed
+
+
+def sweep(
+    config_flag: str,  # value of --config: FILE.py[:variant]
+    overrides: Sequence[tuple[str, str]],  # for every run: (key without `config.`, value)
+    sweeps: Sequence[str],  # config.key=1,2 or config.key=log(1e-5,1e-3,5): see `expand`
+    workdir: str | os.PathLike,  # the sweep's folder
+    jobs: int = 1,  # runs at a time
+    metric: str = "",  # by which the table is sorted; empty for the first that was evaluated
+    seed: int = 0,  # of random(...) and lograndom(...)
+    command: Sequence[str] | None = None,  # program that takes `train` and flags; None for this project's own
+) -> int:
+    """Runs every combination, then prints the table of results and writes `sweep.csv` and `sweep.png`.
+
+    A failed run does not stop the others. SIGINT and SIGTERM stop the running ones gracefully and return.
+
+    Returns:
+      The number of combinations that are not done: they failed, or the sweep was stopped before.
+    Raises:
+      UserError: a sweep that cannot be read, or one that differs from the folder's `sweep.json`.
+    """
+    if jobs < 1:
+        raise UserError(f"--jobs={jobs}: expected 1 or more runs at a time")
+    flags = [f"--config.{key}={value}" for key, value in overrides]
+    combinations = product(sweeps, seed)
+    root = pathlib.Path(workdir)
+    definition = {"config": config_flag, "overrides": flags, "sweeps": list(sweeps), "seed": seed}
+    _check_definition(root, definition, combinations)
+    program = list(command or _own_command())
+    pending = []
+    for run, values in combinations.items():
+        if _result(root / run).get("status") != "done":
+            varied = [f"--{key}={value}" for key, value in values.items()]
+            arguments = [f"--config={config_flag}", f"--workdir={root / run}", *flags, *varied]
+            pending.append((root / run, [*program, "train", *arguments]))
+    print(f"{len(combinations)} combinations, {len(pending)} to run, {jobs} at a time", flush=True)
+    _run_all(pending, jobs)
+    rows, metric = collect(root, combinations, metric)
+    lines = table(rows, metric)
+    widths = [min(max(map(len, column)), 60) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        print("  ".join(cell[:60].ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    with (root / "sweep.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    _plot(root / "sweep.png", rows, metric)
+    return sum(row.status != "done" for row in rows)
+
+
+def product(sweeps: Sequence[str], seed: int) -> dict[str, dict[str, str]]:
+    """Every combination of the sweeps: run folder's name -> config key -> value.
+
+    Raises:
+      UserError: no sweep, an unreadable one, or a key that stands twice.
+    """
+    if not sweeps:
+        raise UserError("nothing to sweep: give --sweep='config.key=1,2' once or more")
+    choices: dict[str, list[str]] = {}
+    for definition in sweeps:
+        key, values = expand(definition, seed)
+        if key in choices:
+            raise UserError(f"--sweep={definition!r}: {key} is swept twice; put all its values in one list")
+        choices[key] = values
+    runs = {}
+    for index, values in enumerate(itertools.product(*choices.values())):
+        combination = dict(zip(choices, values, strict=True))
+        names = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in combination.items())
+        runs[f"{index:03d}-" + re.sub(r"[^\w.=,+-]", "_", names)[:100]] = combination
+    return runs
+
+
+def expand(definition: str, seed: int) -> tuple[str, list[str]]:
+    """Reads one sweep.
+
+    Args:
+      definition: `config.key=` and a list of values between commas. A value may be `linear(a,b,n)` or
+        `log(a,b,n)`, n values from a to b, evenly spaced or in constant ratio, or `random(a,b,n)` or
+        `lograndom(a,b,n)`, n draws from a to b, uniform or log-uniform.
+      seed: of the draws; they depend on the key as well.
+    Returns:
+      The key, and its values as they are handed to a run's flags.
+    Raises:
+      UserError: it cannot be read.
+    """
+    key, equals, text = definition.partition("=")
+    key = key.strip().removeprefix("--")
+    if not equals or not re.fullmatch(r"config(\.\w+)+", key):
+        raise UserError(f"--sweep={definition!r}: expected config.key=1,2 or config.key=log(1e-5,1e-3,5)")
+    draw = random.Random(f"{seed}/{key}")
+    values = [value for item in _split(text) for value in _series(definition, item, draw)]
+    if "" in values or len(set(values)) < len(values):
+        raise UserError(f"--sweep={definition!r}: a value is empty or stands twice")
+    return key, values
+
+
+def _split(text: str) -> list[str]:
+    """Splits at the commas that stand outside brackets."""
+    depths = itertools.accumulate((char in "([{") - (char in ")]}") for char in text)
+    marked = ["\n" if char == "," and not depth else char for char, depth in zip(text, depths, strict=True)]
+    return [item.strip() for item in "".join(marked).split("\n")]
+
+
+def _series(definition: str, item: str, draw: random.Random) -> list[str]:
+    call = re.fullmatch(r"([a-z]+)\((.*)\)", item)
+    if not call:
+        return [item]
+    name, known = call[1], ("linear", "log", "random", "lograndom")
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        nearest = f"; nearest: {close[0]}" if close else ""
+        raise UserError(f"--sweep={definition!r}: {name}(...) is none of {', '.join(known)}{nearest}")
+    try:
+        first, last, count = call[2].split(",")
+        a, b, n = float(first), float(last), int(count)
+    except ValueError:
+        raise UserError(f"--sweep={definition!r}: expected {name}(first,last,count)") from None
+    if n < 1 or not (math.isfinite(a) and math.isfinite(b)) or ("log" in name and min(a, b) <= 0):
+        limits = " and numbers above 0" if "log" in name else ""
+        raise UserError(f"--sweep={definition!r}: {name} needs a count of 1 or more{limits}")
+    shares = [draw.random() if "random" in name else i / max(n - 1, 1) for i in range(n)]
+    if "log" in name:
+        return [f"{a ** (1 - t) * b**t:.6g}" for t in shares]
+    return [f"{a + (b - a) * t:.6g}" for t in shares]
+
+
+def _own_command() -> list[str]:
+    """`launch.py` works from any folder; the module works where the package is installed."""
+    launch = pathlib.Path(__file__).resolve().parents[1] / "launch.py"
+    return [sys.executable, str(launch)] if launch.exists() else [sys.executable, "-m", "gan_jax.cli"]
+
+
+def _check_definition(root: pathlib.Path, definition: dict[str, Any], combinations: dict) -> None:
+    """Writes `sweep.json`, or compares with the one that is there."""
+    path = root / "sweep.json"
+    if path.exists():
+        stored = json.loads(path.read_text())
+        changed = [f"  {k}: {stored.get(k)!r} -> {v!r}" for k, v in definition.items() if stored.get(k) != v]
+        if changed:
+            listed = "\n".join(changed)
+            raise UserError(f"{path} holds another sweep:\n{listed}\nuse its flags, or another --workdir")
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    _write_json(path, {**definition, "runs": combinations})
+
+
+def _run_all(pending: list[tuple[pathlib.Path, list[str]]], jobs: int) -> None:
+    """Runs the commands, `jobs` at a time; on SIGINT or SIGTERM it stops what runs, and returns."""
+    stop: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: stop.append(number)) for number in signals}
+    waiting, running = list(pending), []
+    try:
+        while (waiting or running) and not stop:
+            while waiting and len(running) < jobs:
+                running.append(_Child(*waiting.pop(0)))
+            time.sleep(_POLL_SECONDS)
+            running = [child for child in running if not child.ended()]
+    finally:
+        _stop(running, stop)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop:
+        print("stopped; the same command goes on from here", flush=True)
+
+
+def _stop(running: list["_Child"], stop: list[int]) -> None:
+    """Asks the children to save and end; a second signal, or GRACE_SECONDS, kills them."""
+    for child in running:
+        child.process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    while any(child.process.poll() is None for child in running):
+        if len(stop) > 1 or time.monotonic() > deadline:
+            for child in running:
+                child.process.kill()
+        time.sleep(_POLL_SECONDS)
+
+
+class _Child:
+    """One run's process, with its output in the run's `sweep.log`."""
+
+    def __init__(self, folder: pathlib.Path, command: list[str]):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sweep_result.json").unlink(missing_ok=True)
+        self.folder, self.start, self.log = folder, time.monotonic(), folder / "sweep.log"
+        with self.log.open("ab") as log:
+            self.offset = log.tell()
+            # In a session of its own: Ctrl-C reaches the sweep alone, which then asks its children to end.
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen(command, start_new_session=True, **streams)
+        print(f"{folder.name}: started", flush=True)
+
+    def ended(self) -> bool:
+        """Whether the process has ended; its result is written then."""
+        code = self.process.poll()
+        if code is None:
+            return False
+        seconds = round(time.monotonic() - self.start, 1)
+        result = {
+            "status": "failed" if code else "done",
+            "returncode": code,
+            "seconds": seconds,
+            "message": "",
+        }
+        if code:
+            lines = self.log.read_bytes()[self.offset :].decode(errors="replace").strip().splitlines()
+            result["message"] = "\n".join(lines[-20:]) or f"exit code {code}, and it printed nothing"
+        _write_json(self.folder / "sweep_result.json", result)
+        print(
+            f"{self.folder.name}: {result['status']} after {seconds} s {_last_line(result)}".rstrip(),
+            flush=True,
+        )
+        return True
+
+
+def _last_line(result: dict[str, Any]) -> str:
+    return result.get("message", "").rpartition("\n")[2]
+
+
+def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[Row], str]:
+    """Reads every run's result and metric.
+
+    Returns:
+      The rows, best first and those without the metric last, and the metric's name: the given one, or else
+      the first that a run evaluated.
+    """
+    evaluations = {run: _lines(root / run / "evaluations.jsonl") for run in combinations}
+    names = list(dict.fromkeys(line["metric"] for lines in evaluations.values() for line in lines))
+    metric = metric or next(iter(names), "")
+    rows = []
+    for run, values in combinations.items():
+        found = [line for line in evaluations[run] if line["metric"] == metric]
+        if not found:
+            logged = _lines(root / run / "metrics.jsonl")
+            found = [{**line, "value": line[metric]} for line in logged if metric in line]
+        last, result = found[-1] if found else {}, _result(root / run)
+        status, seconds = result.get("status", "unfinished"), result.get("seconds")
+        rows.append(
+            Row(run, values, status, last.get("value"), last.get("step"), seconds, _last_line(result))
+        )
+    if metric and all(row.metric is None for row in rows):
+        print(f"no run has the metric {metric!r}; they evaluated {', '.join(names) or 'none'}")
+    sign = -1 if _HIGHER & set(re.split(r"\W|_", metric)) else 1
+    return sorted(rows, key=lambda row: (not _finite(row), sign * row.metric if _finite(row) else 0)), metric
+
+
+def _finite(row: Row) -> bool:
+    return isinstance(row.metric, (int, float)) and math.isfinite(row.metric)
+
+
+def table(rows: Sequence[Row], metric: str) -> list[list[str]]:
+    """A line of names, then a line for each row."""
+
+    def show(value):
+        return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    keys = [key.removeprefix("config.") for key in rows[0].values]
+    lines = [[metric or "metric", "step", *keys, "status", "seconds", "run", "message"]]
+    for row in rows:
+        cells = (row.metric, row.step, *row.values.values(), row.status, row.seconds, row.run, row.message)
+        lines.append([show(cell) for cell in cells])
+    return lines
+
+
+def _plot(path: pathlib.Path, rows: Sequence[Row], metric: str) -> None:
+    """The metric over every swept key, one panel each; no file where there is no value."""
+    known = [row for row in rows if _finite(row)]
+    if not known:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    keys = list(known[0].values)
+    figure = Figure(figsize=(4 * len(keys), 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, key in zip(figure.subplots(1, len(keys), sharey=True, squeeze=False)[0], keys, strict=True):
+        texts = [row.values[key] for row in known]
+        try:
+            x = [float(text) for text in texts]
+            axis.set_xscale("log" if min(x) > 0 and max(x) >= 30 * min(x) else "linear")
+        except ValueError:  # no numbers: categories
+            names = sorted(set(texts))
+            axis.set_xticks(range(len(names)), names, rotation=30)
+            x = [names.index(text) for text in texts]
+        axis.plot(x, [row.metric for row in known], "o")
+        axis.set_xlabel(key.removeprefix("config."))
+    figure.axes[0].set_ylabel(metric)
+    figure.savefig(path, dpi=100)
+
+
+def _result(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / "sweep_result.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a line that was cut off by a crash is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
+def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(part, path)

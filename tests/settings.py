@@ -1,0 +1,63 @@
+"""Configs that the tests share: the default experiment, shrunk."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from gan_jax import config as configs
+from gan_jax import parallel, runs
+from gan_jax import step as steps
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+EXPERIMENTS = ROOT / "experiments"
+
+
+def digits(**overrides):
+    """The smoke variant of the default experiment; keys with `__` for dots."""
+    config = configs.load(f"{EXPERIMENTS / 'digits_dcgan.py'}:smoke")
+    for key, value in overrides.items():
+        configs.override(config, key.replace("__", "."), str(value))
+    return config
+
+
+def build(config, shape=(32, 32, 1), num_classes=0) -> runs.Run:
+    """The run of a config, for data of this shape, without opening any data."""
+    return runs.build(config, runs.Spec(shape, num_classes))
+
+
+def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map", batches=None, state=None):
+    """Plays `count` steps on the first `devices` devices: (state, metrics of each step)."""
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    state = jax.jit(lambda: runs.init_state(run))() if state is None else state
+    state = jax.device_put(state, parallel.replicated(mesh))
+    programs, measured = {}, []
+    for number in range(count):
+        due = steps.due(run.phases, int(state.step))
+        if due not in programs:
+            step = steps.make_step(due, run.optimizers, seed=run.config.seed, ema=run.ema)
+            programs[due] = parallel.data_parallel(step, mesh, mode)
+        batch = batches[number] if batches else random_batch(run, number)
+        state, metrics = programs[due](state, parallel.shard_batch(batch, mesh, run.config.accumulate))
+        measured.append(jax.device_get(metrics))
+    return jax.device_get(state), measured
+
+
+def random_batch(run: runs.Run, number: int) -> dict[str, np.ndarray]:
+    """A batch of noise images, and labels where the run has them."""
+    rng = np.random.default_rng(number)
+    size = run.config.batch_size
+    batch = {"image": rng.integers(0, 256, (size, *run.spec.shape), dtype=np.uint8)}
+    if run.spec.num_classes:
+        batch["label"] = rng.integers(0, run.spec.num_classes, size).astype(np.int32)
+    return batch
+
+
+def largest_difference(a, b) -> float:
+    """Largest absolute difference between two trees, each leaf relative to its own largest value."""
+    worst = 0.0
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        if x.size:
+            worst = max(worst, float(np.abs(x - y).max() / max(np.abs(x).max(), 1e-12)))
+    return worst

@@ -1,0 +1,227 @@
+"""The three convolutions against numpy loops, JAX's own derivatives and finite differences."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+
+from gan_jax.layers.conv import conv, conv_transpose, same_padding
+
+# size, kernel, stride, padding: DCGAN's, 'SAME' 5x5, unequal and cropping paddings, rows left over, whole window
+CASES = [
+    ((8, 8), (4, 4), 2, ((1, 1), (1, 1))),
+    ((7, 6), (5, 5), (1, 2), ((2, 2), (1, 2))),
+    ((9, 7), (3, 2), (2, 3), ((0, 2), (1, 0))),
+    ((6, 5), (2, 3), (3, 1), ((-1, 1), (3, 0))),
+    ((4, 3), (4, 3), 1, ((0, 0), (0, 0))),
+]
+
+
+def _arrays(size, kernel, stride, padding, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, 3)).astype(dtype)
+    w = rng.normal(size=(*kernel, 3, 4)).astype(dtype)
+    return x, w
+
+
+def _loops(x, w, stride, padding):
+    sh, sw = (stride, stride) if isinstance(stride, int) else stride
+    (top, bottom), (left, right) = padding
+    big = np.zeros((x.shape[0], 40, 40, x.shape[3]))
+    big[:, 10 : 10 + x.shape[1], 10 : 10 + x.shape[2]] = x
+    big = big[:, 10 - top : 10 + x.shape[1] + bottom, 10 - left : 10 + x.shape[2] + right]
+    kh, kw = w.shape[:2]
+    h, v = (big.shape[1] - kh) // sh + 1, (big.shape[2] - kw) // sw + 1
+    y = np.zeros((x.shape[0], h, v, w.shape[3]))
+    for i in range(h):
+        for j in range(v):
+            y[:, i, j] = np.einsum("bklc,klco->bo", big[:, i * sh : i * sh + kh, j * sw : j * sw + kw], w)
+    return y
+
+
+def _plain(x, w, stride, padding):
+    stride = (stride, stride) if isinstance(stride, int) else stride
+    return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_against_loops(case):
+    x, w = _arrays(*case)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(conv(x, w, *case[2:]), _loops(x, w, *case[2:]), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_transposed_is_the_adjoint(case):
+    """<conv(x, w), y> = <x, conv_transpose(y, w')> with the input and output channels of w swapped."""
+    x, w = _arrays(*case)
+    left = _loops(x, w, *case[2:])
+    y = np.random.default_rng(1).normal(size=left.shape)
+    stride = (case[2],) * 2 if isinstance(case[2], int) else case[2]
+    extra = [
+        n + sum(p) - k - (m - 1) * s
+        for n, p, k, m, s in zip(case[0], case[3], case[1], y.shape[1:3], stride, strict=True)
+    ]
+    with jax.enable_x64(True):
+        back = conv_transpose(y, np.swapaxes(w, 2, 3), stride, case[3], tuple(extra))
+        assert back.shape == x.shape
+        np.testing.assert_allclose(np.sum(left * y), np.sum(x * back), rtol=1e-10)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_against_jax(case):
+    x, w = _arrays(*case)
+
+    def grads(f, x, w):
+        return jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w, *case[2:]))), (0, 1))(x, w)
+
+    with jax.enable_x64(True):
+        for a, b in zip(grads(conv, x, w), grads(_plain, x, w), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+def _penalty(conv_fn, tconv_fn, x, w1, w2):
+    """The squared input gradient of a small net with a strided and a transposed convolution."""
+
+    def net(x):
+        h = jax.nn.leaky_relu(conv_fn(x, w1), 0.2)
+        return jnp.sum(jnp.tanh(tconv_fn(h, w2)))
+
+    return jnp.sum(jnp.square(jax.grad(net)(x)))
+
+
+def _penalty_case():
+    rng = np.random.default_rng(0)
+    x, w1, w2 = rng.normal(size=(2, 8, 6, 2)), rng.normal(size=(4, 4, 2, 3)), rng.normal(size=(4, 4, 3, 2))
+    pads = ((1, 1), (1, 1))
+
+    def ours(x, w1, w2):
+        def tconv(x, w):
+            return conv_transpose(x, w, 2, pads)
+
+        return _penalty(lambda x, w: conv(x, w, 2, pads), tconv, x, w1, w2)
+
+    def plain(x, w1, w2):
+        def tconv(x, w):
+            dims = ("NHWC", "HWIO", "NHWC")
+            options = {"lhs_dilation": (2, 2), "dimension_numbers": dims}
+            return lax.conv_general_dilated(x, w[::-1, ::-1], (1, 1), ((2, 2), (2, 2)), **options)
+
+        return _penalty(lambda x, w: _plain(x, w, 2, pads), tconv, x, w1, w2)
+
+    return (x, w1, w2), ours, plain
+
+
+def test_second_and_third_derivatives_against_jax():
+    args, ours, plain = _penalty_case()
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(ours(*args), plain(*args), rtol=1e-10)
+        for f in (lambda p: p, lambda p: lambda *a: jnp.sum(jnp.square(jax.grad(p, 1)(*a)))):
+            a, b = jax.grad(f(ours), (0, 1, 2))(*args), jax.grad(f(plain), (0, 1, 2))(*args)
+            for p, q in zip(a, b, strict=True):
+                np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-8 * np.abs(q).max())
+
+
+def test_second_derivative_against_finite_differences():
+    args, ours, _ = _penalty_case()
+    rng = np.random.default_rng(1)
+    with jax.enable_x64(True):
+        value = jax.jit(ours)
+        for i, grad in enumerate(jax.grad(ours, (0, 1, 2))(*args)):
+            direction = rng.normal(size=grad.shape)
+            ends = []
+            for sign in (1, -1):
+                moved = list(args)
+                moved[i] = args[i] + sign * 1e-6 * direction
+                ends.append(float(value(*moved)))
+            np.testing.assert_allclose(np.sum(grad * direction), (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_dtypes(dtype):
+    x, w = (jnp.asarray(a, dtype) for a in _arrays(*CASES[0]))
+    y, back = jax.vjp(lambda x, w: conv(x, w, 2, ((1, 1), (1, 1))), x, w)
+    assert y.dtype == dtype and all(g.dtype == dtype for g in back(y))
+    assert conv(x, w.astype(jnp.float32), 2).dtype == jnp.float32
+
+
+def test_same_padding():
+    assert same_padding((28, 28), (5, 5), (2, 2)) == ((1, 2), (1, 2))
+    assert same_padding((32, 7), (4, 3), (2, 1)) == ((1, 1), (1, 1))
+
+
+def test_compiled_penalty_has_fast_convolutions_only():
+    """NHWC / HWIO, no reversed windows, no image-sized window over a dilated image: what XLA computes quickly."""
+    ws = [jnp.full((4, 4, i, o), 0.1) for i, o in ((1, 8), (8, 16), (16, 32))]
+    x = jnp.ones((4, 32, 32, 1))
+
+    def penalty(conv_fn, ws):
+        def logits(x):
+            for w in ws:
+                x = jax.nn.leaky_relu(conv_fn(x, w, 2, ((1, 1), (1, 1))), 0.2)
+            return jnp.sum(jnp.square(x))
+
+        return jnp.sum(jnp.square(jax.grad(logits)(x)))
+
+    def slow(conv_fn):
+        text = jax.jit(jax.grad(lambda ws: penalty(conv_fn, ws))).lower(ws).compile().as_text()
+        lines = [line for line in text.splitlines() if " convolution(" in line]
+        assert len(lines) >= 9
+
+        def is_slow(line):
+            size = max(map(int, re.search(r"window=\{size=(\d+)x(\d+)", line).groups()))
+            large = "lhs_dilate" in line and size > 4
+            return large or "rhs_reversal" in line or "dim_labels=b01f_01io->b01f" not in line
+
+        return [line for line in lines if is_slow(line)]
+
+    assert not slow(conv)
+    assert slow(_plain)  # else JAX's own derivatives became as good, and these maps are not needed
+
+
+def _sharded_gradients(run):
+    x, w = _arrays(*CASES[0], dtype=np.float32)
+    x = np.concatenate([x] * 4) * np.arange(1, 9, dtype=np.float32)[:, None, None, None]
+
+    def loss(w, x):
+        def out(x):
+            h = jax.nn.leaky_relu(conv(x, w, 2, ((1, 1), (1, 1))), 0.2)
+            return jnp.sum(conv_transpose(h, w.swapaxes(2, 3), 2, ((1, 1), (1, 1))) ** 2)
+
+        return jnp.mean(jnp.sum(jnp.square(jax.grad(out)(x)), (1, 2, 3)))
+
+    expected = jax.grad(loss)(w, x)
+    np.testing.assert_allclose(run(loss, w, x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("varying", "check_vma"), [(True, True), (True, False), (False, True)])
+def test_shard_map(varying, check_vma):
+    def run(loss, w, x):
+        def each(w, x):
+            if varying:
+                return lax.pmean(jax.grad(loss)(lax.pcast(w, "data", to="varying"), x), "data")
+            return jax.grad(lambda w, x: lax.pmean(loss(w, x), "data"))(w, x)
+
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+        specs = PartitionSpec(), PartitionSpec("data")
+        step = jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=check_vma)
+        return jax.jit(step)(w, x)
+
+    _sharded_gradients(run)
+
+
+def test_pmap():
+    def run(loss, w, x):
+        each = jax.pmap(
+            lambda w, x: lax.pmean(jax.grad(loss)(w, x), "data"),
+            axis_name="data",
+            in_axes=(None, 0),
+            out_axes=None,
+        )
+        return each(w, x.reshape(8, 1, *x.shape[1:]))
+
+    _sharded_gradients(run)

@@ -1,0 +1,165 @@
+"""The digits judge: accuracy, determinism, cache, and that it tells good images from bad ones."""
+
+import numpy as np
+import pytest
+
+from gan_jax import metrics
+from gan_jax.errors import UserError
+from gan_jax.metrics import digits_classifier
+
+
+def digits(resolution=32):
+    """Train and test images and labels of the bundled digits, every 5th of a class held out."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+    bunch = load_digits()
+    small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    size = (resolution, resolution)
+    lanczos = Image.Resampling.LANCZOS
+    images = np.stack([np.asarray(Image.fromarray(image).resize(size, lanczos)) for image in small])
+    held = np.zeros(len(images), bool)
+    for label in range(10):
+        held[np.flatnonzero(bunch.target == label)[::5]] = True
+    return images[~held][..., None], bunch.target[~held], images[held][..., None], bunch.target[held]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def judge(data, tmp_path_factory):
+    """A fit into an empty cache; yields the extractor and the cache's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("judge")
+        patch.setenv("GAN_JAX_CACHE_DIR", str(folder))
+        return digits_classifier.fit(*data), folder / "judges"
+
+
+@pytest.fixture
+def shorter(monkeypatch, tmp_path):
+    """A fit of a few steps in a cache of its own, for what does not need a good judge."""
+    monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(digits_classifier, "STEPS", 5)
+    return tmp_path / "judges"
+
+
+def distance(a, b):
+    return metrics.frechet_distance(*metrics.moments(a)[:2], *metrics.moments(b)[:2])
+
+
+def test_accuracy_is_measured_on_the_held_out_images(judge, data):
+    extractor, _ = judge
+    _, logits = extractor.apply(data[2])
+    assert extractor.accuracy == metrics.agreement(logits, data[3])
+    assert extractor.accuracy >= 0.97
+    assert extractor.name == "digits_classifier" and len(extractor.sha256) == 64
+
+
+def test_features_and_logits_have_their_shapes(judge, data):
+    features, logits = judge[0].apply(data[0][:5])
+    assert features.shape == (5, 96) and logits.shape == (5, 10)
+    assert features.dtype == logits.dtype == np.float32 and isinstance(features, np.ndarray)
+
+
+def test_batches_do_not_matter(judge, data):
+    images = data[2][:7]
+    together = judge[0].apply(images)
+    alone = [judge[0].apply(image[None]) for image in images]
+    singles = [np.concatenate(rows) for rows in zip(*alone, strict=True)]
+    for index in (0, 1):  # features, logits
+        np.testing.assert_allclose(together[index], singles[index], rtol=1e-5, atol=1e-5)
+
+
+def test_distances_rank_images_by_quality(judge, data):
+    extractor, _ = judge
+    train, labels, test, _ = data
+    reals = extractor.apply(train)[0]
+    floor = distance(extractor.apply(test)[0], reals)
+    one_class_lost = distance(reals[labels != 3], reals)
+    grain = np.random.default_rng(0).normal(0, 48, train.shape)
+    grainy = distance(extractor.apply(np.clip(train + grain, 0, 255).astype(np.uint8))[0], reals)
+    gaussian = distance(extractor.apply(metrics.pixel_gaussian_samples(train, 1000, seed=0))[0], reals)
+    noise = distance(extractor.apply(metrics.noise_samples(train.shape[1:], 1000, seed=0))[0], reals)
+    assert floor < grainy and 4 * floor < one_class_lost < gaussian < noise
+    assert 50 * floor < gaussian
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 20, 64])
+def test_other_resolutions_are_understood(judge, resolution):
+    _, _, images, labels = digits(resolution)
+    assert metrics.agreement(judge[0].apply(images)[1], labels) >= 0.95
+
+
+def test_box_average_at_multiples():
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 32, 1), dtype=np.uint8)
+    expected = images.reshape(2, 16, 3, 16, 2, 1).mean(axis=(2, 4)) / 127.5 - 1
+    np.testing.assert_allclose(digits_classifier.prepare(images), expected, atol=1e-6)
+
+
+def test_cache_is_used_and_leaves_no_parts(judge, data, monkeypatch):
+    extractor, folder = judge
+    monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(folder.parent))
+    monkeypatch.setattr(digits_classifier, "_train", lambda *_: pytest.fail("fitted again"))
+    again = digits_classifier.fit(*data)
+    assert again[:4] == extractor[:4]
+    images = data[2][:3]
+    np.testing.assert_array_equal(again.apply(images)[0], extractor.apply(images)[0])
+    assert [path.suffix for path in folder.iterdir()] == [".npz"]
+
+
+def test_two_fits_give_the_same_weights(shorter, data):
+    first = digits_classifier.fit(*data)
+    for path in shorter.iterdir():
+        path.unlink()
+    second = digits_classifier.fit(*data)
+    assert first.sha256 == second.sha256 and first.accuracy == second.accuracy
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "other"])
+def test_damaged_cache_is_rebuilt(damage, shorter, data):
+    first = digits_classifier.fit(*data)
+    path, = shorter.iterdir()
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    if damage == "other":
+        np.savez(path, sha256="x", accuracy=1.0, weights=np.zeros(3))
+    else:
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1:]
+        damaged = {"cut": whole[:middle], "empty": b"", "text": b"not an archive", "flipped": flipped}
+        path.write_bytes(damaged[damage])
+    assert digits_classifier.fit(*data).sha256 == first.sha256
+    with np.load(path) as file:
+        assert str(file["sha256"]) == first.sha256
+
+
+def test_other_data_and_other_recipes_have_their_own_file(shorter, data, monkeypatch):
+    digits_classifier.fit(*data)
+    changed = data[0].copy()
+    changed[5, 0, 0, 0] += 1
+    digits_classifier.fit(changed, *data[1:])
+    monkeypatch.setattr(digits_classifier, "RECIPE", "another")
+    digits_classifier.fit(*data)
+    assert len(list(shorter.iterdir())) == 3
+
+
+def test_colour_images_have_a_judge_of_their_own(shorter, data):
+    train, labels, test, test_labels = data
+    colour = [np.repeat(images, 3, axis=-1) for images in (train, test)]
+    coloured = digits_classifier.fit(colour[0], labels, colour[1], test_labels)
+    assert coloured.apply(colour[1][:2])[0].shape == (2, 96)
+    with pytest.raises(UserError, match="fitted on 3 channels and given 1"):
+        coloured.apply(test)
+
+
+def test_wrong_data_is_refused(data):
+    train, labels, test, test_labels = data
+    with pytest.raises(UserError, match="train images float32"):
+        digits_classifier.fit(train.astype(np.float32), labels, test, test_labels)
+    with pytest.raises(UserError, match=r"labels \(3,\)"):
+        digits_classifier.fit(train, labels, test, test_labels[:3])
+    with pytest.raises(UserError, match="1 channels and test images 3"):
+        digits_classifier.fit(train, labels, np.repeat(test, 3, -1), test_labels)
+    with pytest.raises(UserError, match="0 or more"):
+        digits_classifier.fit(train, labels - 1, test, test_labels)

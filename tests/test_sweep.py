@@ -1,0 +1,233 @@
+"""Sweeps with a small program in place of training: definitions, results, failures, resuming, signals."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gan_jax import sweep as sweeping
+from gan_jax.errors import UserError
+
+# Takes a run's flags; writes what a run writes, with fd = a * b; fails, stops or waits where a tells it to.
+PROGRAM = """
+import json, pathlib, sys, time
+assert sys.argv[1] == "train", sys.argv
+flags = dict(flag.removeprefix("--").split("=", 1) for flag in sys.argv[2:])
+folder = pathlib.Path(flags["workdir"])
+with (folder / "calls.jsonl").open("a") as file:
+    file.write(json.dumps(flags) + "\\n")
+a, b = flags.get("config.a", "1"), flags.get("config.b", "1")
+print("training", a, b)
+if a == "wait":
+    (folder / "waiting").touch()
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit("interrupted directly")
+if a == "bad":
+    print("error: config.a='bad': expected a number", file=sys.stderr)
+    sys.exit(2)
+if a == "meet":
+    deadline = time.time() + 20
+    while len(list(folder.parent.glob("*/calls.jsonl"))) < 2:
+        if time.time() > deadline:
+            sys.exit("nobody came")
+        time.sleep(0.02)
+if a in ("none", "meet"):
+    sys.exit(0)
+rows = [{"metric": "fd", "value": 99.0, "step": 5}, {"metric": "recall", "value": float(a), "step": 9}]
+rows += [{"metric": "fd", "value": float(a) * float(b), "step": 10}]
+(folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+cut_off = '{"step": 1, "loss": 7}\\n{"step": 8, "loss": %s}\\n{"step": 9, "lo' % a
+(folder / "metrics.jsonl").write_text(cut_off)
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return [sys.executable, str(path)]
+
+
+def read_csv(folder):
+    with (folder / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def calls(folder):
+    return [json.loads(line) for path in sorted(folder.glob("*/calls.jsonl")) for line in path.open()]
+
+
+def test_values():
+    def values(text, seed=0):
+        key, found = sweeping.expand(f"config.a.b={text}", seed)
+        assert key == "config.a.b"
+        return found
+
+    assert values("1,2") == ["1", "2"]
+    assert values("x, (1,(2,3)),[4,5]") == ["x", "(1,(2,3))", "[4,5]"]
+    assert values("log(1e-5,1e-3,5)") == ["1e-05", "3.16228e-05", "0.0001", "0.000316228", "0.001"]
+    assert values("linear(1,5,3)") == ["1", "3", "5"]
+    assert values("linear(0,1,1),7") == ["0", "7"]
+    draws = [float(v) for v in values("random(2,3,50)")]
+    assert len(set(draws)) == 50 and all(2 <= v <= 3 for v in draws) and min(draws) < 2.2 and max(draws) > 2.8
+    draws = [float(v) for v in values("lograndom(1e-6,1,200)")]
+    assert 60 < sum(v < 1e-3 for v in draws) < 140  # half of the decades
+    assert values("random(0,1,3)") == values("random(0,1,3)") != values("random(0,1,3)", seed=1)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("config.a", "expected config.key=1,2"),
+        ("a=1,2", "expected config.key=1,2"),
+        ("config.a=1,,2", "empty"),
+        ("config.a=1,2,1", "stands twice"),
+        ("config.a=lin(1,2,3)", "nearest: linear"),
+        ("config.a=log(1,2)", r"expected log\(first,last,count\)"),
+        ("config.a=log(0,2,3)", "numbers above 0"),
+        ("config.a=random(0,1,0)", "count of 1 or more"),
+    ],
+)
+def test_unreadable_definitions(text, message):
+    with pytest.raises(UserError, match=message):
+        sweeping.expand(text, 0)
+
+
+def test_product():
+    runs = sweeping.product(["config.a=1,2", "config.x.b=u/v,w"], 0)
+    assert list(runs) == ["000-a=1,b=u_v", "001-a=1,b=w", "002-a=2,b=u_v", "003-a=2,b=w"]
+    assert runs["002-a=2,b=u_v"] == {"config.a": "2", "config.x.b": "u/v"}
+    with pytest.raises(UserError, match="nothing to sweep"):
+        sweeping.product([], 0)
+    with pytest.raises(UserError, match="swept twice"):
+        sweeping.product(["config.a=1", "config.a=2"], 0)
+
+
+def test_every_combination_and_a_sorted_table(program, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    failed = sweeping.sweep(
+        "file.py:smoke", [("seed", "7")], ["config.a=3,1,2", "config.b=1,10"], folder, jobs=2, command=program
+    )
+    assert failed == 0
+    made = calls(folder)
+    assert len(made) == 6
+    flags = made[1]
+    assert flags.pop("workdir") == str(folder / "001-a=3,b=10")
+    assert flags == {"config": "file.py:smoke", "config.seed": "7", "config.a": "3", "config.b": "10"}
+    rows = read_csv(folder)
+    assert [float(row["fd"]) for row in rows] == [1, 2, 3, 10, 20, 30]  # the last value of fd, not the first
+    assert rows[3] | {"seconds": ""} == {
+        "fd": "10",
+        "step": "10",
+        "a": "1",
+        "b": "10",
+        "status": "done",
+        "seconds": "",
+        "run": "003-a=1,b=10",
+        "message": "",
+    }
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-7].split()[:4] == ["fd", "step", "a", "b"] and printed[-6].split()[:4] == [
+        "1",
+        "10",
+        "1",
+        "1",
+    ]
+
+    # The same again runs nothing; another metric sorts anew, the greatest first where that is best.
+    for metric, column in (
+        ("recall", ["3", "3", "2", "2", "1", "1"]),
+        ("loss", ["1", "1", "2", "2", "3", "3"]),
+    ):
+        assert (
+            sweeping.sweep(
+                "file.py:smoke",
+                [("seed", "7")],
+                ["config.a=3,1,2", "config.b=1,10"],
+                folder,
+                metric=metric,
+                command=program,
+            )
+            == 0
+        )
+        assert [row[metric] for row in read_csv(folder)] == column
+    assert len(calls(folder)) == 6
+
+
+def test_failures_are_told_and_tried_again(program, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    for attempt in (1, 2):
+        assert sweeping.sweep("f.py", [], ["config.a=bad,2,none"], folder, command=program) == 1
+        assert len(calls(folder)) == 2 + attempt  # what is done is left alone
+    best, *rest = read_csv(folder)
+    assert (best["a"], best["status"]) == ("2", "done")
+    assert {row["a"]: row["message"] for row in rest} == {
+        "bad": "error: config.a='bad': expected a number",
+        "none": "",
+    }
+    assert "failed after" in capsys.readouterr().out
+    result = json.loads((folder / "000-a=bad" / "sweep_result.json").read_text())
+    assert result["returncode"] == 2 and result["message"].splitlines()[0] == "training bad 1"
+    assert (folder / "000-a=bad" / "sweep.log").read_text().count("training bad 1") == 2
+
+
+def test_a_metric_that_no_run_has(program, tmp_path, capsys):
+    sweeping.sweep("f.py", [], ["config.a=2"], tmp_path / "sweep", metric="fid", command=program)
+    assert "no run has the metric 'fid'; they evaluated fd, recall" in capsys.readouterr().out
+    assert not (tmp_path / "sweep" / "sweep.png").exists()
+
+
+def test_jobs_run_at_the_same_time(program, tmp_path):
+    folder = tmp_path / "sweep"
+    assert sweeping.sweep("f.py", [], ["config.a=meet", "config.b=1,2"], folder, jobs=2, command=program) == 0
+
+
+def test_a_changed_definition_is_refused(program, tmp_path):
+    folder = tmp_path / "sweep"
+    sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
+    with pytest.raises(
+        UserError, match=r"(?s)sweeps: \['config.a=2'\] -> \['config.a=3'\].*another --workdir"
+    ):
+        sweeping.sweep("f.py", [], ["config.a=3"], folder, command=program)
+    with pytest.raises(UserError, match="seed"):
+        sweeping.sweep("f.py", [], ["config.a=2"], folder, seed=1, command=program)
+    with pytest.raises(UserError, match="--jobs=0"):
+        sweeping.sweep("f.py", [], ["config.a=2"], folder, jobs=0, command=program)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_children_and_the_sweep_goes_on_later(program, tmp_path, number):
+    folder = tmp_path / "sweep"
+    code = (
+        "import sys; from gan_jax import sweep\n"
+        f"sys.exit(sweep.sweep('f.py', [], ['config.a=2,wait,3'], {str(folder)!r}, command={program!r}))"
+    )
+    root = pathlib.Path(__file__).resolve().parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
+    waiting = folder / "001-a=wait" / "waiting"
+    deadline = time.monotonic() + 30
+    while not waiting.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, output  # one run was stopped, one never began
+    assert "stopped; the same command goes on from here" in output
+    states = {row["a"]: row["status"] for row in read_csv(folder)}
+    assert states == {"2": "done", "wait": "unfinished", "3": "unfinished"}
+    assert "interrupted directly" not in (folder / "001-a=wait" / "sweep.log").read_text()
+
+    (folder / "001-a=wait" / "calls.jsonl").unlink()
+    pathlib.Path(program[1]).write_text(
+        PROGRAM.replace('a == "wait"', "False").replace('("none",', '("none", "wait",')
+    )
+    assert sweeping.sweep("f.py", [], ["config.a=2,wait,3"], folder, command=program) == 0
+    assert len(calls(folder)) == 3
