@@ -154,11 +154,10 @@ def _prepare_jax() -> None:
 
 
 def _train(flags: dict, overrides: list) -> int:
-    from gan_jax import config as configs
-    from gan_jax import parallel
+    from gan_jax import parallel, runs
 
     path = _one(flags, "config", DEFAULT_CONFIG)
-    config = configs.load(path, overrides)
+    config = runs.load_config(path, overrides)
     parallel.initialize(
         _one(flags, "coordinator"), _number(flags, "num_processes", 0), _number(flags, "process_id", -1)
     )
@@ -203,11 +202,10 @@ def _sample(flags: dict, overrides: list) -> int:
 
 
 def _sweep(flags: dict, overrides: list) -> int:
-    from gan_jax import config as configs
-    from gan_jax import sweep
+    from gan_jax import runs, sweep
 
     path = _one(flags, "config", DEFAULT_CONFIG)
-    configs.load(path, overrides)
+    runs.load_config(path, overrides)
     failures = sweep.sweep(
         path,
         overrides,

@@ -19,14 +19,20 @@ SAFE = ("total_images", "every.log_images", "every.sample_images", "every.checkp
         "evaluation", "checkpoints", "grid", "parallel")  # fmt: skip
 
 
-def load(path: str, overrides: Iterable[tuple[str, str]] = ()) -> ml_collections.ConfigDict:
-    """Reads an experiment file and applies overrides.
+def load(
+    path: str,
+    overrides: Iterable[tuple[str, str]] = (),
+    defaults: Callable[[ml_collections.ConfigDict], dict] | None = None,
+) -> ml_collections.ConfigDict:
+    """Reads an experiment file, fills in what it leaves to the defaults, and applies overrides.
 
     Args:
       path: `FILE.py` or `FILE.py:variant`; the file defines `get_config(variant='')`.
       overrides: (dotted key, text) pairs, each text read as the type that the key holds.
+      defaults: config -> nested dict of every key that something reads, with its default. Overrides that choose what
+        is read (`game` and every `name`) are applied before it is asked.
     Returns:
-      The locked config.
+      The complete, locked config.
     Raises:
       MissingPathError: no such file.
       UserError: not an experiment file, an unknown variant or key, or text of the wrong type.
@@ -42,9 +48,45 @@ def load(path: str, overrides: Iterable[tuple[str, str]] = ()) -> ml_collections
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, expected a ConfigDict")
     config.lock()
-    for key, text in overrides:
+    overrides = list(overrides)
+    choices = [(key, text) for key, text in overrides if key == "game" or key.endswith(".name")]
+    for key, text in choices:
         override(config, key, text)
+    if defaults is not None:
+        known = defaults(config)
+        _reject_unread(config, known)
+        with config.unlocked():
+            _fill(config, known)
+    for key, text in overrides:
+        if (key, text) not in choices:
+            override(config, key, text)
     return config
+
+
+def _reject_unread(config: ml_collections.ConfigDict, known: dict, prefix: str = "") -> None:
+    """Raises UserError for a key of the experiment that nothing reads."""
+    for key, value in config.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.3)
+            hint = f"; did you mean config.{prefix}{near[0]}?" if near else ""
+            raise UserError(f"the experiment sets config.{prefix}{key}, which nothing reads{hint}")
+        if isinstance(value, ml_collections.ConfigDict) and isinstance(known[key], dict) and known[key]:
+            _reject_unread(value, known[key], f"{prefix}{key}.")
+
+
+def _fill(config: ml_collections.ConfigDict, known: dict) -> None:
+    for key, value in known.items():
+        if key not in config:
+            config[key] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
+        elif isinstance(value, dict) and isinstance(config[key], ml_collections.ConfigDict):
+            _fill(config[key], value)
+
+
+def fields(constructor: Callable, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The keys of a config section that is splatted into `constructor`, with their defaults; types become their names."""
+    skipped = ("parent", "name", *without)
+    given = {k: p.default for k, p in inspect.signature(constructor).parameters.items() if k not in skipped}
+    return {k: v.__name__ if isinstance(v, type) else v for k, v in given.items() if v is not inspect.Parameter.empty}
 
 
 def _siblings(file: pathlib.Path) -> list[pathlib.Path]:
@@ -109,6 +151,8 @@ def _parse(key: str, text: str, old: Any) -> Any:
             value = int(text.replace("_", "")) if not _is_whole_float(text) else int(float(text))
         elif isinstance(old, float):
             value = float(text)
+        elif isinstance(old, tuple) and all(isinstance(item, str) for item in old) and not text.startswith(("(", "[")):
+            value = _items(text)
         else:
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -116,6 +160,12 @@ def _parse(key: str, text: str, old: Any) -> Any:
     if isinstance(old, tuple):
         return tuple(value) if isinstance(value, tuple | list) else (value,)
     return value
+
+
+def _items(text: str) -> tuple:
+    """`fd,kd` as words, `256,128` as numbers."""
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    return tuple(int(item) if item.lstrip("-").isdigit() else item for item in items)
 
 
 def _is_whole_float(text: str) -> bool:

@@ -7,6 +7,9 @@ import pathlib
 import numpy as np
 
 
+GAP = 2  # pixels between the images of a grid
+
+
 def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
     """Lays images out in rows.
 
@@ -14,14 +17,15 @@ def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
       images: uint8 (N, H, W, C) with 1 to 4 channels.
       columns: images in a row; 0 for the nearest to a square.
     Returns:
-      uint8 (rows * H, columns * W, C), empty places black.
+      uint8 (rows * (H + GAP) - GAP, columns * (W + GAP) - GAP, C); gaps grey, empty places too.
     """
     n, h, w, c = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    canvas = np.zeros((rows * columns, h, w, c), np.uint8)
-    canvas[:n] = images
-    return canvas.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+    canvas = np.full((rows * columns, h + GAP, w + GAP, c), 96, np.uint8)
+    canvas[:n, :h, :w] = images
+    laid = canvas.reshape(rows, columns, h + GAP, w + GAP, c).swapaxes(1, 2)
+    return laid.reshape(rows * (h + GAP), columns * (w + GAP), c)[:-GAP, :-GAP]
 
 
 def save(path: os.PathLike | str, image: np.ndarray) -> None:

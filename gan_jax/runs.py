@@ -16,6 +16,23 @@ from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
 
+# The keys that the loop reads, with their defaults. An experiment states what matters to it.
+DEFAULTS = {
+    "game": "unconditional",
+    "conditional": False,  # whether the players see the data's labels
+    "seed": 0,
+    "total_images": 1_000_000,
+    "batch_size": 64,  # over all devices and processes
+    "accumulate": 1,  # micro-batches in a step
+    "parallel": "shard_map",  # or pmap
+    "grid": 64,  # images in `samples/`
+    "every": {"log_images": 6_400, "sample_images": 64_000, "checkpoint_images": 64_000, "evaluate_images": 0},
+    "evaluation": {"features": "none", "metrics": (), "samples": 10_000},
+    "checkpoints": {"keep": 2},
+}
+_OF_THE_DATA = ("shape", "resolution", "channels", "num_classes", "axis_name")  # model fields that are no settings
+
+
 class Spec(NamedTuple):
     """What the players must know of the data."""
 
@@ -35,6 +52,34 @@ class Run(NamedTuple):
     ema: steps.Ema
 
 
+def load_config(path: str, overrides=()) -> ConfigDict:
+    """An experiment's complete config: see `config.load`. Raises UserError, MissingPathError."""
+    return configs.load(path, overrides, defaults)
+
+
+def defaults(config: ConfigDict) -> dict:
+    """Every key that something reads for this game, its models, optimizers and data, with its default.
+
+    Raises:
+      UserError: the config lacks a section or a name that chooses one, or names something unknown.
+    """
+    from gan_jax import data
+
+    known = {key: dict(value) if isinstance(value, dict) else value for key, value in DEFAULTS.items()}
+    game = games.find(config.get("game", DEFAULTS["game"]))
+    for section in ("data", *(game.NETS)):
+        if "name" not in config.get(section, {}):
+            raise UserError(f"the experiment does not set config.{section}.name")
+    for section, values in game.DEFAULTS.items():
+        known[section] = known.get(section, {}) | values
+    for net, constructor in game.constructors(config).items():
+        known[net] = {"name": config[net].name, **configs.fields(constructor, without=_OF_THE_DATA)}
+    known["data"] = {"name": config.data.name, **configs.fields(data.open_dataset)}
+    known["optim"] = {player: dict(optim.Settings._field_defaults) for player in config.get("optim", {})}
+    known["ema"] = configs.fields(steps.Ema, without=("nets",))
+    return known
+
+
 def build(config: ConfigDict, spec: Spec) -> Run:
     """Makes the players and their table of moves.
 
@@ -47,7 +92,7 @@ def build(config: ConfigDict, spec: Spec) -> Run:
     nets = game.nets(config, spec)
     phases = game.phases(config, nets)
     optimizers = {player: _optimizer(config, player, phases) for player in steps.players(phases)}
-    ema = configs.build(steps.Ema, config.ema, "ema", nets=game.ema_nets)
+    ema = configs.build(steps.Ema, config.ema, "ema", nets=game.EMA_NETS)
     return Run(config, spec, game, nets, phases, optimizers, ema)
 
 

@@ -15,7 +15,7 @@ EXPERIMENTS = ROOT / "experiments"
 
 def digits(**overrides):
     """The smoke variant of the default experiment; keys with `__` for dots."""
-    config = configs.load(f"{EXPERIMENTS / 'digits_dcgan.py'}:smoke")
+    config = runs.load_config(f"{EXPERIMENTS / 'digits_dcgan.py'}:smoke")
     for key, value in overrides.items():
         configs.override(config, key.replace("__", "."), str(value))
     return config

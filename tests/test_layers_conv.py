@@ -77,7 +77,7 @@ def test_gradients_against_jax(case):
     x, w = _arrays(*case)
 
     def grads(f, x, w):
-        return jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w, *case[2:]))), (0, 1))(x, w)
+        return jax.jit(jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w, *case[2:]))), (0, 1)))(x, w)
 
     with jax.enable_x64(True):
         for a, b in zip(grads(conv, x, w), grads(_plain, x, w), strict=True):
@@ -119,9 +119,9 @@ def _penalty_case():
 def test_second_and_third_derivatives_against_jax():
     args, ours, plain = _penalty_case()
     with jax.enable_x64(True):
-        np.testing.assert_allclose(ours(*args), plain(*args), rtol=1e-10)
+        np.testing.assert_allclose(jax.jit(ours)(*args), jax.jit(plain)(*args), rtol=1e-10)
         for f in (lambda p: p, lambda p: lambda *a: jnp.sum(jnp.square(jax.grad(p, 1)(*a)))):
-            a, b = jax.grad(f(ours), (0, 1, 2))(*args), jax.grad(f(plain), (0, 1, 2))(*args)
+            a, b = (jax.jit(jax.grad(f(g), (0, 1, 2)))(*args) for g in (ours, plain))
             for p, q in zip(a, b, strict=True):
                 np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-8 * np.abs(q).max())
 
@@ -131,7 +131,7 @@ def test_second_derivative_against_finite_differences():
     rng = np.random.default_rng(1)
     with jax.enable_x64(True):
         value = jax.jit(ours)
-        for i, grad in enumerate(jax.grad(ours, (0, 1, 2))(*args)):
+        for i, grad in enumerate(jax.jit(jax.grad(ours, (0, 1, 2)))(*args)):
             direction = rng.normal(size=grad.shape)
             ends = []
             for sign in (1, -1):
@@ -194,7 +194,7 @@ def _sharded_gradients(run):
 
         return jnp.mean(jnp.sum(jnp.square(jax.grad(out)(x)), (1, 2, 3)))
 
-    expected = jax.grad(loss)(w, x)
+    expected = jax.jit(jax.grad(loss))(w, x)
     np.testing.assert_allclose(run(loss, w, x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 

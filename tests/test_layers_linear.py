@@ -23,9 +23,12 @@ from gan_jax.layers.linear import Conv, ConvTranspose, Dense
 )
 def test_shapes(module, shape):
     x = jnp.ones((2, 8, 6, 3))
-    y, variables = module.init_with_output(jax.random.key(0), x)
+    y, variables = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), x))
     assert y.shape == (2, *shape) and ("bias" in variables["params"]) == module.use_bias
-    assert module.clone(dtype=jnp.bfloat16).apply(variables, x).dtype == jnp.bfloat16
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    half = module.clone(dtype=jnp.bfloat16)
+    y, variables = jax.eval_shape(lambda: half.init_with_output(jax.random.key(0), x))
+    assert y.dtype == jnp.bfloat16 and {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 def test_dense_is_affine():
@@ -39,7 +42,7 @@ def test_dense_is_affine():
 def test_spectral_norm_finds_the_largest_singular_value(module):
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
     module = module.clone(spectral_norm=True, use_bias=False)
-    variables = module.init(jax.random.key(0), x, train=True)
+    variables = jax.jit(lambda: module.init(jax.random.key(0), x, train=True))()
     step = jax.jit(lambda v: module.apply(v, x, train=True, mutable=["spectral"])[1])
     assert variables["spectral"]["u"].shape == (6,)
     for _ in range(200):
@@ -80,8 +83,11 @@ def test_spectral_gradient_holds_the_singular_vectors_constant():
     expected = c / sigma - np.sum(c * kernel) / sigma**2 * np.outer(v, u)
 
     def f(kernel):
-        y = module.apply({"params": {"kernel": kernel}, "spectral": {"u": u.astype(np.float32)}}, np.eye(4))
-        return jnp.sum(y * c)
+        y = module.apply(
+            {"params": {"kernel": kernel}, "spectral": {"u": u.astype(np.float32)}},
+            np.eye(4, dtype=np.float32),
+        )
+        return jnp.sum(y * c.astype(np.float32))
 
     np.testing.assert_allclose(jax.grad(f)(kernel.astype(np.float32)), expected, rtol=1e-4, atol=1e-5)
 
@@ -99,5 +105,6 @@ def test_spectral_vector_stays_replicated_under_shard_map():
     p, split = PartitionSpec(), PartitionSpec("data")
     step = jax.shard_map(each, mesh=mesh, in_specs=(p, p, split), out_specs=(split, p))
     a = jax.jit(step)(variables["params"], variables["spectral"], x)
-    b = module.clone(axis_name=None).apply(variables, x, train=True, mutable=["spectral"])
+    alone = module.clone(axis_name=None)
+    b = jax.jit(lambda v: alone.apply(v, x, train=True, mutable=["spectral"]))(variables)
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-6), a, b)

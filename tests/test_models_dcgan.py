@@ -12,6 +12,15 @@ from tests import golden_dcgan
 KEY = jax.random.key(0)
 
 
+def _init(model, *args):
+    return jax.jit(lambda *args: model.init(KEY, *args, train=True))(*args)
+
+
+def _apply(model, variables, *args, **kwargs):
+    static = {"train": kwargs.pop("train")}
+    return jax.jit(lambda v, a, k: model.apply(v, *a, **k, **static))(variables, args, kwargs)
+
+
 @pytest.fixture(scope="module")
 def golden():
     return golden_dcgan.load()
@@ -39,27 +48,27 @@ def _train(model, params, stats, *args):
 def test_recorded_generator(golden):
     params, stats, npz = golden.params["G"], golden.batch_stats["G"], golden.npz
     model = golden.generator
-    initial = model.init(KEY, golden.z[0], train=True)
+    initial = jax.eval_shape(lambda: model.init(KEY, golden.z[0], train=True))
     assert jax.tree.map(jnp.shape, initial) == jax.tree.map(
         jnp.shape, {"params": params, "batch_stats": stats}
     )
     images = npz["out/eval_initial/img"].transpose(0, 2, 3, 1)
-    _close(model.apply({"params": params, "batch_stats": stats}, golden.z[0], train=False), images)
+    _close(_apply(model, {"params": params, "batch_stats": stats}, golden.z[0], train=False), images)
     fake, stats = _train(model, params, stats, golden.z[0])
     _close(fake, npz["out/train/img"].transpose(0, 2, 3, 1))
     _statistics(npz, "out/train/G_bn_after_1_forward/", "G", stats)
     images = npz["out/eval_after/img"].transpose(0, 2, 3, 1)
-    _close(model.apply({"params": params, "batch_stats": stats}, golden.z[0], train=False), images)
+    _close(_apply(model, {"params": params, "batch_stats": stats}, golden.z[0], train=False), images)
 
 
 def test_recorded_discriminator(golden):
     params, stats, npz = golden.params["D"], golden.batch_stats["D"], golden.npz
     model = golden.discriminator
-    initial = model.init(KEY, golden.real[0], train=True)
+    initial = jax.eval_shape(lambda: model.init(KEY, golden.real[0], train=True))
     assert jax.tree.map(jnp.shape, initial) == jax.tree.map(
         jnp.shape, {"params": params, "batch_stats": stats}
     )
-    logits = model.apply({"params": params, "batch_stats": stats}, golden.real[0], train=False)
+    logits = _apply(model, {"params": params, "batch_stats": stats}, golden.real[0], train=False)
     _close(jax.nn.sigmoid(logits), npz["out/eval_initial/D_real"])
     logits, stats = _train(model, params, stats, golden.real[0])
     _close(jax.nn.sigmoid(logits), npz["out/train/D_real"])
@@ -68,7 +77,7 @@ def test_recorded_discriminator(golden):
     _close(jax.nn.sigmoid(logits), npz["out/train/D_fake"], 3e-5)
     after = {key.split("/")[2] for key in npz if key.startswith("out/train/D_bn_after")}
     _statistics(npz, f"out/train/{max(after)}/", "D", stats)
-    logits = model.apply({"params": params, "batch_stats": stats}, golden.real[0], train=False)
+    logits = _apply(model, {"params": params, "batch_stats": stats}, golden.real[0], train=False)
     _close(jax.nn.sigmoid(logits), npz["out/eval_after/D_real"])
 
 
@@ -114,9 +123,9 @@ def test_any_size(resolution, form):
     options = {"resolution": resolution, "channels": 2, "width": 4, "kernel_size": 5 if paper else 4}
     g = Generator(latent_size=3, stem="dense" if paper else "conv", **options)
     d = Discriminator(head="dense" if paper else "conv", **options)
-    x, _ = g.init_with_output(KEY, jax.random.normal(KEY, (3, 3)), train=True)
-    assert x.shape == (3, *size, 2) and x.dtype == jnp.float32 and np.abs(x).max() <= 1
-    logits, _ = d.init_with_output(KEY, x, train=True)
+    x, _ = jax.eval_shape(lambda: g.init_with_output(KEY, jnp.ones((3, 3)), train=True))
+    assert x.shape == (3, *size, 2) and x.dtype == jnp.float32
+    logits, _ = jax.eval_shape(lambda: d.init_with_output(KEY, jnp.ones(x.shape), train=True))
     assert logits.shape == (3,) and logits.dtype == jnp.float32
 
 
@@ -145,20 +154,19 @@ def test_conditional_networks():
     common = {"resolution": 16, "channels": 1, "num_classes": 3, "width": 4}
     g, d = Generator(latent_size=5, **common), Discriminator(spectral_norm=True, norm="none", **common)
     z, label = jax.random.normal(KEY, (6, 5)), jnp.int32([0, 1, 2, 0, 1, 2])
-    x, variables = g.init_with_output(KEY, z, label, train=True)
+    variables = _init(g, z, label)
+    x = _apply(g, variables, z, label, train=False)
     assert variables["params"]["embed"]["kernel"].shape == (3, 5)
     assert variables["params"]["stem"]["kernel"].shape == (4, 4, 10, 8)
-    other = g.apply(variables, z, (label + 1) % 3, train=False)
-    assert np.abs(other - g.apply(variables, z, label, train=False)).max() > 0
-    _, variables = d.init_with_output(KEY, x, label, train=True)
+    assert np.abs(_apply(g, variables, z, (label + 1) % 3, train=False) - x).max() > 0
+    variables = _init(d, x, label)
     assert set(variables["spectral"]) == {"down0", "down1", "head", "embed"}
 
-    # The projection is additive: logit(x, a) - logit(x, b) = <embed(a) - embed(b), h(x)>, so three labels
-    # of the same image with equal vectors for two of them differ for the third alone.
+    # logit(x, a) - logit(x, b) = <embed(a) - embed(b), h(x)>: labels with equal vectors have equal logits.
     kernel = variables["params"]["embed"]["kernel"].at[1].set(variables["params"]["embed"]["kernel"][0])
     variables["params"]["embed"]["kernel"] = kernel
     same = jnp.repeat(x[:1], 3, 0)
-    logits = d.apply(variables, same, jnp.int32([0, 1, 2]), train=False)
+    logits = _apply(d, variables, same, jnp.int32([0, 1, 2]), train=False)
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-6)
     assert abs(logits[2] - logits[0]) > 1e-5
     with pytest.raises(AssertionError, match="needs labels"):
@@ -169,25 +177,26 @@ def test_dropout_by_sample_and_by_layer():
     d = Discriminator(resolution=8, channels=1, width=4, norm="none", dropout=0.5)
     x = jax.random.normal(KEY, (6, 8, 8, 1))
     keys = jax.random.split(KEY, 6)
-    variables = d.init(KEY, x, train=True)
-    dropped = d.apply(variables, x, train=True, keys=keys)
+    variables = _init(d, x)
+    dropped = _apply(d, variables, x, train=True, keys=keys)
     np.testing.assert_allclose(
-        d.apply(variables, x[1:3], train=True, keys=keys[1:3]), dropped[1:3], rtol=1e-5
+        _apply(d, variables, x[1:3], train=True, keys=keys[1:3]), dropped[1:3], rtol=1e-5
     )
-    plain = d.apply(variables, x, train=False, keys=keys)
+    plain = _apply(d, variables, x, train=False, keys=keys)
     assert np.abs(dropped - plain).max() > 0
-    np.testing.assert_array_equal(d.apply(variables, x, train=True), plain)
+    np.testing.assert_array_equal(_apply(d, variables, x, train=True), plain)
 
 
 def test_bfloat16_computes_and_keeps_float32_state():
     options = {"resolution": 16, "channels": 1, "width": 8, "dtype": jnp.bfloat16}
     g, d = Generator(latent_size=8, **options), Discriminator(spectral_norm=True, **options)
     z = jax.random.normal(KEY, (8, 8))
-    x, variables = g.init_with_output(KEY, z, train=True)
+    variables = _init(g, z)
+    x = _apply(g, variables, z, train=True)
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    exact = g.clone(dtype=jnp.float32).apply(variables, z, train=False)
-    np.testing.assert_allclose(g.apply(variables, z, train=False), exact, atol=0.02)
-    variables = d.init(KEY, x, train=True)
+    exact = _apply(g.clone(dtype=jnp.float32), variables, z, train=False)
+    np.testing.assert_allclose(_apply(g, variables, z, train=False), exact, atol=0.02)
+    variables = _init(d, x)
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     grads = jax.grad(lambda p: jnp.sum(d.apply({**variables, "params": p}, x, train=True)))(
         variables["params"]
@@ -196,7 +205,7 @@ def test_bfloat16_computes_and_keeps_float32_state():
 
 
 def test_initial_values():
-    variables = Generator(resolution=32, width=32).init(KEY, jnp.ones((2, 100)), train=True)["params"]
+    variables = _init(Generator(resolution=32, width=32), jnp.ones((2, 100)))["params"]
     assert abs(float(jnp.std(variables["up0"]["kernel"])) - 0.02) < 5e-4
     scale = variables["stem_norm"]["scale"]
     assert abs(float(jnp.mean(scale)) - 1) < 0.01 and 0.01 < float(jnp.std(scale)) < 0.03

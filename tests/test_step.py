@@ -32,14 +32,6 @@ def test_devices_and_modes_agree_after_five_steps(one_device, devices, mode):
         assert settings.largest_difference(getattr(state, part), getattr(other, part)) < 2e-5, part
 
 
-def test_pmap_equals_shard_map_bit_for_bit(one_device):
-    run = one_device[0]
-    a, _ = settings.play(run, count=3, devices=8)
-    b, _ = settings.play(run, count=3, devices=8, mode="pmap")
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
 def test_first_gradients_agree_under_adam():
     """Adam turns rounding into whole steps, so its runs are compared by what enters it."""
     run = settings.build(settings.digits(batch_size=16))

@@ -18,7 +18,21 @@ from gan_jax.errors import UserError
 from gan_jax.layers import pixels, random
 from gan_jax.step import Out, Phase, Rng, State
 
-ema_nets = ("generator",)
+NETS = ("generator", "discriminator")
+EMA_NETS = ("generator",)
+
+# The keys that this game adds to a config, with their defaults.
+DEFAULTS = {
+    "loss": {
+        "name": "non_saturating",  # see `losses.NAMES`
+        "options": {},  # of that loss, such as real_target
+        "r1_gamma": 0.0,
+        "r2_gamma": 0.0,
+        "gradient_penalty": 0.0,  # lambda of WGAN-GP
+        "dragan": 0.0,  # lambda of DRAGAN
+    },
+    "every": {"generator_steps": 1, "penalty_steps": 1},  # n_critic; above 1, the penalty is lazy
+}
 
 # Independent draws of one phase: folded into each sample's key.
 LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR = range(6)
@@ -31,11 +45,15 @@ def nets(config, spec) -> dict[str, nn.Module]:
       UserError: an unknown model or option, or a model that cannot make images of this shape.
     """
     built = {}
-    for number, net in enumerate(("generator", "discriminator")):
+    for net, constructor in constructors(config).items():
         section = config[net]
-        constructor = models.pair(section.name)[number]
         built[net] = configs.build(constructor, section, net, **_data_fields(constructor, section.name, spec))
     return built
+
+
+def constructors(config) -> dict[str, type]:
+    """net -> the class whose fields are the schema of its config section."""
+    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)}
 
 
 def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
@@ -72,7 +90,7 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
       UserError: an unknown loss, or a period below one step.
     """
     loss = config.loss
-    game = losses.adversarial(loss.name)
+    game = losses.adversarial(loss.name, **loss.options.to_dict())
     every = config.every
     for key in ("generator_steps", "penalty_steps"):
         if every[key] < 1:
