@@ -124,7 +124,8 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         raise _unknown(config, key, key)
     if isinstance(section[last], ml_collections.ConfigDict):
         raise UserError(f"--config.{key}={text}: this is a section; set one of {', '.join(sorted(section[last]))}")
-    section[last] = _parse(key, text, section[last])
+    with section.ignore_type():  # a resolution may be one number or two
+        section[last] = _parse(key, text, section[last])
 
 
 def _unknown(config, key: str, missing: str) -> UserError:
@@ -147,7 +148,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
             return False
         raise UserError(f"--config.{key}={text}: expected True or False")
     try:
-        if isinstance(old, int):
+        if isinstance(old, int) and not text.startswith("("):
             value = int(text.replace("_", "")) if not _is_whole_float(text) else int(float(text))
         elif isinstance(old, float):
             value = float(text)
@@ -157,7 +158,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         raise UserError(f"--config.{key}={text}: expected {wanted}, as in {old!r}") from None
-    if isinstance(old, tuple):
+    if isinstance(old, tuple) or text.startswith("("):
         return tuple(value) if isinstance(value, tuple | list) else (value,)
     return value
 

@@ -1,4 +1,4 @@
-"""Recorded DCGAN numbers (golden/dcgan.npz, from the PyTorch examples network) in this project's names and layouts."""
+"""Recorded DCGAN numbers (golden/dcgan.npz, PyTorch examples network) in this project's names and layouts."""
 
 import json
 import pathlib

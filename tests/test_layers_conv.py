@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from gan_jax.layers.conv import conv, conv_transpose, same_padding
 
-# size, kernel, stride, padding: DCGAN's, 'SAME' 5x5, unequal and cropping paddings, rows left over, whole window
+# size, kernel, stride, padding: DCGAN's, 'SAME' 5x5, unequal and cropping paddings, rows left, whole window
 CASES = [
     ((8, 8), (4, 4), 2, ((1, 1), (1, 1))),
     ((7, 6), (5, 5), (1, 2), ((2, 2), (1, 2))),
@@ -120,8 +120,9 @@ def test_second_and_third_derivatives_against_jax():
     args, ours, plain = _penalty_case()
     with jax.enable_x64(True):
         np.testing.assert_allclose(jax.jit(ours)(*args), jax.jit(plain)(*args), rtol=1e-10)
-        for f in (lambda p: p, lambda p: lambda *a: jnp.sum(jnp.square(jax.grad(p, 1)(*a)))):
-            a, b = (jax.jit(jax.grad(f(g), (0, 1, 2)))(*args) for g in (ours, plain))
+        for f in (lambda p: p, lambda p: lambda *t: jnp.sum(jnp.square(jax.grad(p, 1)(*t)))):
+            a = jax.jit(jax.grad(f(ours), (0, 1, 2)))(*args)
+            b = jax.jit(jax.grad(f(plain), (0, 1, 2)))(*args)
             for p, q in zip(a, b, strict=True):
                 np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-8 * np.abs(q).max())
 
@@ -155,7 +156,7 @@ def test_same_padding():
 
 
 def test_compiled_penalty_has_fast_convolutions_only():
-    """NHWC / HWIO, no reversed windows, no image-sized window over a dilated image: what XLA computes quickly."""
+    """NHWC / HWIO, no reversed windows, no image-sized window over a dilated image: what XLA does quickly."""
     ws = [jnp.full((4, 4, i, o), 0.1) for i, o in ((1, 8), (8, 16), (16, 32))]
     x = jnp.ones((4, 32, 32, 1))
 

@@ -43,7 +43,7 @@ def test_dropout_needs_training_and_keys():
     model = Discriminator(shape=(4, 4, 1), widths=(8, 8), init_range=0)
     x = jax.random.normal(jax.random.key(0), (6, 4, 4, 1))
     keys = jax.random.split(jax.random.key(1), 6)
-    variables = model.init(jax.random.key(0), x, train=True)
+    variables = jax.jit(lambda: model.init(jax.random.key(0), x, train=True))()
     plain = model.apply(variables, x, train=False, keys=keys)
     np.testing.assert_array_equal(model.apply(variables, x, train=True), plain)
     dropped = model.apply(variables, x, train=True, keys=keys)

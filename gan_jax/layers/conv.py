@@ -1,10 +1,10 @@
 """Convolutions closed under differentiation.
 
-Three bilinear maps, each a `custom_vjp` whose derivatives are the other two, so that reverse derivatives of any
-order are again plain convolutions. JAX's own second derivatives of strided and transposed convolutions are
-convolutions with a dilated left side and a window as large as the image, which XLA computes slowly. The scheme is
-that of NVIDIA's `conv2d_gradfix` (Karras et al. 2020, official code), written for NHWC / HWIO. As for every
-`custom_vjp` there is no forward-mode derivative.
+Three bilinear maps, each a `custom_vjp` whose derivatives are the other two, so that reverse derivatives of
+any order are again plain convolutions. JAX's own derivatives of strided and transposed convolutions have
+reversed and dilated windows as large as the image, which XLA computes slowly. The scheme is that of NVIDIA's
+`conv2d_gradfix` (Karras et al. 2020, official code), written for NHWC / HWIO. As for every `custom_vjp` there
+is no forward-mode derivative.
 
     _conv(x, w)    x (B, H, W, I), w (kh, kw, I, O) -> (B, h, w, O)
     _tconv(g, w)   its transpose in x: g (B, h, w, O) -> (B, H, W, I)
@@ -28,9 +28,10 @@ def conv(
     stride: int | Pair = 1,
     padding: Padding = ((0, 0), (0, 0)),
 ) -> jax.Array:
-    """Correlation of x (B, H, W, I) with w (kh, kw, I, O) -> (B, h, w, O), h = (H + top + bottom - kh) // sh + 1.
+    """Correlation of x (B, H, W, I) with w (kh, kw, I, O) -> (B, h, w, O).
 
-    `stride` is one number or (vertical, horizontal), `padding` ((top, bottom), (left, right)).
+    h = (H + top + bottom - kh) // sh + 1. `stride` is one number or (vertical, horizontal), and `padding` is
+    ((top, bottom), (left, right)).
     """
     assert x.ndim == w.ndim == 4 and x.shape[3] == w.shape[2], (x.shape, w.shape)
     x, w = _alike(x, w)
@@ -46,8 +47,9 @@ def conv_transpose(
 ) -> jax.Array:
     """Transposed convolution of x (B, h, w, I) with w (kh, kw, I, O) -> (B, H, W, O).
 
-    H = (h - 1) * sh + kh - top - bottom + output_padding: `torch.nn.ConvTranspose2d`. The kernel is not flipped:
-    torch's weight [I, O, kh, kw] is `w.transpose(2, 3, 0, 1)`. `padding` is that of the convolution it transposes.
+    H = (h - 1) * sh + kh - top - bottom + output_padding, as `torch.nn.ConvTranspose2d`. The kernel is not
+    flipped: torch's weight [I, O, kh, kw] is `w.transpose(2, 3, 0, 1)`. `padding` is that of the convolution
+    whose transpose it is.
     """
     assert x.ndim == w.ndim == 4 and x.shape[3] == w.shape[2], (x.shape, w.shape)
     stride, padding, extra = as_pair(stride), _pads(padding), as_pair(output_padding)
@@ -61,7 +63,7 @@ def conv_transpose(
 
 
 def same_padding(size: Pair, kernel: Pair, stride: Pair) -> Padding:
-    """TensorFlow's 'SAME' padding of a convolution over `size`: ceil(size / stride) outputs, the odd row after."""
+    """TensorFlow's 'SAME' padding over `size`: ceil(size / stride) outputs, an odd row goes after."""
     total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
     return tuple((t // 2, t - t // 2) for t in total)
 
@@ -132,13 +134,13 @@ def _wgrad(x, g, stride, padding, kernel):
     def direct(x, g):
         return dilated(x, g, dimension_numbers=("CHWN", "IHWO", "HWNC"))
 
-    # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly; XLA:GPU
-    # recognises cuDNN's backward-filter convolution by the layout that JAX's own derivative has.
+    # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly;
+    # XLA:GPU recognises cuDNN's backward-filter convolution by the layout of JAX's own derivative.
     return lax.platform_dependent(x, g, cpu=canonical, default=direct)
 
 
 def _whole(size, w, padding):
-    """Whether the window covers the image: a matrix product, without the multiplications by zero of `_tconv`."""
+    """Whether the window is the image: a matrix product, which spares `_tconv` its products with padding."""
     return size == w.shape[:2] and padding == ((0, 0), (0, 0))
 
 

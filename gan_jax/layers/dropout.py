@@ -1,4 +1,4 @@
-"""Dropout with one key per sample (Srivastava et al. 2014), inverted: kept values are scaled by 1 / (1 - rate)."""
+"""Dropout (Srivastava et al. 2014) with one key per sample; kept values are scaled by 1 / (1 - rate)."""
 
 import jax
 import jax.numpy as jnp

@@ -44,7 +44,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution of (B, h, w, I) to (B, H, W, features); kernel (kh, kw, I, features), not flipped.
+    """Transposed convolution of (B, h, w, I) to (B, H, W, features), see `conv_transpose` for the kernel.
 
     'SAME' gives H = h * stride (Keras), 'VALID' and explicit paddings follow `torch.nn.ConvTranspose2d`.
     """

@@ -9,7 +9,7 @@ from jax import lax
 
 
 class BatchNorm(nn.Module):
-    """Normalises x (..., C) over all axes but the last, and over `axis_name`; running values in 'batch_stats'.
+    """Normalises x (..., C) over all axes but the last and over `axis_name`; running values in 'batch_stats'.
 
     The batch is normalised with the biased variance, the running variance is the unbiased one of the global
     batch (as torch). Statistics are float32 (float64 for float64 inputs), in two passes: mean, then centred

@@ -1,4 +1,4 @@
-"""Random numbers per sample: one typed PRNG key each, so that results do not depend on how a batch is sharded."""
+"""Random numbers per sample: one typed PRNG key each, so that results do not depend on the sharding."""
 
 import jax
 

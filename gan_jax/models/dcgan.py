@@ -1,8 +1,9 @@
 """DCGAN (Radford et al. 2015), in its three common forms.
 
-The defaults are the PyTorch examples network: 4x4 kernels, stride 2, BatchNorm, no biases. The others are fields:
-the 2015 paper (5x5 kernels, dense stem and head), and the TensorFlow tutorial for 28x28 digits (features
-(256, 128, 64), strides (1, 2, 2), 5x5, dense stem, leaky ReLU .3, momentum .99, epsilon 1e-3, glorot).
+The defaults are the PyTorch examples network: 4x4 kernels, stride 2, BatchNorm, no biases. The others are
+set by fields: the 2015 paper (5x5 kernels, dense stem and head), and the TensorFlow tutorial for 28x28 digits
+(features (256, 128, 64), strides (1, 2, 2), 5x5, dense stem, leaky ReLU .3, momentum .99, epsilon 1e-3,
+Glorot weights).
 All strided layers pad as TensorFlow's 'SAME', which for a 4x4 kernel and stride 2 is torch's padding 1.
 A layer has a bias where it is not part of a batch-normalised network (norm 'none').
 """
@@ -88,8 +89,8 @@ class Generator(nn.Module, kw_only=True):
 class Discriminator(nn.Module, kw_only=True):
     """Images (B, H, W, channels), label (B,) -> logits (B,), float32.
 
-    A conditional discriminator adds the projection <embed(label), h> (Miyato & Koyama 2018, eq. 4), where h is
-    the sum of the last features over their positions, divided by the root of the number of positions.
+    A conditional discriminator adds the projection <embed(label), h> (Miyato & Koyama 2018, eq. 4); h is the
+    sum of the last features over their positions, divided by the root of the number of positions.
     """
 
     resolution: int | tuple[int, int] = 32  # of the images: side, or (height, width)

@@ -1,0 +1,159 @@
+"""The game of one generator and one discriminator, held against the PyTorch examples' DCGAN and against closed forms."""
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import optim, parallel, runs
+from gan_jax import step as steps
+from gan_jax.errors import UserError
+from tests import golden_dcgan, settings
+
+NAMES = {"G": "generator", "D": "discriminator"}
+
+
+@pytest.fixture(scope="module")
+def played():
+    """Three alternating Adam steps through the game's own phases, from the recorded weights and inputs."""
+    golden = golden_dcgan.load()
+    config = settings.digits(batch_size=6, data__channels=3, data__resolution="(64, 64)", generator__width=8,
+                             discriminator__width=8, generator__latent_size=golden.z.shape[-1])  # fmt: skip
+    run = settings.build(config, (64, 64, 3))
+    params = {name: golden.params[net] for net, name in NAMES.items()}
+    variables = {name: {"batch_stats": golden.batch_stats[net]} for net, name in NAMES.items()}
+    zero = np.int32(0)
+    state = steps.State(zero, zero, params, variables, steps.init_optimizers(run.phases, run.optimizers, params),
+                        steps.init_ema(("generator",), params, variables), ())  # fmt: skip
+    batches = [{"image": golden.real[k], "z": golden.z[k]} for k in range(3)]
+    state = jax.device_put(jax.tree.map(np.asarray, state), jax.devices()[0])
+    first = _gradients(run, state, batches[0])
+    state, metrics = settings.play(run, count=3, batches=batches, state=state)
+    return golden, state, metrics, first
+
+
+def _gradients(run, state, batch):
+    """First-step gradients of each phase, by giving the phase an optimizer that keeps them."""
+    kept = {}
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    plain = optim.optimizer(dict(name="sgd", learning_rate=1.0), batch_size=6, total_images=100)
+    state = jax.device_put(state, parallel.replicated(mesh))
+    optimizers = dict(run.optimizers, discriminator=plain)
+    opt = steps.init_optimizers(run.phases, optimizers, state.params)
+    step = parallel.data_parallel(steps.make_step(run.phases[:1], optimizers, seed=0, ema=run.ema), mesh)
+    before = jax.device_get(state.params["discriminator"])
+    moved, _ = step(jax.tree.map(jax.numpy.copy, state._replace(opt=opt)), parallel.shard_batch(batch, mesh))
+    kept["D"] = jax.tree.map(lambda a, b: a - b, before, jax.device_get(moved.params["discriminator"]))
+    return kept
+
+
+def _close(ours, theirs, tolerance):
+    for path, value in jax.tree_util.tree_leaves_with_path(theirs):
+        mine = ours
+        for key in path:
+            mine = mine[key.key]
+        np.testing.assert_allclose(mine, value, rtol=0, atol=tolerance * max(np.abs(value).max(), 1e-12), err_msg=str(path))
+
+
+def test_golden_losses_of_three_steps(played):
+    golden, _, metrics, _ = played
+    for k, row in enumerate(metrics):
+        for ours, theirs in {"discriminator/loss_real": "errD_real", "discriminator/loss_fake": "errD_fake",
+                             "generator/loss": "errG"}.items():  # fmt: skip
+            assert row[ours] == pytest.approx(golden.npz[f"step{k + 1}/{theirs}"], rel=1e-5), (k, ours)
+
+
+def test_golden_first_gradients(played):
+    golden, _, _, first = played
+    # Subtracting parameters leaves the rounding of the parameters themselves in the gradient.
+    _close(first["D"], golden_dcgan.tree(golden.npz, "step1_grad/D/", "D"), 2e-5)
+
+
+@pytest.mark.parametrize("net", ["G", "D"])
+def test_golden_parameters_after_three_adam_steps(played, net):
+    golden, state, _, _ = played
+    _close(state.params[NAMES[net]], golden_dcgan.tree(golden.npz, f"step3_params/{net}/", net), 1e-5)
+
+
+@pytest.mark.parametrize("net", ["G", "D"])
+def test_golden_running_statistics_after_three_steps(played, net):
+    """The discriminator's move three times a step (real, fake, fake again), the generator's once."""
+    golden, state, _, _ = played
+    theirs = golden_dcgan.tree(golden.npz, f"step3_bn/{net}/", net, statistics=True)
+    assert theirs
+    _close(state.variables[NAMES[net]]["batch_stats"], theirs, 1e-5)
+
+
+def test_lazy_penalty_is_its_own_phase_with_a_corrected_optimizer():
+    config = settings.digits(loss__r1_gamma=1.0, every__penalty_steps=4)
+    run = settings.build(config)
+    assert [(p.name, p.every) for p in run.phases] == [("discriminator", 1), ("penalty", 4), ("generator", 1)]
+    rate = config.optim.discriminator.learning_rate
+    assert float(run.optimizers["discriminator"].learning_rate(0)) == pytest.approx(rate * 4 / 5)
+    assert float(run.optimizers["generator"].learning_rate(0)) == pytest.approx(rate)
+
+
+def test_lazy_penalty_weighs_as_much_as_an_eager_one():
+    """The lazy phase's loss is the eager penalty times its period, on the same batch and weights."""
+    off = dict(discriminator__norm="none", batch_size=8)
+    eager = settings.build(settings.digits(loss__r1_gamma=2.0, **off))
+    lazy = settings.build(settings.digits(loss__r1_gamma=2.0, every__penalty_steps=4, **off,
+                                          optim__discriminator__learning_rate=0.0))  # fmt: skip
+    _, (one,) = settings.play(eager, count=1)
+    _, (other,) = settings.play(lazy, count=1)
+    assert other["penalty/loss"] == pytest.approx(4 * one["discriminator/r1"], rel=1e-5)
+
+
+@pytest.mark.parametrize("key", ["r1_gamma", "r2_gamma", "gradient_penalty", "dragan"])
+@pytest.mark.parametrize("devices", [8])
+def test_penalties_agree_on_devices(key, devices):
+    run = settings.build(settings.digits(**{f"loss__{key}": 1.0}, batch_size=16))
+    _, (one,) = settings.play(run, count=1)
+    _, (many,) = settings.play(run, count=1, devices=devices)
+    name = f"discriminator/{key.removesuffix('_gamma')}"
+    assert one[name] > 0 and many[name] == pytest.approx(one[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["saturating", "least_squares", "hinge", "wasserstein", "relativistic"])
+def test_every_loss_plays(name):
+    run = settings.build(settings.digits(loss__name=name, discriminator__spectral_norm=True, discriminator__norm="none"))
+    state, metrics = settings.play(run, count=2)
+    assert all(np.isfinite(value) for row in metrics for value in row.values())
+    assert int(state.images) == 16
+
+
+def test_n_critic_moves_the_generator_every_third_step():
+    run = settings.build(settings.digits(every__generator_steps=3))
+    _, metrics = settings.play(run, count=4)
+    assert ["generator/loss" in row for row in metrics] == [True, False, False, True]
+
+
+def test_uniform_and_normal_latents_depend_on_the_key_alone():
+    from gan_jax import sample
+    from gan_jax.games import unconditional
+
+    run = settings.build(settings.digits(generator__latent="uniform"))
+    keys = sample.keys_of(np.arange(500))
+    z = np.asarray(unconditional.latents(run.nets["generator"], keys))
+    assert z.min() >= -1 and z.max() <= 1 and abs(z.std() - 3**-0.5) < 0.01
+    np.testing.assert_array_equal(z[7:9], unconditional.latents(run.nets["generator"], keys[7:9]))
+
+
+def test_a_model_without_labels_refuses_a_conditional_run():
+    config = settings.digits(conditional=True)
+    with config.unlocked():
+        config.generator = dict(name="gan", latent_size=4)
+    with pytest.raises(UserError, match="takes no labels"):
+        runs.build(config, runs.Spec((32, 32, 1), 10))
+
+
+def test_an_image_model_refuses_points():
+    with pytest.raises(UserError, match="use 'gan'"):
+        settings.build(settings.digits(), (2,))
+
+
+def test_an_unknown_option_names_the_nearest():
+    config = settings.digits()
+    with config.unlocked():
+        config.generator.widht = 3
+    with pytest.raises(UserError, match="'width'"):
+        settings.build(config)
