@@ -134,8 +134,8 @@ def _modes(run, points: np.ndarray) -> list[dict]:
     centres, std = mixture.mixture(name)
     quality = metrics.mixture_quality(points, centres, std)
     values = {
-        "modes_covered": quality.modes,
-        "high_quality_share": quality.high_quality,
+        "modes_covered": quality.modes_covered,
+        "high_quality_share": quality.high_quality_share,
         "mode_kl": quality.reverse_kl,
     }
     protocol = {"data": run.config.data.name, "modes": len(centres), "within_sigmas": 3.0}

@@ -6,7 +6,6 @@ import pathlib
 
 import numpy as np
 
-
 GAP = 2  # pixels between the images of a grid
 
 

@@ -15,7 +15,6 @@ from gan_jax import games, optim, parallel
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
-
 # The keys that the loop reads, with their defaults. An experiment states what matters to it.
 DEFAULTS = {
     "game": "unconditional",
@@ -99,7 +98,7 @@ def build(config: ConfigDict, spec: Spec) -> Run:
 def _optimizer(config: ConfigDict, player: str, phases) -> optim.Optimizer:
     """The player's optimizer, corrected where it also takes a lazy step beside its main one."""
     own = [phase.every for phase in phases if phase.player == player]
-    lazy = max(own) if len(own) > 1 else 0
+    lazy = max(own) / min(own) if len(own) > 1 else 0
     section = config.optim.get(player)
     if section is None:
         raise UserError(f"config.optim has no section {player!r}, which the game {config.game!r} needs")
