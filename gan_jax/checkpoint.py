@@ -1,23 +1,30 @@
 """Orbax checkpoints of State, each with the data position and a digest by which a damaged one is known."""
 
+import contextlib
 import hashlib
+import json
+import logging
+import math
+import operator
 import os
 import pathlib
-import shutil
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+from jax import lax
 
-from gan_jax.errors import MissingPathError, UserError
+from gan_jax.errors import DivergedError, MissingPathError, UserError
 
 
 class Restored(NamedTuple):
     """What `restore_newest` found."""
 
     state: Any
-    run: dict  # what was saved beside the state: images, the data's fingerprint, the digest
+    run: dict  # what was saved beside the state: position, the data's fingerprint, the digest
     step: int
     broken: tuple[str, ...]  # one line for each newer checkpoint that could not be read
 
@@ -31,7 +38,7 @@ def open_manager(folder: os.PathLike | str, *, keep: int = 2, lower_is_better: b
       lower_is_better: order of the metric named `best`.
       read_only: for commands that only restore.
     Raises:
-      UserError: `keep` below 1.
+      UserError: `keep` below 1, or a folder that cannot be made.
       MissingPathError: read-only, and there is no such folder.
     """
     import orbax.checkpoint as ocp
@@ -41,17 +48,23 @@ def open_manager(folder: os.PathLike | str, *, keep: int = 2, lower_is_better: b
     if keep < 1:
         raise UserError(f"config.checkpoints.keep={keep}: expected 1 or more")
     if read_only and not folder.is_dir():
-        raise MissingPathError(f"{folder.parent}: no checkpoints in this folder; give the --workdir of a run that has trained")
-    best = policies.BestN(
-        get_metric_fn=lambda metrics: metrics["best"], reverse=lower_is_better, n=1, keep_checkpoints_without_metrics=False
-    )
+        raise MissingPathError(f"{folder.parent}: no checkpoints here; give the --workdir of a run that has trained")
+    if not read_only:
+        _set_unreadable_metrics_aside(folder)
+    value = operator.itemgetter("best")
+    best = policies.BestN(get_metric_fn=value, reverse=lower_is_better, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), best]),
+        best_fn=value,  # without it Orbax writes no metric to the disk, and a resumed run forgets its best
+        best_mode="min" if lower_is_better else "max",
         cleanup_tmp_directories=not read_only,
         read_only=read_only,
         create=not read_only,
     )
-    return ocp.CheckpointManager(folder, options=options, item_names=("state", "run"))
+    try:
+        return ocp.CheckpointManager(folder, options=options, item_names=("state", "run"))
+    except OSError as error:
+        raise UserError(f"{folder}: checkpoints cannot be kept here: {_first_line(error)}") from error
 
 
 def save(manager, state, run: dict, metric: float | None = None) -> None:
@@ -63,6 +76,7 @@ def save(manager, state, run: dict, metric: float | None = None) -> None:
       run: JSON values to keep beside it.
       metric: the value by which the best checkpoint is kept, where one was measured.
     Raises:
+      DivergedError: an array of the state holds NaN or infinity; nothing is saved.
       UserError: this save or an earlier one could not be written (a full disk, a lost folder).
     """
     import orbax.checkpoint as ocp
@@ -70,16 +84,33 @@ def save(manager, state, run: dict, metric: float | None = None) -> None:
     step = int(state.step)
     if step in manager.all_steps():
         return
-    args = ocp.args.Composite(
-        state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({**run, "digest": digest(state)})
-    )
-    metrics = None if metric is None else {"best": float(metric)}
-    _writing(manager, f"the checkpoint of step {step}", lambda: manager.save(step, args=args, metrics=metrics, force=True))
+    seal, poisoned = _seal(state, run)
+    if poisoned:
+        raise DivergedError(
+            f"step {step}: {poisoned[0]} is NaN or infinite, and {len(poisoned) - 1} more arrays of the state; "
+            "it is not saved, the last good checkpoint is kept"
+        )
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({**run, "digest": seal}))
+    metrics = None if metric is None or not math.isfinite(metric) else {"best": float(metric)}
+    what = f"the checkpoint of step {step}"
+    _writing(manager, what, lambda: manager.save(step, args=args, metrics=metrics, force=True))
 
 
-def finish(manager) -> None:
-    """Waits for the background save. Raises UserError where it failed."""
+@contextlib.contextmanager
+def closing(manager):
+    """Waits for the background save at the end of the block, even where the block fails.
+
+    Raises:
+      UserError: the block went well and the save did not.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # the block's own error is the one to tell
+            manager.wait_until_finished()
+        raise
     _writing(manager, "the last checkpoint", manager.wait_until_finished)
+    manager.close()
 
 
 def _writing(manager, what: str, action: Callable) -> None:
@@ -87,7 +118,7 @@ def _writing(manager, what: str, action: Callable) -> None:
         manager.check_for_errors()
         action()
     except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the storage
-        kept = max((s for s in _complete_steps(manager)), default=None)
+        kept = max(_complete_steps(manager), default=None)
         last = "no checkpoint is complete yet" if kept is None else f"the checkpoint of step {kept} is complete"
         raise UserError(
             f"{manager.directory}: {what} could not be written: {_first_line(error)}; {last}. "
@@ -96,7 +127,9 @@ def _writing(manager, what: str, action: Callable) -> None:
 
 
 def _complete_steps(manager) -> list[int]:
-    return [int(p.name) for p in pathlib.Path(manager.directory).iterdir() if p.name.isdigit()]
+    with contextlib.suppress(OSError):
+        return [int(p.name) for p in pathlib.Path(manager.directory).iterdir() if p.name.isdigit()]
+    return []
 
 
 def restore(manager, step: int, abstract_state) -> tuple[Any, dict]:
@@ -115,12 +148,36 @@ def restore(manager, step: int, abstract_state) -> tuple[Any, dict]:
         raise UserError(f"{manager.directory}: no checkpoint of step {step}; there are {_listing(manager)}")
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), run=ocp.args.JsonRestore())
-        loaded = manager.restore(step, args=args)
-        if digest(loaded.state) != loaded.run["digest"]:
-            raise ValueError("its arrays are not those that were saved")
+        with _no_echoes():
+            loaded = manager.restore(step, args=args)
+        run = {key: value for key, value in loaded.run.items() if key != "digest"}
+        if _seal(loaded.state, run)[0] != loaded.run.get("digest"):
+            raise ValueError("its contents are not what was saved")
     except Exception as error:  # whatever a truncated or overwritten file makes the readers raise
         raise UserError(f"{manager.directory}/{step}: this checkpoint cannot be read: {_first_line(error)}") from error
     return loaded.state, loaded.run
+
+
+@contextlib.contextmanager
+def _no_echoes():
+    """Keeps a restore that fails from printing a traceback for each array that it had begun to read.
+
+    After a failure the filter stays, because those readers report when it suits them.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        if not str(unraisable.exc_value).startswith(("Event loop is closed", "Encountered error while reading array")):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        warnings.filterwarnings("ignore", message="coroutine '_read_array.* was never awaited", category=RuntimeWarning)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
+    sys.unraisablehook = before
 
 
 def restore_newest(manager, abstract_state) -> Restored | None:
@@ -147,29 +204,90 @@ def restore_newest(manager, abstract_state) -> Restored | None:
 def set_aside(manager, newer_than: int) -> None:
     """Moves damaged checkpoints out of the way of the ones that the resumed run will write; deletes nothing."""
     folder = pathlib.Path(manager.directory)
-    for step in [s for s in manager.all_steps() if s > newer_than]:
-        if jax.process_index() == 0:
-            target = folder.parent / "broken_checkpoints" / str(step)
-            target.parent.mkdir(exist_ok=True)
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(folder / str(step), target)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("set_aside")
+    _move([folder / str(step) for step in manager.all_steps() if step > newer_than], folder)
     manager.reload()
 
 
-def digest(state) -> str:
-    """SHA-256 over shapes, types and bytes of every array, read from this process's first copy of each."""
-    sha = hashlib.sha256()
-    arrays = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), state))
-    for path, array in jax.tree_util.tree_leaves_with_path(arrays):
-        array = np.ascontiguousarray(array)
-        sha.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()
+def _set_unreadable_metrics_aside(folder: pathlib.Path) -> None:
+    """Orbax cannot open a folder with a damaged metric in it; without it a checkpoint only ceases to be the best."""
+
+    def readable(path: pathlib.Path) -> bool:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return math.isfinite(json.loads(path.read_bytes())["best"])
+        return False
+
+    _move([path.parent for path in sorted(folder.glob("*/metrics/metrics")) if not readable(path)], folder)
+
+
+def _move(damaged: list[pathlib.Path], folder: pathlib.Path) -> None:
+    """Moves files of the checkpoint folder into `broken_checkpoints`, its neighbour."""
+    for path in damaged if jax.process_index() == 0 else ():
+        aside = folder.parent / "broken_checkpoints" / "_".join(path.relative_to(folder).parts)
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            number = 0
+            while aside.exists():
+                number += 1
+                aside = aside.with_suffix(f".{number}")
+            os.replace(path, aside)
+        except OSError as error:
+            raise UserError(f"{path}: is damaged and cannot be moved to {aside}: {error.strerror}") from error
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("checkpoint.move")
+
+
+def digest(state, run: dict | None = None) -> str:
+    """SHA-256 over paths, shapes, types and checksums of every array, and over `run`.
+
+    The checksums are taken on the device, from this process's first copy of each array, so that only a few bytes
+    of each array come to the host. A changed bit always shows; swapped elements do but for one case in 2^64.
+    """
+    return _seal(state, run or {})[0]
+
+
+def _seal(state, run: dict) -> tuple[str, list[str]]:
+    """The digest, and the paths of arrays with NaN or infinity in them."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda x: x.addressable_data(0), state))
+    checked = jax.device_get([_checksums(array) for _, array in leaves])
+    sha = hashlib.sha256(json.dumps(run, sort_keys=True).encode())
+    poisoned = []
+    for (path, array), (sums, finite) in zip(leaves, checked, strict=True):
+        name = jax.tree_util.keystr(path)
+        sha.update(f"{name} {array.shape} {array.dtype} {sums[0]:08x} {sums[1]:08x}".encode())
+        if not finite:
+            poisoned.append(name)
+    return sha.hexdigest(), poisoned
+
+
+@jax.jit
+def _checksums(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two sums modulo 2^32 of an array's words, uint32 (2,), and whether all of it is finite.
+
+    Each is the sum over i of mix(word_i xor mix(i + salt)): for a fixed i a bijection of the word, so that one
+    changed word never hides. One program serves all arrays of a shape: parameters, their averages and moments.
+    """
+    words = _words(x)
+    places = lax.iota(jnp.uint32, words.size)
+    sums = [jnp.sum(_mix(words ^ _mix(places + jnp.uint32(salt))), dtype=jnp.uint32) for salt in (0, 0x9E3779B9)]
+    finite = jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.bool_(True)
+    return jnp.stack(sums), finite
+
+
+def _words(x: jax.Array) -> jax.Array:
+    """The bits of any array as uint32 words, (N,)."""
+    if x.dtype == jnp.bool_:
+        return x.reshape(-1).astype(jnp.uint32)
+    bits = min(8 * x.dtype.itemsize, 32)  # wider types become two words an element
+    return lax.bitcast_convert_type(x.reshape(-1), f"uint{bits}").reshape(-1).astype(jnp.uint32)
+
+
+def _mix(h: jax.Array) -> jax.Array:
+    """The finaliser of MurmurHash3 (Appleby 2011), a bijection of 32 bits."""
+    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+    return h ^ (h >> 16)
 
 
 def _listing(manager) -> str:

@@ -1,6 +1,7 @@
 """The commands: train, evaluate, sample, sweep. Each imports what it needs only when it runs."""
 
 import difflib
+import errno
 import os
 import sys
 
@@ -24,7 +25,8 @@ train
 
 evaluate
   --workdir=DIR                the run's folder
-  --metrics=fd,kd,prdc,classes those to measure; default: the config's
+  --metrics=fd,kd,prdc,classes those to measure (also: modes, for mixtures); default: the config's; fid and kid are
+                               taken for fd and kd, and reported by their features, such as fd_digits_classifier
   --step=N                     checkpoint; default: the newest
 
 sample
@@ -46,6 +48,7 @@ sweep
 exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files
 """
 
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "metrics", "step"),
@@ -61,6 +64,12 @@ def main(argv: list[str] | None = None) -> int:
         return _main(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # storage that fails outside the run's own files, such as the cache
+        if error.errno not in STORAGE:
+            raise
+        where = error.filename or "standard output"
+        print(f"error: {where}: {error.strerror}; make room or mend it, and run the same command again", file=sys.stderr)
         return 2
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
@@ -105,11 +114,13 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
             known = ", ".join(f"--{flag}" for flag in FLAGS[command])
             raise UserError(f"--{name}: {command} has no such flag{hint} It takes {known}")
         if name == "dry_run":
-            value = value or "true"
-        elif not equals:
-            if not rest or rest[0].startswith("--"):
-                raise UserError(f"--{name} needs a value: --{name}=...")
+            value = (value if equals else "true").lower()
+            if value not in ("true", "1", "false", "0"):
+                raise UserError(f"{argument}: expected --dry_run alone, or True or False")
+        elif not equals and rest and not rest[0].startswith("--"):
             value = rest.pop(0)
+        elif not equals or not (value or override):
+            raise UserError(f"--{name} needs a value: --{name}=...")
         if override:
             overrides.append((name.removeprefix("config."), value))
         else:
@@ -164,7 +175,7 @@ def _train(flags: dict, overrides: list) -> int:
     from gan_jax.train import train
 
     workdir = _one(flags, "workdir") or default_workdir(path)
-    dry_run = _one(flags, "dry_run", "false").lower() in ("true", "1")
+    dry_run = _one(flags, "dry_run", "false") in ("true", "1")
     train(config, workdir, dry_run=dry_run)
     return 0
 

@@ -53,13 +53,19 @@ def load(
     for key, text in choices:
         override(config, key, text)
     if defaults is not None:
-        known = defaults(config)
-        _reject_unread(config, known)
-        with config.unlocked():
-            _fill(config, known)
+        complete(config, defaults)
     for key, text in overrides:
         if (key, text) not in choices:
             override(config, key, text)
+    return config
+
+
+def complete(config: ml_collections.ConfigDict, defaults: Callable[[ml_collections.ConfigDict], dict]):
+    """Fills in, in place, what a config leaves to `defaults` (see `load`). Raises UserError for a key that nothing reads."""
+    known = defaults(config)
+    _reject_unread(config, known)
+    with config.unlocked():
+        _fill(config, known)
     return config
 
 
@@ -194,12 +200,11 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    """The inverse of `to_json`; lists come back as tuples. Raises UserError where the text is no config."""
-    try:
-        config = ml_collections.ConfigDict(_tuples(json.loads(text)))
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
-        raise UserError(f"config.json cannot be read: {error}") from error
-    return config.lock()
+    """The inverse of `to_json`; lists come back as tuples. Raises ValueError where the text is no config."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {type(value).__name__}")
+    return ml_collections.ConfigDict(_tuples(value)).lock()
 
 
 def _tuples(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a run tells: lines for people, `metrics.jsonl` for programs, TensorBoard for both."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,9 +8,10 @@ import pathlib
 import sys
 import time
 
+import jax
 import numpy as np
 
-from gan_jax.errors import UserError
+from gan_jax.errors import DivergedError, UserError
 
 
 def append_line(path: pathlib.Path, row: dict) -> None:
@@ -18,30 +20,128 @@ def append_line(path: pathlib.Path, row: dict) -> None:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}; checkpoints are kept. Make room and run the same command again"
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: os.PathLike | str, error: OSError) -> UserError:
+    """The error for a file of the run that the disk does not take."""
+    return UserError(
+        f"{path}: cannot be written: {error.strerror or error}; checkpoints are kept. "
+        "Make room (or mend the folder) and run the same command again"
+    )
 
 
 def drop_lines_after(path: pathlib.Path, step: int) -> None:
-    """Removes lines of later steps, and a half-written last one, so that a resumed run writes each step once."""
+    """Removes lines of later steps, and a half-written last one, so that a resumed run writes each step once.
+
+    Raises:
+      UserError: the file cannot be read or replaced.
+    """
     if not path.is_file():
         return
-    kept = [row for row in read_lines(path) if row.get("step", 0) <= step]
     part = path.with_name(f".{path.name}.part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    os.replace(part, path)
+    try:
+        kept = [row for row in read_lines(path) if row.get("step", 0) <= step]
+        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
-    """The JSON objects of a file of lines; an unfinished line is passed over."""
+    """The JSON objects of a file of lines; an unfinished or damaged line is passed over."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
+
+
+class Averages:
+    """Means of the metrics since the last line; part of a checkpoint, so that a resumed run writes the same lines."""
+
+    def __init__(self, sums: dict[str, list] | None = None):
+        """`sums`: what an earlier `sums()` gave."""
+        self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
+        self._sums = {name: (total, count) for name, (total, count) in (sums or {}).items()}
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics `<phase>/<term>` of a step; they stay on the device."""
+        self._waiting.append((step, metrics))
+
+    def settle(self) -> None:
+        """Fetches what was added and adds it up.
+
+        Raises:
+          DivergedError: naming the first step, phase and term that is NaN or infinite.
+        """
+        fetched = jax.device_get([metrics for _, metrics in self._waiting])
+        for (step, _), metrics in zip(self._waiting, fetched, strict=True):
+            for name, value in metrics.items():
+                if not np.isfinite(value):
+                    phase, term = name.split("/", 1)
+                    raise DivergedError(
+                        f"step {step}: {term} of the phase {phase!r} is {value}; the last good checkpoint is kept. "
+                        "Lower the learning rates in config.optim or set clip_norm, and begin another --workdir"
+                    )
+                total, count = self._sums.get(name, (0.0, 0))
+                self._sums[name] = (total + float(value), count + 1)
+        self._waiting.clear()
+
+    def sums(self) -> dict[str, list]:
+        """What has been added up, for a checkpoint: name -> [total, count]."""
+        return {name: [total, count] for name, (total, count) in self._sums.items()}
+
+    def take(self) -> dict[str, float]:
+        """The mean of each metric over the steps in which it was measured; begins afresh."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums.clear()
+        return means
+
+
+class Board:
+    """TensorBoard's event file. It is written at once and by the caller's thread, so that a full disk is seen here."""
+
+    def __init__(self, folder: pathlib.Path, images: int):
+        """`images`: where the run stands; TensorBoard forgets what an interrupted attempt wrote beyond it."""
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        self._event, self._session_log = event_pb2.Event, event_pb2.SessionLog
+        self._folder = folder
+        unique = f".{os.getpid()}.{time.time_ns() % 10**9}"  # two attempts may begin within one second
+        self._writer = self._try(lambda: EventsWriter(str(folder / "events"), unique))
+        if images:
+            self._write(images + 1, session_log=self._session_log(status=self._session_log.START))
+
+    def scalars(self, images: int, values: dict[str, float]) -> None:
+        """One event with all values. Raises UserError where the disk does not take it."""
+        from tensorboardX.proto import summary_pb2
+
+        listed = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(images, summary=summary_pb2.Summary(value=listed))
+
+    def picture(self, images: int, name: str, picture: np.ndarray) -> None:
+        """One uint8 picture (H, W, C). Raises UserError where the disk does not take it."""
+        from tensorboardX import summary
+
+        rgb = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1]
+        self._write(images, summary=summary.image(name, rgb, dataformats="HWC"))
+
+    def close(self) -> None:
+        """Closes the file; what was written is on the disk already."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+    def _write(self, images: int, **content) -> None:
+        event = self._event(wall_time=time.time(), step=images, **content)
+        self._try(lambda: (self._writer.write_event(event), self._writer.flush()))
+
+    def _try(self, action):
+        try:
+            return action()
+        except OSError as error:
+            raise unwritable(self._folder / "events.out.tfevents", error) from error
 
 
 class Log:
@@ -60,13 +160,12 @@ class Log:
         self.board = self.bar = None
         if not active:
             return
-        from tensorboardX import SummaryWriter
-
-        self.board = SummaryWriter(str(workdir))
+        self.board = Board(workdir, images)
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total_images, initial=images, unit="img", unit_scale=True, dynamic_ncols=True)
+            line = "{n_fmt} of {total_fmt} images {bar} {rate_noinv_fmt}, {remaining} left{postfix}"
+            self.bar = tqdm(total=total_images, initial=images, unit=" images", bar_format=line, dynamic_ncols=True)
 
     def say(self, text: str) -> None:
         """One line for people, on standard output."""
@@ -89,10 +188,10 @@ class Log:
         self.last_images, self.last_time = images, now
         if not self.active:
             return
-        append_line(self.workdir / "metrics.jsonl", {"step": step, "images": images, "images_per_second": speed, **metrics})
-        for name, value in {**metrics, "images_per_second": speed}.items():
-            self.board.add_scalar(name, value, images)
-        losses = {name.removesuffix("/loss"): f"{value:.3f}" for name, value in metrics.items() if name.endswith("/loss")}
+        row = {"step": step, "images": images, "images_per_second": speed, **metrics}
+        append_line(self.workdir / "metrics.jsonl", row)
+        self.board.scalars(images, {**metrics, "images_per_second": speed})
+        losses = {k.removesuffix("/loss"): f"{value:.3f}" for k, value in metrics.items() if k.endswith("/loss")}
         if self.bar is not None:
             self.bar.set_postfix(losses)
             return
@@ -103,8 +202,7 @@ class Log:
     def picture(self, name: str, images: int, picture: np.ndarray) -> None:
         """A picture uint8 (H, W, C) for TensorBoard."""
         if self.active:
-            rgb = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1]
-            self.board.add_image(name, rgb, images, dataformats="HWC")
+            self.board.picture(images, name, picture)
 
     def evaluation(self, step: int, images: int, rows: list[dict]) -> None:
         """Lines of `evaluations.jsonl`, and their values to TensorBoard."""
@@ -112,8 +210,8 @@ class Log:
             return
         for row in rows:
             append_line(self.workdir / "evaluations.jsonl", row)
-            if math.isfinite(row["value"]):
-                self.board.add_scalar(f"evaluation/{row['metric']}", row["value"], images)
+        values = {f"evaluation/{row['metric']}": row["value"] for row in rows if math.isfinite(row["value"])}
+        self.board.scalars(images, values)
 
     def restart_clock(self, images: int) -> None:
         """Leaves what was done since the last line (evaluation, sampling) out of the next line's speed."""

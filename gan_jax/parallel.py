@@ -210,4 +210,4 @@ def silence() -> None:
     """Quiets messages that tell a user nothing: buffers that cannot be donated, libraries' own progress."""
     warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
     for name in ("absl", "orbax", "jax._src.xla_bridge"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and told once

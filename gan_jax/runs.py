@@ -71,8 +71,8 @@ def defaults(config: ConfigDict) -> dict:
             raise UserError(f"the experiment does not set config.{section}.name")
     for section, values in game.DEFAULTS.items():
         known[section] = known.get(section, {}) | values
-    for net, constructor in game.constructors(config).items():
-        known[net] = {"name": config[net].name, **configs.fields(constructor, without=_OF_THE_DATA)}
+    for section, constructor in game.constructors(config).items():
+        known[section] = {"name": config[section].name, **configs.fields(constructor, without=_OF_THE_DATA)}
     known["data"] = {"name": config.data.name, **configs.fields(data.open_dataset)}
     known["optim"] = {player: dict(optim.Settings._field_defaults) for player in config.get("optim", {})}
     known["ema"] = configs.fields(steps.Ema, without=("nets",))
@@ -113,7 +113,7 @@ def _optimizer(config: ConfigDict, player: str, phases) -> optim.Optimizer:
 def init_state(run: Run) -> steps.State:
     """A fresh State; the same for any number of devices. Under `jax.eval_shape` it costs nothing."""
     key = jax.random.key(run.config.seed)
-    params, variables, memory = run.game.init(run.nets, run.spec, jax.random.fold_in(key, 0))
+    params, variables, memory = run.game.init(run.config, run.nets, run.spec, jax.random.fold_in(key, 0))
     return steps.State(
         step=jnp.int32(0),
         images=jnp.int32(0),
@@ -159,20 +159,25 @@ def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: Spec, sum
     """
     folder = pathlib.Path(workdir)
     file = folder / "config.json"
+    trained = (folder / "checkpoints").exists()  # asked first: another process may make both now, this one last
     if file.is_file():
-        changed = configs.differences(configs.from_json(file.read_text()), config)
+        changed = configs.differences(read_config(file), config)
         if changed:
             raise UserError(
                 f"{folder} holds a run with another config:\n  " + "\n  ".join(changed)
                 + "\nResume it with its own values, or give another --workdir"
             )  # fmt: skip
-    elif (folder / "checkpoints").exists():
+    elif trained:
         raise UserError(f"{folder} has checkpoints and no config.json; give another --workdir")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={workdir}: this is a file; give a folder, or a name that is free")
+    begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             _write(file, configs.to_json(config))
-            _write(folder / "data.json", json.dumps({**summary, "spec": spec._asdict()}, indent=2) + "\n")
+            if not begun or not (folder / "data.json").is_file():  # else it tells of the data that were trained on
+                _write(folder / "data.json", json.dumps({**summary, "spec": spec._asdict()}, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{folder}: the run's folder cannot be written: {error.strerror or error}") from error
     return folder
@@ -182,6 +187,15 @@ def _write(file: pathlib.Path, text: str) -> None:
     part = file.with_name(f".{file.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, file)
+
+
+def read_config(file: pathlib.Path) -> ConfigDict:
+    """The config of a run's `config.json`. Raises UserError where the file cannot be read or is no config."""
+    try:
+        return configs.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        told = f"{file}: cannot be read as a run's config: {error}"
+        raise UserError(f"{told}; bring it back, or give another --workdir") from error
 
 
 def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, Spec, dict]:
@@ -195,13 +209,14 @@ def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, Spec, dict]:
     for path in (folder, folder / "config.json", folder / "data.json"):
         if not path.exists():
             raise MissingPathError(f"--workdir={workdir}: no {path}; give the folder of a run that has trained")
-    config = configs.from_json((folder / "config.json").read_text())
+    config = configs.complete(read_config(folder / "config.json"), defaults)
     try:
-        summary = json.loads((folder / "data.json").read_text())
+        summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         spec = summary.pop("spec")
         return config, Spec(tuple(spec["shape"]), spec["num_classes"]), summary
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'data.json'} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        file = folder / "data.json"
+        raise UserError(f"{file}: cannot be read: {error}; delete it, and `train` writes it anew") from error
 
 
 def restore(run: Run, workdir: os.PathLike | str, mesh, step: int | None = None):

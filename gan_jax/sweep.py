@@ -238,11 +238,12 @@ class _Child:
         if code is None:
             return False
         seconds = round(time.monotonic() - self.start, 1)
+        stopped = "" if code else _stopped_early(self.folder)
         result = {
-            "status": "failed" if code else "done",
+            "status": "failed" if code else "unfinished" if stopped else "done",
             "returncode": code,
             "seconds": seconds,
-            "message": "",
+            "message": stopped,
         }
         if code:
             lines = self.log.read_bytes()[self.offset :].decode(errors="replace").strip().splitlines()
@@ -253,6 +254,16 @@ class _Child:
             flush=True,
         )
         return True
+
+
+def _stopped_early(folder: pathlib.Path) -> str:
+    """Where a run stood that saved and ended at a signal, which is no failure; empty for a complete one."""
+    config = folder / "config.json"
+    if not config.exists():  # not a run's folder: some other program, whose exit code is all there is
+        return ""
+    total = json.loads(config.read_text())["total_images"]
+    images = max((row.get("images", 0) for row in _lines(folder / "metrics.jsonl")), default=0)
+    return "" if images >= total else f"stopped by a signal, {images} of {total} images logged"
 
 
 def _last_line(result: dict[str, Any]) -> str:

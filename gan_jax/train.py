@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import checkpoint, evaluate, games, images, logs, parallel, runs, sample
 from gan_jax import step as steps
-from gan_jax.errors import DivergedError, UserError
+from gan_jax.errors import UserError
 
 
 def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
@@ -45,27 +45,25 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
     manager = checkpoint.open_manager(
         folder / "checkpoints", keep=config.checkpoints.keep, lower_is_better=evaluate.lower_is_better(config)
     )
-    state, position = _begin(run, mesh, manager, folder, dataset)
+    state, position, averages = _begin(run, mesh, manager, folder, dataset)
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
-    log.say(_headline(run, mesh, dataset, position, state))
-    session = _Session(run, mesh, dataset, manager, log, folder, sample.sampler(run))
-    if position.images == 0:
-        _draw_reals(session)
+    session = _Session(run, mesh, dataset, manager, log, averages, folder, sample.sampler(run))
 
     # Stages and steps.
-    with _signals() as stopped, contextlib.closing(log):
+    with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager):
+        log.say(_headline(run, mesh, dataset, position, state))
+        if position.images == 0:
+            _draw_reals(session)
         for number, stage in enumerate(stages):
             if position.images >= min(stage.end_images, config.total_images):
                 continue
             if number and position.images == stage.start_images:
                 state = state._replace(opt=steps.init_optimizers(run.phases, run.optimizers, state.params))
-            state, position = _play(session, stage, state, position, stopped)
-            if stopped():
+            state, position, halted = _play(session, stage, state, position, stopped)
+            if halted:
                 break
-        checkpoint.finish(manager)
-        manager.close()
-        complete = position.images >= config.total_images
-        log.say(f"{'complete' if complete else 'stopped'} at {position.images} images, step {position.step}: {folder}")
+    complete = position.images >= config.total_images
+    log.say(f"{'complete' if complete else 'stopped'} at {position.images} images, step {position.step}: {folder}")
     return complete
 
 
@@ -84,35 +82,37 @@ class _Session(NamedTuple):
     dataset: Any
     manager: Any
     log: logs.Log
+    averages: logs.Averages
     folder: pathlib.Path
     draw: sample.Draw
 
 
-def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position]:
-    """A fresh State, or the newest readable checkpoint's."""
+def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
+    """A fresh State, or the newest readable checkpoint's, with what belongs to it."""
     restored = checkpoint.restore_newest(manager, runs.abstract_state(run, mesh))
     if restored is None:
-        logs.drop_lines_after(folder / "metrics.jsonl", -1)
-        logs.drop_lines_after(folder / "evaluations.jsonl", -1)
+        if jax.process_index() == 0:
+            logs.drop_lines_after(folder / "metrics.jsonl", -1)
+            logs.drop_lines_after(folder / "evaluations.jsonl", -1)
         state = jax.jit(lambda: runs.init_state(run), out_shardings=parallel.replicated(mesh))()
-        return state, Position(0, 0)
+        return state, Position(0, 0), logs.Averages()
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
-    if restored.broken:
-        checkpoint.set_aside(manager, restored.step)
     if restored.run["data"] != dataset.fingerprint:
         raise UserError(
             f"{folder}: the data has changed since this run began ({run.config.data.name}: its fingerprint was "
             f"{restored.run['data'][:12]}, is {dataset.fingerprint[:12]}); bring it back, or give another --workdir"
         )
+    if restored.broken:
+        checkpoint.set_aside(manager, restored.step)
     if jax.process_index() == 0:
         logs.drop_lines_after(folder / "metrics.jsonl", restored.step)
         logs.drop_lines_after(folder / "evaluations.jsonl", restored.step)
-    return restored.state, Position(restored.step, restored.run["position"])
+    return restored.state, Position(restored.step, restored.run["position"]), logs.Averages(restored.run["sums"])
 
 
 def _play(session: _Session, stage, state, position: Position, stopped: Callable[[], bool]):
-    """Steps of one stage, up to its end or a signal."""
+    """Steps of one stage: the state, the position, and whether a signal ended them before the stage's end."""
     run, mesh, config = session.run, session.mesh, session.run.config
     end = min(stage.end_images, config.total_images)
     stream = session.dataset.stream(
@@ -121,70 +121,50 @@ def _play(session: _Session, stage, state, position: Position, stopped: Callable
         batch_size=stage.batch_size,
         rows=parallel.local_rows(stage.batch_size, config.accumulate),
     )
-    step_of, pending = _compiled_steps(run, mesh), []
+    step_of, halt = _compiled_steps(run, mesh), False
     with contextlib.closing(stream):
         while position.images < end:
             batch = parallel.shard_batch(_wanted(next(stream), run), mesh, config.accumulate)
             state, metrics = step_of(position.step)(state, batch)
             before, position = position, Position(position.step + 1, position.images + stage.batch_size)
-            pending.append((before.step, metrics))
+            session.averages.add(position.step, metrics)
             session.log.advance(position.images)
             halt = _agreed(stopped, position.step)
             last = halt or position.images >= config.total_images
-            pending = _milestones(session, state, before, position, pending, last, halt)
+            _milestones(session, state, before, position, last, halt)
             if halt:
                 break
-    return state, position
+    return state, position, halt
 
 
-def _milestones(session, state, before: Position, now: Position, pending: list, last: bool, halt: bool) -> list:
-    """What is due at this image count: log, sample, evaluate, save. Only these wait for the device."""
+def _milestones(session: _Session, state, before: Position, now: Position, last: bool, halt: bool) -> None:
+    """What is due at this image count: log, sample, evaluate, save. Only these wait for the device.
+
+    A run that is halted before its end only saves: resumed, it writes what it would have written uninterrupted.
+    """
     run, log, every = session.run, session.log, session.run.config.every
 
     def due(images: int) -> bool:
-        return last or (images > 0 and before.images // images != now.images // images)
+        return (last and not halt) or (images > 0 and before.images // images != now.images // images)
 
     reached = {name: due(every[f"{name}_images"]) for name in ("log", "sample", "evaluate", "checkpoint")}
-    if not any(reached.values()):
-        return pending
-    averages = finite_means(pending)
+    if not (any(reached.values()) or halt):
+        return
+    session.averages.settle()
     if reached["log"]:
-        log.scalars(now.step, now.images, averages)
-        pending = []
+        log.scalars(now.step, now.images, session.averages.take())
     if reached["sample"]:
         _draw_fakes(session, state, now)
     metric = None
-    if reached["evaluate"] and not halt:
+    if reached["evaluate"]:
         rows = evaluate.measure(run, session.draw, state.ema, step=now.step, images=now.images, baselines=last)
         log.say(evaluate.table(rows))
         log.evaluation(now.step, now.images, rows)
         metric = rows[0]["value"] if rows else None
-    if reached["checkpoint"] or metric is not None:
-        saved = {"position": now.images, "data": session.dataset.fingerprint}
-        checkpoint.save(session.manager, state, saved, metric)
+    if reached["checkpoint"] or halt or metric is not None:
+        kept = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
+        checkpoint.save(session.manager, state, kept, metric)
     log.restart_clock(now.images)
-    return pending
-
-
-def finite_means(pending: list[tuple[int, dict[str, jax.Array]]]) -> dict[str, float]:
-    """Mean of each metric over the steps in which it was measured.
-
-    Args:
-      pending: (step, metrics on the device) in order.
-    Raises:
-      DivergedError: the first step, phase and term that is NaN or infinite.
-    """
-    sums: dict[str, list[float]] = {}
-    for step, metrics in zip([s for s, _ in pending], jax.device_get([m for _, m in pending]), strict=True):
-        for name, value in metrics.items():
-            if not np.isfinite(value):
-                phase, term = name.split("/", 1)
-                raise DivergedError(
-                    f"step {step}: {term} of the phase {phase!r} is {value}; the last good checkpoint is kept. "
-                    f"Lower config.optim.{phase}.learning_rate or set clip_norm, and start again in another --workdir"
-                )
-            sums.setdefault(name, []).append(float(value))
-    return {name: float(np.mean(values)) for name, values in sums.items()}
 
 
 def _compiled_steps(run, mesh) -> Callable[[int], Callable]:
@@ -229,24 +209,28 @@ def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, 
         path.parent.mkdir(exist_ok=True)
         images.save(path, picture)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror or error}; checkpoints are kept. "
-            "Make room and run the same command again"
-        ) from error
+        raise logs.unwritable(path, error) from error
     session.log.picture(name, seen, picture)
 
 
 @contextlib.contextmanager
 def _signals():
-    """Yields a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once."""
+    """Yields a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once.
+
+    Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks, and SIGINT is passed on to it.
+    """
     received = []
+    several = jax.process_count() > 1
 
     def handle(number, frame):
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
+        if several:
+            signal.raise_signal(signal.SIGTERM)
 
     try:
-        old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        heeded = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+        old = {number: signal.signal(number, handle) for number in heeded}
     except ValueError:  # not the main thread: whoever runs us handles signals
         old = {}
     try:

@@ -1,11 +1,12 @@
 """Games: one file each, found by `config.game`.
 
 A game is a module with
-    NETS, EMA_NETS                names of its nets, and of those that are averaged
+    NETS                          names of its nets' config sections; nets that are built alike share one
+    EMA_NETS                      names of the nets that are averaged
     DEFAULTS                      {section: {key: value}}, what it adds to a config
-    constructors(config)          -> {net: class whose fields are the schema of config.<net>}
+    constructors(config)          -> {section: class whose fields are the schema of config.<section>}
     nets(config, spec)            -> {net: Linen module}; `spec` has `shape` (H, W, C) or (D,) and `num_classes`
-    init(nets, spec, key)         -> (params, variables, memory), each but memory a dict keyed by net
+    init(config, nets, spec, key) -> (params, variables, memory), each but memory a dict keyed by net
     phases(config, nets)          -> tuple of step.Phase
     sample(nets, ema, keys, labels) -> images (B, H, W, C) in [-1, 1], a function of each sample's key
     stages(config)                optional: tuple of Stage, for games whose batch or networks change on the way

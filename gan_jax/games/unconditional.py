@@ -59,8 +59,6 @@ def constructors(config) -> dict[str, type]:
 def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
     """What the data and the devices decide of a model's fields."""
     takes = inspect.signature(constructor).parameters
-    if spec.num_classes and "num_classes" not in takes:
-        raise UserError(f"config.conditional=True: the model {name!r} takes no labels; use one that does, such as 'dcgan'")
     if "shape" in takes:
         fields = {"shape": tuple(spec.shape)}
     elif len(spec.shape) == 3:
@@ -71,7 +69,7 @@ def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
     return fields | {key: value for key, value in optional.items() if key in takes}
 
 
-def init(nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
+def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
     """Fresh parameters and variables of both nets; no memory."""
     params, variables = {}, {}
     label = jnp.zeros((2,), jnp.int32) if _labelled(nets) else None

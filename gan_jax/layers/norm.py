@@ -1,4 +1,4 @@
-"""Batch normalisation over all devices (Ioffe & Szegedy 2015)."""
+"""Normalisations: of the batch over all devices, of pixels and of instances."""
 
 from collections.abc import Callable
 
@@ -58,3 +58,16 @@ class BatchNorm(nn.Module):
     def _update(self, running: nn.Variable, value: jax.Array) -> None:
         value = lax.stop_gradient(value).astype(running.value.dtype)
         running.value = self.momentum * running.value + (1 - self.momentum) * value
+
+
+def pixel_norm(x: jax.Array, epsilon: float = 1e-8) -> jax.Array:
+    """x (..., C) divided by sqrt(mean over C of x^2 + epsilon), in float32 (Karras et al. 2018)."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (wide * lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + epsilon)).astype(x.dtype)
+
+
+def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """x (B, H, W, C) with mean 0 and variance 1 over the pixels of each sample and channel, in float32."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = wide - jnp.mean(wide, (1, 2), keepdims=True)
+    return (wide * lax.rsqrt(jnp.mean(jnp.square(wide), (1, 2), keepdims=True) + epsilon)).astype(x.dtype)

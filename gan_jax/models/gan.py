@@ -113,5 +113,6 @@ def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
 def _unconditional(num_classes: int) -> None:
     if num_classes:
         raise UserError(
-            f"num_classes is {num_classes}, but these networks are unconditional; use 0, or dcgan."
+            f"num_classes={num_classes}: the model 'gan' takes no labels; play without them, or use a model that does, "
+            "such as 'dcgan'"
         )

@@ -1,0 +1,179 @@
+"""A CycleGAN-shaped game of tiny networks (Zhu et al. 2017, arXiv 1703.10593), played through gan_jax's own loop.
+
+It is a game module as `gan_jax.games` describes them, and an experiment file at once. Its two domains come from one
+data set: A holds the images, B other images of the same batch, inverted and moved by one pixel.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from gan_jax import config as configs
+from gan_jax import losses, parallel
+from gan_jax.layers import pixels, random
+from gan_jax.layers.linear import Conv
+from gan_jax.step import Out, Phase
+
+NETS = ("generator", "discriminator")
+EMA_NETS = ("generator_ab", "generator_ba")
+DEFAULTS = {"loss": {"cycle": 10.0, "identity": 5.0, "pool": 6}}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Sixty steps of eight images of 8x8 pixels."""
+    sgd = {"name": "sgd", "learning_rate": 0.02}
+    return ConfigDict(
+        {
+            "game": "cycle",
+            "total_images": 480,
+            "batch_size": 8,
+            "grid": 4,
+            "data": {"name": "synthetic:40", "resolution": 8, "channels": 1},
+            "generator": {"name": "tiny", "width": 8},
+            "discriminator": {"name": "tiny", "width": 4},
+            "optim": {"generators": sgd, "discriminator_a": sgd, "discriminator_b": sgd},
+            "ema": {"half_life_images": 40.0},
+            "every": {"log_images": 8, "sample_images": 10**6, "checkpoint_images": 10**6},
+        }
+    )
+
+
+class Generator(nn.Module):
+    """(B, H, W, C) -> (B, H, W, C) in [-1, 1]; two 3x3 convolutions."""
+
+    channels: int
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.leaky_relu(Conv(self.width, 3)(x), 0.2)
+        return jnp.tanh(Conv(self.channels, 3)(x))
+
+
+class Discriminator(nn.Module):
+    """(B, H, W, C) -> (B, H / 2, W / 2, 1), logits of patches."""
+
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, x):
+        return Conv(1, 3)(nn.leaky_relu(Conv(self.width, 3, stride=2)(x), 0.2))
+
+
+class Pool(NamedTuple):
+    """Earlier fakes of one domain."""
+
+    images: jax.Array  # (size, ...)
+    filled: jax.Array  # int32, how many of them are images
+
+
+def query(pool: Pool, images: jax.Array, uniform: jax.Array, slots: jax.Array) -> tuple[Pool, jax.Array]:
+    """The image pool of Shrivastava et al. 2017 (arXiv 1612.07828), as CycleGAN uses it.
+
+    While the pool fills up, an image is stored and returned. Then, where its draw is above one half, it takes the place
+    of a stored one, which is returned; otherwise it is returned itself.
+
+    Args:
+      pool: images of shape (size, ...).
+      images: (B, ...), taken one after another.
+      uniform: (B,) draws in [0, 1).
+      slots: int (B,), the place to swap with.
+    Returns:
+      the pool after all of them, and the images returned, (B, ...).
+    """
+    size = pool.images.shape[0]
+    if size == 0:
+        return pool, images
+
+    def one(pool, drawn):
+        image, u, slot = drawn
+        filling = pool.filled < size
+        swap = ~filling & (u > 0.5)
+        place = jnp.where(filling, pool.filled, slot)
+        stored = pool.images[place]
+        kept = pool.images.at[place].set(jnp.where(filling | swap, image, stored))
+        return Pool(kept, pool.filled + filling), jnp.where(swap, stored, image)
+
+    return jax.lax.scan(one, pool, (images, uniform, slots))
+
+
+def constructors(config) -> dict[str, type]:
+    """Both generators are of one section, both discriminators of the other."""
+    return {"generator": Generator, "discriminator": Discriminator}
+
+
+def nets(config, spec) -> dict[str, nn.Module]:
+    """Two generators and two discriminators, for images of `spec.shape`."""
+    generator = configs.build(Generator, config.generator, "generator", channels=spec.shape[-1])
+    discriminator = configs.build(Discriminator, config.discriminator, "discriminator")
+    return dict(generator_ab=generator, generator_ba=generator,
+                discriminator_a=discriminator, discriminator_b=discriminator)  # fmt: skip
+
+
+def init(config, nets, spec, key):
+    """Parameters of the four, and an empty pool for each discriminator."""
+    image = jnp.zeros((1, *spec.shape))
+    keys = jax.random.split(key, len(nets))
+    params = {name: net.init(k, image)["params"] for (name, net), k in zip(nets.items(), keys, strict=True)}
+    pools = {domain: Pool(jnp.zeros((config.loss.pool, *spec.shape)), jnp.int32(0)) for domain in "ab"}
+    return params, {}, pools
+
+
+def phases(config, nets) -> tuple[Phase, ...]:
+    """Both generators under one optimizer, then each discriminator."""
+    loss = partial(_generators_loss, nets=nets, cycle=config.loss.cycle, identity=config.loss.identity)
+    table = [Phase("generators", loss, ("generator_ab", "generator_ba"), "generators")]
+    for domain in "ab":
+        name = f"discriminator_{domain}"
+        table.append(Phase(name, partial(_discriminator_loss, nets=nets, domain=domain), (name,), name))
+    return tuple(table)
+
+
+def sample(nets, ema, keys, labels):
+    """Noise of domain A, translated to B."""
+    noise = random.uniform(keys, (8, 8, 1), minval=-1.0, maxval=1.0)
+    return nets["generator_ab"].apply(ema["generator_ab"], noise)
+
+
+def domains(batch) -> dict[str, jax.Array]:
+    """The images of both domains that belong to this device's rows: B is made of each row's follower in the batch."""
+    a = pixels.normalise(batch["image"])
+    follower = jnp.roll(parallel.gather(a), -1, axis=0)[parallel.sample_index(len(a))]
+    return {"a": a, "b": jnp.roll(-follower, 1, axis=2)}
+
+
+def _generators_loss(params, state, batch, rng, *, nets, cycle, identity):
+    """Zhu et al. 2017, eq. 3, with least squares and the identity term of section 5.2."""
+    real = domains(batch)
+    game = losses.adversarial("least_squares", scale=1.0)
+    terms = {"adversarial": 0.0, "cycle": 0.0, "identity": 0.0}
+    for source, target in ("ab", "ba"):
+        there, back, judge = f"generator_{source}{target}", f"generator_{target}{source}", f"discriminator_{target}"
+        play = {name: partial(nets[name].apply, {"params": params[name]}) for name in (there, back, judge)}
+        fake = play[there](real[source])
+        terms["adversarial"] += game.generator(None, play[judge](fake)).mean()
+        terms["cycle"] += jnp.abs(play[back](fake) - real[source]).mean()
+        terms["identity"] += jnp.abs(play[there](real[target]) - real[target]).mean()
+    loss = terms["adversarial"] + cycle * terms["cycle"] + identity * terms["identity"]
+    return loss, Out(terms, {})
+
+
+def _discriminator_loss(params, state, batch, rng, *, nets, domain):
+    """Half of the least-squares loss, on fakes from the pool. The pool sees the fakes of all devices, in order."""
+    real, source = domains(batch), "ab".replace(domain, "")
+    name = f"generator_{source}{domain}"
+    fake = jax.lax.stop_gradient(nets[name].apply({"params": params[name]}, real[source]))
+    every = parallel.gather(fake)
+    size = max(state.memory[domain].images.shape[0], 1)
+    uniform = jax.random.uniform(jax.random.fold_in(rng.key, 0), (len(every),))
+    slots = jax.random.randint(jax.random.fold_in(rng.key, 1), (len(every),), 0, size)
+    pool, pooled = query(state.memory[domain], every, uniform, slots)
+    fake = pooled[parallel.sample_index(len(fake))]
+    logits = partial(nets[f"discriminator_{domain}"].apply, {"params": params[f"discriminator_{domain}"]})
+    terms = losses.adversarial("least_squares").discriminator(logits(real[domain]), logits(fake))
+    loss = sum(term.mean() for term in terms.values())
+    return loss, Out({"fake_logit": logits(fake).mean()}, {}, {**state.memory, domain: pool})

@@ -1,0 +1,89 @@
+"""A CycleGAN-shaped game through gan_jax's own loop: what the core knows of it is its phases and its memory."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import games, logs, parallel, runs
+from gan_jax.train import train
+from tests import cycle_game, settings
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch):
+    """`config.game='cycle'` is this file's neighbour."""
+    find = games.find
+    monkeypatch.setattr(games, "find", lambda name: sys.modules[cycle_game.__name__] if name == "cycle" else find(name))
+
+
+def _config(**overrides):
+    return runs.load_config(cycle_game.__file__, [(key.replace("__", "."), str(v)) for key, v in overrides.items()])
+
+
+def _trained(workdir, **overrides):
+    """State and metrics of a run, trained to its end or resumed, as its folder holds them."""
+    config = _config(**overrides)
+    assert train(config, str(workdir))
+    run = runs.build(config, runs.Spec((8, 8, 1), 0))
+    restored = runs.restore(run, workdir, parallel.make_mesh())
+    return restored, logs.read_lines(workdir / "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Sixty steps in one go, on all devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(games, "find", lambda name: cycle_game)
+        return _trained(tmp_path_factory.mktemp("cycle") / "whole")
+
+
+def test_it_trains(whole):
+    restored, rows = whole
+    assert restored.step == 60 and len(rows) == 60
+    names = {name for name in rows[0] if "/" in name}
+    assert {"generators/cycle", "generators/identity", "discriminator_a/loss", "discriminator_b/grad_norm"} <= names
+    assert all(np.isfinite(row[name]) for row in rows for name in names)
+    first, last = (np.mean([row["generators/cycle"] for row in part]) for part in (rows[:5], rows[-5:]))
+    assert last < 0.7 * first
+
+
+def test_it_resumes_bit_for_bit(whole, tmp_path):
+    """Pools, optimizers and averages included. Cut at a step after which the pools are full and have swapped."""
+    _trained(tmp_path / "cut", total_images=23 * 8)
+    restored, rows = _trained(tmp_path / "cut")
+    assert restored.run["digest"] == whole[0].run["digest"]
+    for one, other in zip(jax.tree.leaves(restored.state), jax.tree.leaves(whole[0].state), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [row["step"] for row in rows] == list(range(1, 61))
+    assert [row["generators/loss"] for row in rows] == [row["generators/loss"] for row in whole[1]]
+
+
+@pytest.mark.parametrize(("accumulate", "mode"), [(1, "shard_map"), (1, "pmap"), (2, "shard_map")])
+def test_one_and_eight_devices_agree(accumulate, mode):
+    run = settings.build(_config(accumulate=accumulate, batch_size=16), (8, 8, 1))
+    one, _ = settings.play(run, count=5)
+    eight, metrics = settings.play(run, count=5, devices=8, mode=mode)
+    for part in ("params", "ema", "memory"):
+        assert settings.largest_difference(getattr(one, part), getattr(eight, part)) < 1e-5, part
+    assert int(one.images) == int(eight.images) == 80
+    for domain in "ab":
+        pool = eight.memory[domain]
+        assert int(pool.filled) == 6 and len({image.tobytes() for image in np.asarray(pool.images)}) == 6
+    assert not np.array_equal(eight.memory["a"].images, eight.memory["b"].images)
+
+
+@pytest.mark.parametrize("case", ["size4_batch1", "size5_batch3", "size0_batch2", "size50_batch1"])
+def test_pool_follows_the_recorded_trace(case):
+    """Images are their running numbers; the draws are those that the reference implementation consumed."""
+    golden = np.load(settings.ROOT / "tests" / "golden" / "cyclegan_losses_pool.npz")
+    uniform, slots = (golden[f"in/pool_{case}_{name}"] for name in ("uniform", "randint"))
+    returned, after = (golden[f"out/pool_{case}_{name}"] for name in ("returned", "state_after"))
+    ids = np.arange(uniform.size, dtype=np.float32).reshape(uniform.shape)
+    pool = cycle_game.Pool(np.full(after.shape[1], -1, np.float32), np.int32(0))
+    query = jax.jit(cycle_game.query)
+    for row in range(len(ids)):
+        pool, out = query(pool, ids[row], uniform[row], slots[row])
+        np.testing.assert_array_equal(out, returned[row])
+        np.testing.assert_array_equal(pool.images, after[row])

@@ -1,0 +1,192 @@
+"""Every file of `experiments/`: its smoke run trains, resumes and draws; its settings are the published ones."""
+
+import ast
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import config as configs
+from gan_jax import parallel, runs
+from gan_jax.errors import UserError
+from gan_jax.sample import sample
+from gan_jax.train import train
+from tests import settings
+
+FILES = sorted(path.stem for path in settings.EXPERIMENTS.glob("*.py"))
+
+# The authors' NIPS 2017 poster: learning rates of D and G, updates; then the same of the baseline.
+POSTER = {
+    "celeba_dcgan_ttur": ((1e-5, 5e-4, 225_000, 12.5), (5e-4, 5e-4, 70_000, 21.4)),
+    "cifar10_dcgan_ttur": ((1e-4, 5e-4, 75_000, 36.9), (1e-4, 1e-4, 100_000, 37.7)),
+    "svhn_dcgan_ttur": ((1e-5, 1e-4, 165_000, 12.5), (5e-5, 5e-5, 185_000, 21.4)),
+    "lsun_dcgan_ttur": ((1e-5, 1e-4, 340_000, 57.5), (5e-5, 5e-5, 70_000, 70.4)),
+}
+
+# Trainable parameters (generator, discriminator): sums of kernel * in * out over the published layers, scale and
+# offset of each BatchNorm, biases where there is none. MNIST's are the tutorial's own totals, less running statistics.
+COUNTS = {
+    "celeba_dcgan": (18_885_760, 17_232_768),
+    "celeba_dcgan_ttur": (5_142_080, 4_315_584),
+    "lsun_dcgan_ttur": (5_142_080, 4_315_584),
+    "cifar10_dcgan_ttur": (4_515_392, 4_309_440),
+    "svhn_dcgan_ttur": (4_515_392, 4_309_440),
+    "mnist_tutorial": (2_305_472, 212_865),
+}
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    make_mesh = parallel.make_mesh
+    monkeypatch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
+
+
+def _load(name, variant="", **overrides):
+    path = settings.EXPERIMENTS / f"{name}.py"
+    return runs.load_config(f"{path}:{variant}" if variant else str(path), list(overrides.items()))
+
+
+def _spec(config):
+    """What the players see of the data of a full config, without opening it."""
+    side = config.data.resolution
+    shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
+    return runs.Spec(shape, 10 if config.conditional else 0)
+
+
+def _smoke(name, workdir, total_images):
+    config = _load(name, "smoke")
+    configs.override(config, "total_images", str(total_images))
+    if config.evaluation.features != "none":
+        configs.override(config, "evaluation.metrics", "()")
+    assert train(config, str(workdir))
+    return config
+
+
+def _lines(workdir, file="metrics.jsonl"):
+    return [json.loads(line) for line in (workdir / file).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_smoke_trains_three_steps_resumes_and_samples(name, tmp_path, one_device, capsys):
+    workdir = tmp_path / "run"
+    config = _smoke(name, workdir, 24)
+    assert [line["step"] for line in _lines(workdir)] == [1, 2, 3]
+    assert (workdir / "samples" / "reals.png").is_file()
+
+    _smoke(name, workdir, 32)
+    lines = _lines(workdir)
+    assert "resumed at 24 images, step 3" in capsys.readouterr().out
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+
+    shape = _spec(config).shape
+    files = sample(str(workdir), str(tmp_path / "out"), seeds="0-2")
+    if len(shape) == 3:
+        assert len(files) == 4
+        for file in files[:3]:
+            assert np.asarray(Image.open(file)).reshape(*shape[:2], -1).shape == shape
+    else:
+        points = np.loadtxt(files[0], delimiter=",", skiprows=1)
+        assert points.shape == (3, 2)
+        assert {row["metric"] for row in _lines(workdir, "evaluations.jsonl")} == {"modes_covered", "high_quality_share", "mode_kl"}
+
+
+def test_a_resumed_smoke_run_ends_in_the_same_state_as_an_uninterrupted_one(tmp_path, one_device):
+    name = "digits_dcgan_conditional"
+    for images in (16, 32):
+        _smoke(name, tmp_path / "resumed", images)
+    config = _smoke(name, tmp_path / "whole", 32)
+    run = runs.build(config, _spec(config))
+    ends = [runs.restore(run, tmp_path / folder, parallel.make_mesh()).state for folder in ("resumed", "whole")]
+    resumed, whole = (jax.tree.leaves(jax.device_get(state)) for state in ends)
+    assert int(ends[0].step) == 4
+    for a, b in zip(resumed, whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_full_config_builds_and_has_the_published_size(name):
+    config = _load(name)
+    run = runs.build(config, _spec(config))
+    params = jax.eval_shape(lambda: runs.init_state(run)).params
+    sizes = {net: sum(x.size for x in jax.tree.leaves(tree)) for net, tree in params.items()}
+    if name in COUNTS:
+        assert (sizes["generator"], sizes["discriminator"]) == COUNTS[name]
+    assert min(sizes.values()) > 10_000
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_is_short_says_its_command_and_imports_only_neighbours(name):
+    path = settings.EXPERIMENTS / f"{name}.py"
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= 120
+    assert f"--config=experiments/{name}.py" in ast.get_docstring(tree)
+    assert not any(isinstance(node, ast.Import) for node in ast.walk(tree))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= {"ml_collections", *FILES}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_unknown_variant_names_the_known_ones(name):
+    with pytest.raises(UserError, match=r"'smok'; expected .*smoke"):
+        _load(name, "smok")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_values_are_overridden_from_text(name):
+    config = _load(name, **{"optim.generator.learning_rate": "3e-3", "every.generator_steps": "5"})
+    assert config.optim.generator.learning_rate == 3e-3
+    assert config.every.generator_steps == 5
+
+
+@pytest.mark.parametrize("name", POSTER)
+def test_ttur_rates_are_those_of_the_poster_and_of_the_docstring(name):
+    described = ast.get_docstring(ast.parse((settings.EXPERIMENTS / f"{name}.py").read_text()))
+    rows = [line.strip("|").split("|") for line in described.splitlines() if line.startswith("|")][2:]
+    for variant, row, published in zip(("", "single"), rows, POSTER[name], strict=True):
+        config = _load(name, variant)
+        rates = (config.optim.discriminator.learning_rate, config.optim.generator.learning_rate)
+        assert (*rates, config.total_images / 64) == published[:3]
+        assert tuple(float(cell.replace(",", "")) for cell in row[1:]) == published
+        assert config.batch_size == 64
+        assert config.optim.discriminator.b1 == config.optim.generator.b1 == 0.5
+        assert config.optim.generator.schedule == "constant"
+        assert (config.generator.latent, config.generator.latent_size) == ("uniform", 100)
+    assert config.data.resolution == (32 if name.startswith(("cifar10", "svhn")) else 64)
+
+
+def test_celeba_dcgan_is_the_published_recipe():
+    config = _load("celeba_dcgan")
+    assert config.total_images == 25 * 162_770
+    assert config.batch_size == 128
+    for player in ("generator", "discriminator"):
+        adam = config.optim[player]
+        assert (adam.name, adam.learning_rate, adam.b1, adam.b2, adam.l2) == ("adam", 2e-4, 0.5, 0.999, 1e-5)
+        assert config[player].kernel_size == 5
+    assert (config.generator.latent, config.generator.latent_size) == ("uniform", 100)
+
+
+def test_mnist_tutorial_is_the_published_recipe():
+    config = _load("mnist_tutorial")
+    assert (config.total_images, config.batch_size) == (50 * 60_000, 256)
+    for player in ("generator", "discriminator"):
+        adam = config.optim[player]
+        assert (adam.name, adam.learning_rate, adam.b1, adam.b2, adam.eps) == ("adam", 1e-4, 0.9, 0.999, 1e-7)
+    assert (config.generator.latent, config.discriminator.dropout) == ("normal", 0.3)
+
+
+def test_the_conditional_experiment_differs_from_the_default_one_by_its_labels_alone():
+    ours, theirs = (configs.flatten(_load(name)) for name in ("digits_dcgan_conditional", "digits_dcgan"))
+    assert [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b] == [
+        (("conditional", True), ("conditional", False))
+    ]
+
+
+@pytest.mark.parametrize("variant, name", [("", "mixture:ring8"), ("grid25", "mixture:grid25")])
+def test_mixture_variants(variant, name):
+    config = _load("mixture_gan", variant)
+    assert config.data.name == name
+    assert tuple(config.evaluation.metrics) == ("modes",)

@@ -1,0 +1,149 @@
+"""Devices and processes: who loads which rows, what is refused, and which values meet where."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import parallel, runs, sample
+from gan_jax.errors import UserError
+from tests import settings
+
+SPEC = jax.sharding.PartitionSpec
+
+
+def _mesh(count=8):
+    return parallel.make_mesh(jax.devices()[:count])
+
+
+@pytest.mark.parametrize(("batch", "processes", "accumulate"), [(12, 1, 1), (12, 2, 1), (12, 2, 3), (24, 4, 2)])
+def test_local_rows_deal_every_micro_batch_over_the_processes(monkeypatch, batch, processes, accumulate):
+    """Row r of micro-batch m belongs to the process in whose even share of the micro-batch it lies."""
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    size, rows = batch // accumulate, []
+    for process in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        rows.append(parallel.local_rows(batch, accumulate))
+    for process, mine in enumerate(rows):
+        expected = [r for r in range(batch) if (r % size) // (size // processes) == process]
+        assert mine.dtype == np.int64 and mine.tolist() == expected
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(12, 1), (8, 2), (0, 1), (-8, 1), (8, 0), (8, -1)])
+def test_a_batch_that_cannot_be_dealt_is_refused(batch, accumulate):
+    with pytest.raises(UserError, match=rf"config.batch_size={batch} .* 8 devices .*config.accumulate={accumulate} "):
+        parallel.check_batch_size(batch, accumulate, _mesh())
+
+
+def test_the_refusal_tells_what_fits():
+    with pytest.raises(UserError, match="positive multiple of 16"):
+        parallel.check_batch_size(8, 2, _mesh())
+    parallel.check_batch_size(32, 2, _mesh())
+    parallel.check_batch_size(3, 1, _mesh(1))
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), [(1, 1), (4, 1), (4, 2), (2, 4)])
+def test_shard_batch_keeps_the_order_of_rows(devices, accumulate):
+    """Device d holds rows d * n to (d + 1) * n of each micro-batch."""
+    x = np.arange(16 * 3, dtype=np.uint8).reshape(16, 3)
+    whole = parallel.shard_batch({"image": x, "label": x[:, 0]}, _mesh(devices), accumulate)
+    np.testing.assert_array_equal(whole["image"], x.reshape(accumulate, -1, 3))
+    assert whole["label"].shape == (accumulate, 16 // accumulate) and whole["image"].dtype == np.uint8
+    share = 16 // accumulate // devices
+    for shard in whole["image"].addressable_shards:
+        d = jax.devices().index(shard.device)
+        np.testing.assert_array_equal(shard.data, whole["image"][:, d * share : (d + 1) * share])
+
+
+def test_sample_index_counts_over_devices():
+    index = jax.shard_map(lambda: parallel.sample_index(3), mesh=_mesh(4), in_specs=(), out_specs=SPEC("data"))()
+    np.testing.assert_array_equal(index, np.arange(12))
+
+
+@pytest.mark.parametrize("arguments", [("host:1",), ("host:1", 2), ("", 2, 0), ("host:1", 0, 0), ("", 0, 1)])
+def test_initialize_wants_all_three_or_none(monkeypatch, arguments):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: pytest.fail("joined"))
+    with pytest.raises(UserError, match="give all three"):
+        parallel.initialize(*arguments)
+
+
+def test_initialize_passes_on_what_is_given_and_detects_otherwise(monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    parallel.initialize("host:1", 2, 0)
+    parallel.initialize()
+    assert calls == [("host:1", 2, 0), ()]
+
+
+def test_initialize_without_a_cluster_is_one_process(monkeypatch):
+    def no_cluster(*args):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", no_cluster)
+    parallel.initialize()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DEADLINE_EXCEEDED: barrier"), ValueError("bad address")])
+def test_initialize_tells_who_could_not_join(monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(UserError, match=f"process 1 of 2 could not join host:1: {error}"):
+        parallel.initialize("host:1", 2, 1)
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_mean_averages_floats_and_leaves_integers_alone(mode):
+    """An integer is a count that every device holds equally; a float that is equal everywhere passes through too."""
+
+    def step(state, batch):
+        x = batch["x"].sum()
+        return parallel.mean({"x": x, "half": x.astype(jnp.bfloat16), "count": state}), parallel.mean(2.0 * state)
+
+    run = parallel.data_parallel(step, _mesh(), mode)
+    batch = parallel.shard_batch({"x": np.arange(8, dtype=np.float32)}, _mesh())
+    out, same = run(jax.device_put(jnp.int32(7), parallel.replicated(_mesh())), batch)
+    assert float(out["x"]) == float(out["half"]) == 3.5 and out["half"].dtype == jnp.bfloat16
+    assert int(out["count"]) == 7 and out["count"].dtype == jnp.int32 and float(same) == 14.0
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(UserError, match="config.parallel='pmpa': expected one of shard_map, pmap"):
+        parallel.data_parallel(lambda state, batch: (state, {}), _mesh(), "pmpa")
+
+
+def test_pmap_is_for_one_process(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="config.parallel='shard_map' with several"):
+        parallel.data_parallel(lambda state, batch: (state, {}), _mesh(), "pmap")
+
+
+def test_samples_do_not_depend_on_devices_or_on_their_neighbours(monkeypatch):
+    """The sampler fills its last pass up and cuts it: a sample is a function of its own key and label."""
+    run = settings.build(settings.digits(conditional=True), num_classes=10)
+    ema = jax.jit(lambda: runs.init_state(run).ema)()
+    keys, labels = sample.keys_of(np.arange(13)), np.arange(13) % 10
+    many = sample.sampler(run, batch_size=8)
+    whole = many(ema, keys, labels)
+    assert whole.shape == (13, 32, 32, 1) and whole.dtype == np.uint8 and len({x.tobytes() for x in whole}) == 13
+    local = jax.local_devices
+    monkeypatch.setattr(jax, "local_devices", lambda *args, **kwargs: local()[:1])
+    one = sample.sampler(run, batch_size=5)(ema, keys, labels)
+    apart = np.concatenate([many(ema, keys[i : i + 1], labels[i : i + 1]) for i in (0, 12)])
+    # The sums inside a convolution may be ordered otherwise for another batch, which may turn a level at its edge.
+    assert np.abs(one.astype(int) - whole).max() <= 1 and (one != whole).mean() < 1e-3
+    assert np.abs(apart.astype(int) - whole[[0, 12]]).max() <= 1 and (apart != whole[[0, 12]]).mean() < 1e-3
+
+
+def test_over_samples_takes_trees_and_deals_the_first_axis():
+    double = parallel.over_samples(lambda shared, x: {"y": shared * x["a"] + x["b"]}, _mesh())
+    x = {"a": jnp.arange(16.0), "b": jnp.ones(16)}
+    out = double(jnp.float32(2.0), x)["y"]
+    np.testing.assert_array_equal(out, 2 * np.arange(16.0) + 1)
+    assert len(out.addressable_shards) == 8 and out.addressable_shards[0].data.shape == (2,)
+
+
+def test_rows_of_one_process_are_all_rows():
+    rows = np.arange(6).reshape(3, 2)
+    assert parallel.from_all_processes(rows) is rows

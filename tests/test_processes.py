@@ -1,0 +1,156 @@
+"""Two real processes of two CPU devices each, joined by Gloo, against one process with four devices."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import cli, evaluate, logs, parallel, runs
+from gan_jax.train import train
+from tests import settings
+
+LIMIT = 240  # seconds until a process counts as hung; it takes a tenth of that on two idle cores
+CONFIG = f"{settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
+SGD = [
+    ("optim.generator.name", "sgd"), ("optim.discriminator.name", "sgd"),
+    ("optim.generator.learning_rate", "0.02"), ("optim.discriminator.learning_rate", "0.02"),
+]  # fmt: skip
+MEASURED = [*SGD, ("evaluation.metrics", "fd,prdc"), ("every.evaluate_images", "24")]
+
+
+@contextlib.contextmanager
+def _pair(workdir, overrides, **environment):
+    """Starts the two processes of a run and kills them at the end, whatever happens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    environment = {**os.environ, "XLA_FLAGS": " ".join([*flags, "--xla_force_host_platform_device_count=2"]),
+                   "PYTHONUNBUFFERED": "1", **environment}  # fmt: skip
+    command = [sys.executable, str(settings.ROOT / "launch.py"), "train", f"--config={CONFIG}", f"--workdir={workdir}",
+               f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
+               *(f"--config.{key}={value}" for key, value in overrides)]  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for number in range(2):
+            output = stack.enter_context(open(f"{workdir}.{number}.log", "w+"))
+            started = subprocess.Popen([*command, f"--process_id={number}"], env=environment, stdout=output,
+                                       stderr=subprocess.STDOUT, cwd=settings.ROOT)  # fmt: skip
+            stack.callback(started.wait)
+            stack.callback(started.kill)
+            processes.append(started)
+        yield processes
+
+
+def _said(workdir, number):
+    with open(f"{workdir}.{number}.log") as file:
+        return file.read()
+
+
+def _ended(processes, workdir):
+    """Waits for both; their exit codes."""
+    deadline = time.monotonic() + LIMIT
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        for process in processes:
+            process.wait(max(deadline - time.monotonic(), 0.1))
+    codes = [process.poll() for process in processes]
+    if any(codes):
+        print(*(_said(workdir, number) for number in range(2)), sep="\n---\n")
+    return codes
+
+
+def _restored(workdir):
+    config, spec, _ = runs.read_folder(workdir)
+    return runs.restore(runs.build(config, spec), workdir, parallel.make_mesh(jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def four_devices(tmp_path_factory):
+    """One process, three steps, an evaluation; leaves the judge in the cache."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    make_mesh = parallel.make_mesh
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh((devices or jax.devices())[:4]))
+        assert train(runs.load_config(CONFIG, MEASURED), str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two_processes(four_devices, tmp_path_factory):
+    """The same by two processes, which find no prepared digits and prepare them at once."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    with _pair(workdir, MEASURED, GAN_JAX_DATA_DIR=str(workdir.parent / "data")) as processes:
+        assert _ended(processes, workdir) == [0, 0]
+    return workdir
+
+
+def test_the_figures_are_those_of_one_process(four_devices, two_processes):
+    one, two = (logs.read_lines(folder / "metrics.jsonl") for folder in (four_devices, two_processes))
+    assert [row["step"] for row in two] == [row["step"] for row in one] == [1, 2, 3]
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"images_per_second"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+
+
+def test_the_state_is_that_of_one_process_and_restores_in_one(four_devices, two_processes):
+    one, two = _restored(four_devices), _restored(two_processes)
+    assert one.step == two.step == 3 and not two.broken
+    for part in ("params", "variables", "ema", "opt"):
+        assert settings.largest_difference(getattr(one.state, part), getattr(two.state, part)) < 1e-5, part
+    assert int(two.state.images) == two.run["position"] == 24
+
+
+def test_the_evaluation_is_that_of_one_process(four_devices, two_processes):
+    """Each process draws its half of the samples."""
+    one, two = (evaluate.read(str(folder)) for folder in (four_devices, two_processes))
+    assert len(two) == len(one) > 4
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["metric"] == theirs["metric"] and ours["features_sha256"] == theirs["features_sha256"]
+        assert ours["value"] == pytest.approx(theirs["value"], rel=1e-3), ours["metric"]
+
+
+def test_only_the_first_process_writes_and_talks(four_devices, two_processes):
+    names = [sorted(p.name.split(".tfevents")[0] for p in folder.iterdir()) for folder in (four_devices, two_processes)]
+    assert names[0] == names[1] and len(list(two_processes.glob("*.tfevents.*"))) == 1
+    pictures = [sorted(p.name for p in (folder / "samples").iterdir()) for folder in (four_devices, two_processes)]
+    assert pictures[0] == pictures[1]
+    assert "complete at 24 images, step 3" in _said(two_processes, 0)
+    assert "images" not in _said(two_processes, 1)
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step(two_processes, tmp_path):
+    """The pair resumes the finished run with a larger total, and is told to stop through its second process."""
+    workdir = tmp_path / "run"
+    shutil.copytree(two_processes, workdir)
+    longer = [*SGD, ("total_images", "8000000"), ("evaluation.metrics", "()"),
+              ("every.checkpoint_images", "10000000")]  # fmt: skip
+    with _pair(workdir, longer) as processes:
+        deadline = time.monotonic() + LIMIT
+        while len(logs.read_lines(workdir / "metrics.jsonl")) < 5 and time.monotonic() < deadline:
+            assert all(process.poll() is None for process in processes), _said(workdir, 0)
+            time.sleep(0.1)
+        processes[1].send_signal(signal.SIGTERM)
+        assert _ended(processes, workdir) == [0, 0]
+    assert "resumed at 24 images, step 3" in _said(workdir, 0)
+    restored = _restored(workdir)
+    assert restored.step == int(restored.state.step) >= 5
+    assert f"stopped at {8 * restored.step} images, step {restored.step}" in _said(workdir, 0)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(restored.state.params)))
+
+
+@pytest.mark.parametrize("override", ["config.generator.widht=3", "config.batch_size=eight"])
+def test_a_mistake_in_the_config_is_told_before_joining(override, monkeypatch, capsys):
+    """So that no process waits for one that has given up."""
+    monkeypatch.setattr(parallel, "initialize", lambda *args: pytest.fail("joined"))
+    assert cli.main([f"--config={CONFIG}", f"--{override}", "--coordinator=127.0.0.1:1", "--num_processes=2",
+                     "--process_id=1"]) == 2  # fmt: skip
+    assert override.split("=")[0] in capsys.readouterr().err
