@@ -51,7 +51,7 @@ def dcgan_ttur(data: str, *, discriminator: float, generator: float, updates: in
             },
             "discriminator": {"name": "dcgan", "width": 64, "kernel_size": 5, "head": "dense"},
             "loss": {"name": "non_saturating"},
-            "optim": {"discriminator": adam, "generator": adam},
+            "optim": {"discriminator": dict(adam), "generator": dict(adam)},
             "every": {"sample_images": 320_000, "checkpoint_images": 320_000},  # 5,000 updates
             "evaluation": {"features": "none", "metrics": (), "samples": 50_000},
         }

@@ -45,7 +45,8 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if variant == "grid25":
         config.data.name = "mixture:grid25"
-        config.loss.r1_gamma = 0.25  # in squared units of the data: the modes are five times as wide
+        config.loss.r1_gamma = 0.1  # in squared units of the data, where the modes are five times as wide
+        config.optim.generator.learning_rate = config.optim.discriminator.learning_rate = 2e-3
     elif variant == "smoke":
         config.total_images, config.batch_size, config.grid = 24, 8, 16
         config.generator.widths = config.discriminator.widths = (8, 8)

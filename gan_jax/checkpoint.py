@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import math
-import operator
 import os
 import pathlib
 import sys
@@ -49,22 +48,42 @@ def open_manager(folder: os.PathLike | str, *, keep: int = 2, lower_is_better: b
         raise UserError(f"config.checkpoints.keep={keep}: expected 1 or more")
     if read_only and not folder.is_dir():
         raise MissingPathError(f"{folder.parent}: no checkpoints here; give the --workdir of a run that has trained")
-    if not read_only:
-        _set_unreadable_metrics_aside(folder)
-    value = operator.itemgetter("best")
-    best = policies.BestN(get_metric_fn=value, reverse=lower_is_better, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), best]),
-        best_fn=value,  # without it Orbax writes no metric to the disk, and a resumed run forgets its best
-        best_mode="min" if lower_is_better else "max",
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), _Best(folder, lower_is_better)]),
         cleanup_tmp_directories=not read_only,
         read_only=read_only,
         create=not read_only,
     )
     try:
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
         return ocp.CheckpointManager(folder, options=options, item_names=("state", "run"))
     except OSError as error:
         raise UserError(f"{folder}: checkpoints cannot be kept here: {_first_line(error)}") from error
+
+
+class _Best:
+    """Preserves the checkpoint with the best metric; the newest of equals.
+
+    The metric is read from what was saved beside the state. Orbax keeps its own in a file that, once damaged, keeps it
+    from opening the whole folder.
+    """
+
+    def __init__(self, folder: pathlib.Path, lower_is_better: bool):
+        self.folder, self.sign = folder, -1 if lower_is_better else 1
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Orbax's question about all checkpoints of the folder, oldest first."""
+        found = {info.step: self._metric(info.step) for info in checkpoints}
+        known = [step for step, metric in found.items() if metric is not None]
+        best = max(known, key=lambda step: (self.sign * found[step], step), default=None)
+        return [info.step == best for info in checkpoints]
+
+    def _metric(self, step: int) -> float | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            metric = json.loads((self.folder / str(step) / "run" / "metadata").read_bytes())["metric"]
+            return float(metric) if math.isfinite(metric) else None
+        return None
 
 
 def save(manager, state, run: dict, metric: float | None = None) -> None:
@@ -84,6 +103,7 @@ def save(manager, state, run: dict, metric: float | None = None) -> None:
     step = int(state.step)
     if step in manager.all_steps():
         return
+    run = {**run, "metric": float(metric) if metric is not None and math.isfinite(metric) else None}
     seal, poisoned = _seal(state, run)
     if poisoned:
         raise DivergedError(
@@ -91,9 +111,8 @@ def save(manager, state, run: dict, metric: float | None = None) -> None:
             "it is not saved, the last good checkpoint is kept"
         )
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({**run, "digest": seal}))
-    metrics = None if metric is None or not math.isfinite(metric) else {"best": float(metric)}
     what = f"the checkpoint of step {step}"
-    _writing(manager, what, lambda: manager.save(step, args=args, metrics=metrics, force=True))
+    _writing(manager, what, lambda: manager.save(step, args=args, force=True))
 
 
 @contextlib.contextmanager
@@ -202,40 +221,28 @@ def restore_newest(manager, abstract_state) -> Restored | None:
 
 
 def set_aside(manager, newer_than: int) -> None:
-    """Moves damaged checkpoints out of the way of the ones that the resumed run will write; deletes nothing."""
+    """Moves damaged checkpoints to `broken_checkpoints`, out of the way of those to come; deletes nothing.
+
+    Raises:
+      UserError: one cannot be moved.
+    """
     folder = pathlib.Path(manager.directory)
-    _move([folder / str(step) for step in manager.all_steps() if step > newer_than], folder)
-    manager.reload()
-
-
-def _set_unreadable_metrics_aside(folder: pathlib.Path) -> None:
-    """Orbax cannot open a folder with a damaged metric in it; without it a checkpoint only ceases to be the best."""
-
-    def readable(path: pathlib.Path) -> bool:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return math.isfinite(json.loads(path.read_bytes())["best"])
-        return False
-
-    _move([path.parent for path in sorted(folder.glob("*/metrics/metrics")) if not readable(path)], folder)
-
-
-def _move(damaged: list[pathlib.Path], folder: pathlib.Path) -> None:
-    """Moves files of the checkpoint folder into `broken_checkpoints`, its neighbour."""
+    damaged = [folder / str(step) for step in manager.all_steps() if step > newer_than]
     for path in damaged if jax.process_index() == 0 else ():
-        aside = folder.parent / "broken_checkpoints" / "_".join(path.relative_to(folder).parts)
+        aside, number = folder.parent / "broken_checkpoints" / path.name, 0
         try:
             aside.parent.mkdir(exist_ok=True)
-            number = 0
             while aside.exists():
                 number += 1
-                aside = aside.with_suffix(f".{number}")
+                aside = aside.with_name(f"{path.name}.{number}")
             os.replace(path, aside)
         except OSError as error:
             raise UserError(f"{path}: is damaged and cannot be moved to {aside}: {error.strerror}") from error
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices("checkpoint.move")
+        multihost_utils.sync_global_devices("set_aside")
+    manager.reload()
 
 
 def digest(state, run: dict | None = None) -> str:

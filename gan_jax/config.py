@@ -47,6 +47,7 @@ def load(
     config = _get_config(file, variant)
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, expected a ConfigDict")
+    config = _unshared(config)
     config.lock()
     overrides = list(overrides)
     choices = [(key, text) for key, text in overrides if key == "game" or key.endswith(".name")]
@@ -58,6 +59,12 @@ def load(
         if (key, text) not in choices:
             override(config, key, text)
     return config
+
+
+def _unshared(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy in which no two sections are one object: a dict used twice in a file would be overridden in both places."""
+    items = ((key, _unshared(v) if isinstance(v, ml_collections.ConfigDict) else v) for key, v in config.items())
+    return ml_collections.ConfigDict(dict(items))
 
 
 def complete(config: ml_collections.ConfigDict, defaults: Callable[[ml_collections.ConfigDict], dict]):

@@ -206,6 +206,29 @@ def from_all_processes(rows: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
+def together(action: Callable[[], Any]) -> Any:
+    """Runs an action in every process; where it fails in one it fails in all, and none waits for one that left.
+
+    Returns:
+      What the action returns in this process.
+    Raises:
+      UserError: this process's own, or one that names the processes where the action failed.
+    """
+    if jax.process_count() == 1:
+        return action()
+    result, failure = None, None
+    try:
+        result = action()
+    except UserError as error:
+        failure = error
+    failed = np.flatnonzero(from_all_processes(np.array([failure is not None])))
+    if failure is not None:
+        raise failure
+    if len(failed):
+        raise UserError(f"process {', '.join(map(str, failed))} could not begin; its own output says why")
+    return result
+
+
 def silence() -> None:
     """Quiets messages that tell a user nothing: buffers that cannot be donated, libraries' own progress."""
     warnings.filterwarnings("ignore", message="Some donated buffers were not usable")

@@ -14,6 +14,7 @@ from gan_jax import images, parallel, runs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
 
+MOST = 1_000_000  # numbers in one range of --seeds
 Draw = Callable[..., np.ndarray]  # (ema, keys or latents (N, ...), labels (N,)) -> images
 
 
@@ -77,6 +78,8 @@ def numbers(flag: str, text: str) -> np.ndarray:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or int(match[2] or match[1]) < int(match[1]) or int(match[2] or match[1]) >= 2**32:
             raise UserError(f"--{flag}={text}: expected whole numbers such as 0-63 or 1,5,9")
+        if int(match[2] or match[1]) - int(match[1]) >= MOST:
+            raise UserError(f"--{flag}={text}: {part} is too long a range; give at most {MOST} at a time")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return np.array(found, np.int64)
 

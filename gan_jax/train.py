@@ -31,7 +31,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
     """
     # Devices, data, players.
     mesh = parallel.make_mesh()
-    dataset = runs.open_data(config)
+    dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
     stages = games.stages(run.game, config)
     for stage in stages:
@@ -41,7 +41,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
         return True
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
-    folder = runs.start_folder(workdir, config, run.spec, dataset.protocol())
+    folder = parallel.together(lambda: runs.start_folder(workdir, config, run.spec, dataset.protocol()))
     manager = checkpoint.open_manager(
         folder / "checkpoints", keep=config.checkpoints.keep, lower_is_better=evaluate.lower_is_better(config)
     )

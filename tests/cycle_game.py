@@ -1,7 +1,7 @@
-"""A CycleGAN-shaped game of tiny networks (Zhu et al. 2017, arXiv 1703.10593), played through gan_jax's own loop.
+"""A CycleGAN-shaped game of tiny networks (Zhu et al. 2017, arXiv 1703.10593) for gan_jax's own loop.
 
-It is a game module as `gan_jax.games` describes them, and an experiment file at once. Its two domains come from one
-data set: A holds the images, B other images of the same batch, inverted and moved by one pixel.
+It is a game module as `gan_jax.games` describes them, and an experiment file at once. Its two domains come
+from one data set: A holds the images, B other images of the same batch, inverted and moved by one pixel.
 """
 
 from functools import partial
@@ -74,8 +74,8 @@ class Pool(NamedTuple):
 def query(pool: Pool, images: jax.Array, uniform: jax.Array, slots: jax.Array) -> tuple[Pool, jax.Array]:
     """The image pool of Shrivastava et al. 2017 (arXiv 1612.07828), as CycleGAN uses it.
 
-    While the pool fills up, an image is stored and returned. Then, where its draw is above one half, it takes the place
-    of a stored one, which is returned; otherwise it is returned itself.
+    While the pool fills up, an image is stored and returned. Then, where its draw is above one half, it takes
+    the place of a stored one, which is returned; otherwise it is returned itself.
 
     Args:
       pool: images of shape (size, ...).
@@ -140,7 +140,7 @@ def sample(nets, ema, keys, labels):
 
 
 def domains(batch) -> dict[str, jax.Array]:
-    """The images of both domains that belong to this device's rows: B is made of each row's follower in the batch."""
+    """The images of both domains for this device's rows; B is made of each row's follower in the batch."""
     a = pixels.normalise(batch["image"])
     follower = jnp.roll(parallel.gather(a), -1, axis=0)[parallel.sample_index(len(a))]
     return {"a": a, "b": jnp.roll(-follower, 1, axis=2)}
@@ -152,18 +152,18 @@ def _generators_loss(params, state, batch, rng, *, nets, cycle, identity):
     game = losses.adversarial("least_squares", scale=1.0)
     terms = {"adversarial": 0.0, "cycle": 0.0, "identity": 0.0}
     for source, target in ("ab", "ba"):
-        there, back, judge = f"generator_{source}{target}", f"generator_{target}{source}", f"discriminator_{target}"
-        play = {name: partial(nets[name].apply, {"params": params[name]}) for name in (there, back, judge)}
-        fake = play[there](real[source])
-        terms["adversarial"] += game.generator(None, play[judge](fake)).mean()
-        terms["cycle"] += jnp.abs(play[back](fake) - real[source]).mean()
-        terms["identity"] += jnp.abs(play[there](real[target]) - real[target]).mean()
+        names = (f"generator_{source}{target}", f"generator_{target}{source}", f"discriminator_{target}")
+        there, back, judge = (partial(nets[name].apply, {"params": params[name]}) for name in names)
+        fake = there(real[source])
+        terms["adversarial"] += game.generator(None, judge(fake)).mean()
+        terms["cycle"] += jnp.abs(back(fake) - real[source]).mean()
+        terms["identity"] += jnp.abs(there(real[target]) - real[target]).mean()
     loss = terms["adversarial"] + cycle * terms["cycle"] + identity * terms["identity"]
     return loss, Out(terms, {})
 
 
 def _discriminator_loss(params, state, batch, rng, *, nets, domain):
-    """Half of the least-squares loss, on fakes from the pool. The pool sees the fakes of all devices, in order."""
+    """Half of the least-squares loss, on fakes from the pool, which sees those of all devices in order."""
     real, source = domains(batch), "ab".replace(domain, "")
     name = f"generator_{source}{domain}"
     fake = jax.lax.stop_gradient(nets[name].apply({"params": params[name]}, real[source]))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import parallel, runs
+from gan_jax import checkpoint, parallel, runs
 from gan_jax import step as steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -25,6 +25,18 @@ def digits(**overrides):
 def build(config, shape=(32, 32, 1), num_classes=0) -> runs.Run:
     """The run of a config, for data of this shape, without opening any data."""
     return runs.build(config, runs.Spec(shape, num_classes))
+
+
+def fresh_folder(config, workdir) -> runs.Run:
+    """The folder of a run whose only checkpoint is its State before the first step."""
+    dataset = runs.open_data(config)
+    run = runs.build(config, runs.data_spec(config, dataset))
+    runs.start_folder(workdir, config, run.spec, dataset.protocol())
+    manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints")
+    with checkpoint.closing(manager):
+        state = jax.jit(lambda: runs.init_state(run))()
+        checkpoint.save(manager, state, {"position": 0, "data": dataset.fingerprint, "sums": {}})
+    return run
 
 
 def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map", batches=None, state=None):

@@ -1,4 +1,4 @@
-"""Every file of `experiments/`: its smoke run trains, resumes and draws; its settings are the published ones."""
+"""Every file of `experiments/`: its smoke run trains, resumes and draws; its settings are as published."""
 
 import ast
 import json
@@ -25,8 +25,9 @@ POSTER = {
     "lsun_dcgan_ttur": ((1e-5, 1e-4, 340_000, 57.5), (5e-5, 5e-5, 70_000, 70.4)),
 }
 
-# Trainable parameters (generator, discriminator): sums of kernel * in * out over the published layers, scale and
-# offset of each BatchNorm, biases where there is none. MNIST's are the tutorial's own totals, less running statistics.
+# Trainable parameters (generator, discriminator): sums of kernel * in * out over the published layers, scale
+# and offset of each BatchNorm, biases where there is none. MNIST's are the tutorial's own totals, less the
+# running statistics.
 COUNTS = {
     "celeba_dcgan": (18_885_760, 17_232_768),
     "celeba_dcgan_ttur": (5_142_080, 4_315_584),
@@ -90,7 +91,8 @@ def test_smoke_trains_three_steps_resumes_and_samples(name, tmp_path, one_device
     else:
         points = np.loadtxt(files[0], delimiter=",", skiprows=1)
         assert points.shape == (3, 2)
-        assert {row["metric"] for row in _lines(workdir, "evaluations.jsonl")} == {"modes_covered", "high_quality_share", "mode_kl"}
+        measured = {row["metric"] for row in _lines(workdir, "evaluations.jsonl")}
+        assert measured == {"modes_covered", "high_quality_share", "mode_kl"}
 
 
 def test_a_resumed_smoke_run_ends_in_the_same_state_as_an_uninterrupted_one(tmp_path, one_device):
@@ -99,7 +101,8 @@ def test_a_resumed_smoke_run_ends_in_the_same_state_as_an_uninterrupted_one(tmp_
         _smoke(name, tmp_path / "resumed", images)
     config = _smoke(name, tmp_path / "whole", 32)
     run = runs.build(config, _spec(config))
-    ends = [runs.restore(run, tmp_path / folder, parallel.make_mesh()).state for folder in ("resumed", "whole")]
+    mesh = parallel.make_mesh()
+    ends = [runs.restore(run, tmp_path / folder, mesh).state for folder in ("resumed", "whole")]
     resumed, whole = (jax.tree.leaves(jax.device_get(state)) for state in ends)
     assert int(ends[0].step) == 4
     for a, b in zip(resumed, whole, strict=True):
@@ -137,8 +140,10 @@ def test_an_unknown_variant_names_the_known_ones(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_values_are_overridden_from_text(name):
+    before = _load(name).optim.discriminator.learning_rate
     config = _load(name, **{"optim.generator.learning_rate": "3e-3", "every.generator_steps": "5"})
     assert config.optim.generator.learning_rate == 3e-3
+    assert config.optim.discriminator.learning_rate == before
     assert config.every.generator_steps == 5
 
 

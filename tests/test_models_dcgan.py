@@ -220,3 +220,10 @@ def test_initial_values():
     scale = params["stem_norm"]["scale"]
     assert abs(float(jnp.mean(scale)) - 1) < 0.01 and 0.01 < float(jnp.std(scale)) < 0.03
     assert float(jnp.abs(params["stem_norm"]["bias"]).max()) == 0
+
+
+@pytest.mark.parametrize("field", ["width", "channels", "kernel_size"])
+def test_sizes_below_one_are_refused(field):
+    for model in (Generator, Discriminator):
+        with pytest.raises(UserError, match=f"{field}=0"):
+            model(**{field: 0})

@@ -16,7 +16,9 @@ def _mesh(count=8):
     return parallel.make_mesh(jax.devices()[:count])
 
 
-@pytest.mark.parametrize(("batch", "processes", "accumulate"), [(12, 1, 1), (12, 2, 1), (12, 2, 3), (24, 4, 2)])
+@pytest.mark.parametrize(
+    ("batch", "processes", "accumulate"), [(12, 1, 1), (12, 2, 1), (12, 2, 3), (24, 4, 2)]
+)
 def test_local_rows_deal_every_micro_batch_over_the_processes(monkeypatch, batch, processes, accumulate):
     """Row r of micro-batch m belongs to the process in whose even share of the micro-batch it lies."""
     monkeypatch.setattr(jax, "process_count", lambda: processes)
@@ -31,7 +33,8 @@ def test_local_rows_deal_every_micro_batch_over_the_processes(monkeypatch, batch
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(12, 1), (8, 2), (0, 1), (-8, 1), (8, 0), (8, -1)])
 def test_a_batch_that_cannot_be_dealt_is_refused(batch, accumulate):
-    with pytest.raises(UserError, match=rf"config.batch_size={batch} .* 8 devices .*config.accumulate={accumulate} "):
+    message = rf"config.batch_size={batch} .* 8 devices .*config.accumulate={accumulate} "
+    with pytest.raises(UserError, match=message):
         parallel.check_batch_size(batch, accumulate, _mesh())
 
 
@@ -56,8 +59,9 @@ def test_shard_batch_keeps_the_order_of_rows(devices, accumulate):
 
 
 def test_sample_index_counts_over_devices():
-    index = jax.shard_map(lambda: parallel.sample_index(3), mesh=_mesh(4), in_specs=(), out_specs=SPEC("data"))()
-    np.testing.assert_array_equal(index, np.arange(12))
+    dealt = SPEC(parallel.AXIS)
+    count = jax.shard_map(lambda: parallel.sample_index(3), mesh=_mesh(4), in_specs=(), out_specs=dealt)
+    np.testing.assert_array_equal(count(), np.arange(12))
 
 
 @pytest.mark.parametrize("arguments", [("host:1",), ("host:1", 2), ("", 2, 0), ("host:1", 0, 0), ("", 0, 1)])
@@ -95,11 +99,12 @@ def test_initialize_tells_who_could_not_join(monkeypatch, error):
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_mean_averages_floats_and_leaves_integers_alone(mode):
-    """An integer is a count that every device holds equally; a float that is equal everywhere passes through too."""
+    """An integer is a count, equal on every device; a float that is equal everywhere passes through too."""
 
     def step(state, batch):
         x = batch["x"].sum()
-        return parallel.mean({"x": x, "half": x.astype(jnp.bfloat16), "count": state}), parallel.mean(2.0 * state)
+        tree = {"x": x, "half": x.astype(jnp.bfloat16), "count": state}
+        return parallel.mean(tree), parallel.mean(2.0 * state)
 
     run = parallel.data_parallel(step, _mesh(), mode)
     batch = parallel.shard_batch({"x": np.arange(8, dtype=np.float32)}, _mesh())
@@ -126,12 +131,13 @@ def test_samples_do_not_depend_on_devices_or_on_their_neighbours(monkeypatch):
     keys, labels = sample.keys_of(np.arange(13)), np.arange(13) % 10
     many = sample.sampler(run, batch_size=8)
     whole = many(ema, keys, labels)
-    assert whole.shape == (13, 32, 32, 1) and whole.dtype == np.uint8 and len({x.tobytes() for x in whole}) == 13
+    assert whole.shape == (13, 32, 32, 1) and whole.dtype == np.uint8
+    assert len({x.tobytes() for x in whole}) == 13
     local = jax.local_devices
     monkeypatch.setattr(jax, "local_devices", lambda *args, **kwargs: local()[:1])
     one = sample.sampler(run, batch_size=5)(ema, keys, labels)
     apart = np.concatenate([many(ema, keys[i : i + 1], labels[i : i + 1]) for i in (0, 12)])
-    # The sums inside a convolution may be ordered otherwise for another batch, which may turn a level at its edge.
+    # The sums inside a convolution may be ordered otherwise for another batch, and turn a level at its edge.
     assert np.abs(one.astype(int) - whole).max() <= 1 and (one != whole).mean() < 1e-3
     assert np.abs(apart.astype(int) - whole[[0, 12]]).max() <= 1 and (apart != whole[[0, 12]]).mean() < 1e-3
 
@@ -147,3 +153,24 @@ def test_over_samples_takes_trees_and_deals_the_first_axis():
 def test_rows_of_one_process_are_all_rows():
     rows = np.arange(6).reshape(3, 2)
     assert parallel.from_all_processes(rows) is rows
+
+
+def test_together_is_a_plain_call_in_one_process():
+    def fail():
+        raise UserError("mine")
+
+    assert parallel.together(lambda: 3) == 3
+    with pytest.raises(UserError, match="mine"):
+        parallel.together(fail)
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_together_fails_everywhere_where_it_fails_once(monkeypatch, mine):
+    def action():
+        if mine:
+            raise UserError("mine")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(parallel, "from_all_processes", lambda rows: np.array([rows[0], False, True]))
+    with pytest.raises(UserError, match="mine" if mine else "process 2 could not begin"):
+        parallel.together(action)

@@ -27,22 +27,26 @@ MEASURED = [*SGD, ("evaluation.metrics", "fd,prdc"), ("every.evaluate_images", "
 
 
 @contextlib.contextmanager
-def _pair(workdir, overrides, **environment):
-    """Starts the two processes of a run and kills them at the end, whatever happens."""
+def _pair(workdir, overrides, second=(), **environment):
+    """Starts the two processes of a run and kills them at the end, whatever happens.
+
+    `second` is added to the environment of the second alone.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     environment = {**os.environ, "XLA_FLAGS": " ".join([*flags, "--xla_force_host_platform_device_count=2"]),
                    "PYTHONUNBUFFERED": "1", **environment}  # fmt: skip
-    command = [sys.executable, str(settings.ROOT / "launch.py"), "train", f"--config={CONFIG}", f"--workdir={workdir}",
-               f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
+    command = [sys.executable, str(settings.ROOT / "launch.py"), "train", f"--config={CONFIG}",
+               f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
                *(f"--config.{key}={value}" for key, value in overrides)]  # fmt: skip
     with contextlib.ExitStack() as stack:
         processes = []
         for number in range(2):
             output = stack.enter_context(open(f"{workdir}.{number}.log", "w+"))
-            started = subprocess.Popen([*command, f"--process_id={number}"], env=environment, stdout=output,
+            own = {**environment, **dict(second)} if number else environment
+            started = subprocess.Popen([*command, f"--process_id={number}"], env=own, stdout=output,
                                        stderr=subprocess.STDOUT, cwd=settings.ROOT)  # fmt: skip
             stack.callback(started.wait)
             stack.callback(started.kill)
@@ -119,16 +123,17 @@ def test_the_evaluation_is_that_of_one_process(four_devices, two_processes):
 
 
 def test_only_the_first_process_writes_and_talks(four_devices, two_processes):
-    names = [sorted(p.name.split(".tfevents")[0] for p in folder.iterdir()) for folder in (four_devices, two_processes)]
-    assert names[0] == names[1] and len(list(two_processes.glob("*.tfevents.*"))) == 1
-    pictures = [sorted(p.name for p in (folder / "samples").iterdir()) for folder in (four_devices, two_processes)]
-    assert pictures[0] == pictures[1]
+    def files(folder):
+        found = (path.relative_to(folder) for path in folder.rglob("*") if "checkpoints" not in path.parts)
+        return sorted(str(path).split(".tfevents")[0] for path in found)
+
+    assert files(four_devices) == files(two_processes)
     assert "complete at 24 images, step 3" in _said(two_processes, 0)
     assert "images" not in _said(two_processes, 1)
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step(two_processes, tmp_path):
-    """The pair resumes the finished run with a larger total, and is told to stop through its second process."""
+    """The pair resumes the finished run with a larger total; its second process alone is told to stop."""
     workdir = tmp_path / "run"
     shutil.copytree(two_processes, workdir)
     longer = [*SGD, ("total_images", "8000000"), ("evaluation.metrics", "()"),
@@ -154,3 +159,14 @@ def test_a_mistake_in_the_config_is_told_before_joining(override, monkeypatch, c
     assert cli.main([f"--config={CONFIG}", f"--{override}", "--coordinator=127.0.0.1:1", "--num_processes=2",
                      "--process_id=1"]) == 2  # fmt: skip
     assert override.split("=")[0] in capsys.readouterr().err
+
+
+def test_a_mistake_of_one_process_ends_both(tmp_path):
+    """The second process finds no folder that it may write its digits to."""
+    (tmp_path / "file").write_text("")
+    run = tmp_path / "run"
+    with _pair(run, SGD, second={"GAN_JAX_DATA_DIR": str(tmp_path / "file" / "data")}) as processes:
+        assert _ended(processes, run) == [2, 2]
+    assert "process 1 could not begin" in _said(run, 0) and "Traceback" not in _said(run, 0)
+    assert "cannot be written" in _said(run, 1) and "Traceback" not in _said(run, 1)
+    assert not run.exists()

@@ -34,6 +34,7 @@ class Fit(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the pictures that come out."""
         return self.height, self.width, self.channels
 
 

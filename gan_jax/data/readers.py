@@ -26,10 +26,12 @@ class Packed(NamedTuple):
     labels: np.ndarray | None  # int32 (N,)
 
     def examples(self, indices: np.ndarray) -> Batch:
+        """The examples at these places of the set."""
         batch = {"image": self.images[indices]}
         return batch if self.labels is None else {**batch, "label": self.labels[indices]}
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        """The endless shuffled stream, as `Dataset.stream` describes it."""
         order = shuffled(len(self.images), seed)
         while True:
             yield self.examples(order(start + rows))
@@ -52,9 +54,11 @@ class Live(NamedTuple):
         return {**batch, "label": np.asarray([label for _, label in examples], np.int32)}
 
     def examples(self, indices: np.ndarray) -> Batch:
+        """The examples at these places of the set; raises `CorruptImageError`."""
         return self._stack(list(decoded(self.source.read, [self._at(index) for index in indices])))
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        """The endless shuffled stream, as `Dataset.stream` describes it."""
         order = shuffled(self.source.count if self.kept is None else len(self.kept), seed)
 
         def index(element: int) -> int:
@@ -75,10 +79,12 @@ class Drawn(NamedTuple):
     name: str
 
     def examples(self, indices: np.ndarray, seed: int = EXAMPLES_SEED) -> Batch:
+        """The samples at these places of the sequence of `seed`."""
         image, label = points(self.name, seed, indices)
         return {"image": image, "label": label}
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        """The endless stream, as `Dataset.stream` describes it."""
         while True:
             yield self.examples(start + rows, seed)
             start += batch_size

@@ -9,6 +9,8 @@ is no forward-mode derivative.
     _conv(x, w)    x (B, H, W, I), w (kh, kw, I, O) -> (B, h, w, O)
     _tconv(g, w)   its transpose in x: g (B, h, w, O) -> (B, H, W, I)
     _wgrad(x, g)   its transpose in w: -> (kh, kw, I, O)
+
+With groups, output channels of group k see the input channels of group k alone: w is (kh, kw, I / groups, O).
 """
 
 from functools import partial
@@ -27,15 +29,17 @@ def conv(
     w: jax.Array,
     stride: int | Pair = 1,
     padding: Padding = ((0, 0), (0, 0)),
+    groups: int = 1,
 ) -> jax.Array:
-    """Correlation of x (B, H, W, I) with w (kh, kw, I, O) -> (B, h, w, O).
+    """Correlation of x (B, H, W, I) with w (kh, kw, I / groups, O) -> (B, h, w, O).
 
     h = (H + top + bottom - kh) // sh + 1. `stride` is one number or (vertical, horizontal), and `padding` is
     ((top, bottom), (left, right)).
     """
-    assert x.ndim == w.ndim == 4 and x.shape[3] == w.shape[2], (x.shape, w.shape)
+    assert x.ndim == w.ndim == 4 and x.shape[3] == w.shape[2] * groups, (x.shape, w.shape, groups)
+    assert w.shape[3] % groups == 0, (w.shape, groups)
     x, w = _alike(x, w)
-    return _conv(x, w, as_pair(stride), _pads(padding))
+    return _conv(x, w, as_pair(stride), _pads(padding), groups)
 
 
 def conv_transpose(
@@ -59,7 +63,7 @@ def conv_transpose(
         for n, s, k, p, e in zip(x.shape[1:3], stride, w.shape[:2], padding, extra, strict=True)
     )
     x, w = _alike(x, w)
-    return _tconv(x, jnp.swapaxes(w, 2, 3), stride, padding, size)
+    return _tconv(x, jnp.swapaxes(w, 2, 3), stride, padding, size, 1)
 
 
 def same_padding(size: Pair, kernel: Pair, stride: Pair) -> Padding:
@@ -69,6 +73,7 @@ def same_padding(size: Pair, kernel: Pair, stride: Pair) -> Padding:
 
 
 def as_pair(value: int | Pair) -> Pair:
+    """(vertical, horizontal); one number stands for both."""
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
@@ -98,17 +103,19 @@ def _varying(x: jax.Array) -> frozenset[str]:
     return kind.vma if hasattr(kind, "vma") else kind.mat.varying
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x, w, stride, padding):
-    if _whole(x.shape[1:3], w, padding):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x, w, stride, padding, groups):
+    if _whole(x.shape[1:3], w, padding, groups):
         y = x.reshape(x.shape[0], -1) @ w.reshape(-1, w.shape[3])
         return y[:, None, None, :]
-    return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=_NHWC)
+    return lax.conv_general_dilated(
+        x, w, stride, padding, dimension_numbers=_NHWC, feature_group_count=groups
+    )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _tconv(g, w, stride, padding, size):
-    if _whole(size, w, padding):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _tconv(g, w, stride, padding, size, groups):
+    if _whole(size, w, padding, groups):
         x = g[:, 0, 0, :] @ w.reshape(-1, w.shape[3]).T
         return x.reshape(g.shape[0], *w.shape[:3])
     pads = []
@@ -116,59 +123,76 @@ def _tconv(g, w, stride, padding, size):
         before = k - 1 - low
         pads.append((before, out - ((n - 1) * s + 1) - before + k - 1))
     # The reversal comes last: XLA:GPU recognises cuDNN's backward-input convolution by it.
-    flipped = lax.rev(jnp.swapaxes(w, 2, 3), (0, 1))
-    return lax.conv_general_dilated(g, flipped, (1, 1), pads, lhs_dilation=stride, dimension_numbers=_NHWC)
+    flipped = lax.rev(_swapped(w, groups), (0, 1))
+    options = {"lhs_dilation": stride, "dimension_numbers": _NHWC, "feature_group_count": groups}
+    return lax.conv_general_dilated(g, flipped, (1, 1), pads, **options)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _wgrad(x, g, stride, padding, kernel):
+def _swapped(w, groups):
+    """(kh, kw, I / groups, O) -> (kh, kw, O / groups, I)."""
+    kh, kw, i, o = w.shape
+    w = w.reshape(kh, kw, i, groups, o // groups)
+    return w.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * i)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _wgrad(x, g, stride, padding, kernel, groups):
     pads = []
     for n, m, k, s, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel, stride, padding, strict=True):
         pads.append((low, k + (m - 1) * s - n - low))
     dilated = partial(lax.conv_general_dilated, window_strides=(1, 1), padding=pads, rhs_dilation=stride)
 
     def canonical(x, g):
-        w = dilated(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), dimension_numbers=_NHWC)
+        b, h, w, c = x.shape
+        x = x.reshape(b, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)
+        x, g = x.reshape(c // groups, h, w, groups * b), g.transpose(1, 2, 0, 3)
+        w = dilated(x, g, dimension_numbers=_NHWC, feature_group_count=groups)
         return w.transpose(1, 2, 0, 3)
 
     def direct(x, g):
-        return dilated(x, g, dimension_numbers=("CHWN", "IHWO", "HWNC"))
+        return dilated(x, g, dimension_numbers=("CHWN", "IHWO", "HWNC"), batch_group_count=groups)
 
     # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly;
     # XLA:GPU recognises cuDNN's backward-filter convolution by the layout of JAX's own derivative.
     return lax.platform_dependent(x, g, cpu=canonical, default=direct)
 
 
-def _whole(size, w, padding):
+def _whole(size, w, padding, groups):
     """Whether the window is the image: a matrix product, which spares `_tconv` its products with padding."""
-    return size == w.shape[:2] and padding == ((0, 0), (0, 0))
+    return groups == 1 and size == w.shape[:2] and padding == ((0, 0), (0, 0))
 
 
-def _conv_forward(x, w, stride, padding):
-    return _conv(x, w, stride, padding), (x, w)
+def _conv_forward(x, w, stride, padding, groups):
+    return _conv(x, w, stride, padding, groups), (x, w)
 
 
-def _conv_backward(stride, padding, saved, g):
+def _conv_backward(stride, padding, groups, saved, g):
     x, w = saved
-    return _tconv(g, w, stride, padding, x.shape[1:3]), _wgrad(x, g, stride, padding, w.shape[:2])
+    return (
+        _tconv(g, w, stride, padding, x.shape[1:3], groups),
+        _wgrad(x, g, stride, padding, w.shape[:2], groups),
+    )
 
 
-def _tconv_forward(g, w, stride, padding, size):
-    return _tconv(g, w, stride, padding, size), (g, w)
+def _tconv_forward(g, w, stride, padding, size, groups):
+    return _tconv(g, w, stride, padding, size, groups), (g, w)
 
 
-def _tconv_backward(stride, padding, size, saved, x):
+def _tconv_backward(stride, padding, size, groups, saved, x):
     g, w = saved
-    return _exact(_conv(x, w, stride, padding), g), _wgrad(x, g, stride, padding, w.shape[:2])
+    return _exact(_conv(x, w, stride, padding, groups), g), _wgrad(x, g, stride, padding, w.shape[:2], groups)
 
 
-def _wgrad_forward(x, g, stride, padding, kernel):
-    return _wgrad(x, g, stride, padding, kernel), (x, g)
+def _wgrad_forward(x, g, stride, padding, kernel, groups):
+    return _wgrad(x, g, stride, padding, kernel, groups), (x, g)
 
 
-def _wgrad_backward(stride, padding, kernel, saved, w):
+def _wgrad_backward(stride, padding, kernel, groups, saved, w):
     x, g = saved
-    return _tconv(g, w, stride, padding, x.shape[1:3]), _exact(_conv(x, w, stride, padding), g)
+    return (
+        _tconv(g, w, stride, padding, x.shape[1:3], groups),
+        _exact(_conv(x, w, stride, padding, groups), g),
+    )
 
 
 def _exact(y, like):

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gan_jax.layers.conv import Padding, Pair, as_pair
+from gan_jax.layers.conv import Padding, Pair, as_pair, conv
 
+_MOST_TERMS = 144  # of a sum of slices, 12 x 12
 Taps = tuple[float, ...] | np.ndarray | jax.Array | None
 
 
@@ -154,13 +155,13 @@ def _add(a: Padding, b: Padding) -> Padding:
 
 def _apply(x, taps, up, down, before, size):
     if isinstance(taps, jax.Array):
-        return _shift_add(x, taps, up, down, before, size)
+        return _polyphase(x, taps, up, down, before, size)
     return _resample(x, tuple(map(tuple, taps.tolist())), up, down, before, size)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def _resample(x, taps, up, down, before, size):
-    return _shift_add(x, np.asarray(taps), up, down, before, size)
+    return _polyphase(x, np.asarray(taps), up, down, before, size)
 
 
 def _forward(x, taps, up, down, before, size):
@@ -176,30 +177,54 @@ def _backward(taps, up, down, before, size, shape, g):
 _resample.defvjp(_forward, _backward)
 
 
-def _shift_add(x, taps, up, down, before, size):
+def _polyphase(x, taps, up, down, before, size):
     """The map of the module's head in both axes: taps (kh, kw), already reversed for a convolution."""
     rows, steps_h, pad_h = _phases(x.shape[1], taps.shape[0], up[0], down[0], before[0], size[0])
     columns, steps_w, pad_w = _phases(x.shape[2], taps.shape[1], up[1], down[1], before[1], size[1])
+    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    x = lax.pad(x, jnp.zeros((), dtype), ((0, 0, 0), (*pad_h, 0), (*pad_w, 0), (0, 0, 0)))
+    if taps.size > _MOST_TERMS:
+        y = _convolved(x.astype(wide), jnp.asarray(taps, wide), rows, columns, steps_h, steps_w)
+    else:
+        y = [[_shifted_sum(x, taps, row, column, steps_h, steps_w) for column in columns] for row in rows]
+    y = _interleave([_interleave(row, 2) for row in y], 1)
+    return y[:, : size[0], : size[1]].astype(dtype)
+
+
+def _shifted_sum(x, taps, row, column, steps_h, steps_w):
+    """One phase: the slices of padded x that its taps meet, weighted and added up in float32."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pad_h, 0), (*pad_w, 0), (0, 0, 0)))
+    total = None
+    for k, i in row:
+        for m, j in column:
+            if isinstance(taps, np.ndarray) and taps[k, m] == 0:
+                continue
+            tap = float(taps[k, m]) if isinstance(taps, np.ndarray) else taps[k, m].astype(wide)
+            part = tap * x[:, _strided(i, *steps_h), _strided(j, *steps_w)].astype(wide)
+            total = part if total is None else total + part
+    if total is None:  # fewer taps than zeros between the samples
+        return lax.full_like(x[:, : steps_h[0], : steps_w[0]], 0)
+    return total.astype(x.dtype)
 
-    def phase(row, column):
-        total = None
-        for k, i in row:
-            for m, j in column:
-                tap = taps[k, m]
-                if isinstance(tap, float) and tap == 0:
-                    continue
-                part = padded[:, _strided(i, *steps_h), _strided(j, *steps_w)].astype(wide)
-                part = part * (float(tap) if isinstance(tap, float) else tap.astype(wide))
-                total = part if total is None else total + part
-        if total is None:  # fewer taps than zeros between the samples
-            return lax.full_like(padded[:, : steps_h[0], : steps_w[0]], 0)
-        return total.astype(x.dtype)
 
-    y = [[phase(row, column) for column in columns] for row in rows]
-    y = [_interleave(row, 2) for row in y]
-    return _interleave(y, 1)[:, : size[0], : size[1]]
+def _convolved(x, taps, rows, columns, steps_h, steps_w):
+    """All phases of many taps: one convolution of each channel alone, with an output for every phase.
+
+    XLA takes minutes and gigabytes to fuse hundreds of slices.
+    """
+    height, width = (1 + max(start for axis in axes for _, start in axis) for axes in (rows, columns))
+    index = np.full((height, width, len(rows), len(columns)), taps.size)  # the zero behind the taps
+    for r, row in enumerate(rows):
+        for c, column in enumerate(columns):
+            for k, i in row:
+                for m, j in column:
+                    index[i, j, r, c] = k * taps.shape[1] + m
+    kernel = jnp.append(taps.ravel(), 0)[index].reshape(height, width, 1, -1)
+    b, h, w, channels = x.shape
+    x = x.transpose(0, 3, 1, 2).reshape(b * channels, h, w, 1)
+    y = conv(x, kernel, (steps_h[1], steps_w[1]))[:, : steps_h[0], : steps_w[0]]
+    y = y.reshape(b, channels, steps_h[0], steps_w[0], len(rows), len(columns)).transpose(4, 5, 0, 2, 3, 1)
+    return [[y[r, c] for c in range(len(columns))] for r in range(len(rows))]
 
 
 def _phases(n, k, up, down, before, size):

@@ -192,6 +192,9 @@ def _size(resolution: int | tuple[int, int]) -> tuple[int, int]:
 def _check(model: nn.Module) -> None:
     _choice("norm", model.norm, ("batch", "none"))
     _choice("initializer", model.initializer, ("normal", "glorot"))
+    for field in ("channels", "width", "kernel_size"):
+        if getattr(model, field) < 1:
+            raise UserError(f"{field}={getattr(model, field)}: expected 1 or more")
     plan(model.resolution, model.width, model.features, model.strides)
 
 

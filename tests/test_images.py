@@ -1,0 +1,72 @@
+"""Pictures on the host, read back with PIL."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import images
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_png_holds_every_pixel(tmp_path, channels):
+    picture = noise(5, 7, channels)
+    images.save(tmp_path / "a.png", picture)
+    with Image.open(tmp_path / "a.png") as file:
+        assert file.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+        np.testing.assert_array_equal(np.asarray(file).reshape(picture.shape), picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    images.save(tmp_path / "a.png", noise(4, 4, 1))
+    before = (tmp_path / "a.png").read_bytes()
+    (tmp_path / ".a.png.part").symlink_to("/dev/full")
+    with pytest.raises(OSError):
+        images.save(tmp_path / "a.png", noise(64, 64, 3))
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(("count", "columns", "rows", "laid"), [(4, 0, 2, 2), (5, 0, 2, 3), (1, 0, 1, 1), (5, 5, 1, 5)])
+def test_a_grid_puts_image_i_in_its_row_and_column(count, columns, rows, laid):
+    samples = noise(count, 3, 5, 2)
+    grid = images.grid(samples, columns)
+    gap = images.GAP
+    assert grid.shape == (rows * (3 + gap) - gap, laid * (5 + gap) - gap, 2)
+    for i, sample in enumerate(samples):
+        y, x = (i // laid) * (3 + gap), (i % laid) * (5 + gap)
+        np.testing.assert_array_equal(grid[y : y + 3, x : x + 5], sample)
+
+
+def test_an_animation_has_its_frames(tmp_path):
+    frames = noise(5, 8, 8, 1)
+    images.save_animation(tmp_path / "a.gif", frames, milliseconds=50)
+    with Image.open(tmp_path / "a.gif") as file:
+        assert file.n_frames == 5 and file.info["duration"] == 50 and file.info["loop"] == 0
+        for number, frame in enumerate(frames):
+            file.seek(number)
+            np.testing.assert_array_equal(np.asarray(file.convert("L")), frame[:, :, 0])
+
+
+def test_equal_frames_are_not_dropped(tmp_path):
+    frames = np.repeat(noise(2, 8, 8, 1), 3, axis=0)
+    images.save_animation(tmp_path / "a.gif", frames)
+    with Image.open(tmp_path / "a.gif") as file:
+        total = 0
+        for number in range(file.n_frames):
+            file.seek(number)
+            total += file.info["duration"]
+    assert total == 6 * 40, "equal neighbours may share a frame, never its time"
+
+
+def test_a_scatter_shows_points_where_they_are():
+    """x grows to the right, y upwards; the densest place is white."""
+    points = np.array([[0.9, 0.9]] * 9 + [[-0.9, -0.9]])
+    picture = images.scatter(points, extent=1.0, size=10)
+    assert picture.shape == (1, 10, 10, 1) and picture.dtype == np.uint8
+    assert picture[0, 0, 9, 0] == 255 and 0 < picture[0, 9, 0, 0] < 255
+    assert (picture > 0).sum() == 2
+    assert images.scatter(np.zeros((0, 2)), extent=1.0).max() == 0
