@@ -5,6 +5,9 @@
 The mixtures and the two measures (modes covered, share of samples within 3 sigma) are those of VEEGAN
 (arXiv 1705.07761) and PacGAN (1712.04086); multilayer perceptrons and the non-saturating loss are those of
 Goodfellow et al. 2014 (1406.2661), with R1 (1801.04406), an averaged generator and a cosine learning rate.
+
+Measured with the seeds 0, 1 and 2, each in one to two minutes on two CPU cores: the ring 8/8 modes with 97.2, 97.2 and
+95.5% of 10,000 samples within 3 sigma, the grid 25/25 with 96.8, 92.8 and 96.3% (the mixtures' own samples: 98.9%).
 """
 
 from ml_collections import ConfigDict

@@ -34,7 +34,7 @@ sample
   --seeds=0-63                 one image for each; also 1,5,9
   --labels=0,1,2               classes, for conditional runs
   --interpolate=FRAMES         an animation through the seeds
-  --truncation=PSI --style_mixing=...   for models with styles
+  --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first; for models with styles
   --step=N                     checkpoint; default: the newest
 
 sweep
@@ -203,7 +203,7 @@ def _sample(flags: dict, overrides: list) -> int:
         _needed(flags, "out"),
         seeds=_one(flags, "seeds", "0-63"),
         labels=_one(flags, "labels"),
-        truncation=_number(flags, "truncation", 1.0, float),
+        truncation=_one(flags, "truncation", "1"),
         interpolate=_number(flags, "interpolate", 0),
         style_mixing=_one(flags, "style_mixing"),
         step=_number(flags, "step", None),

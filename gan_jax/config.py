@@ -1,4 +1,4 @@
-"""Experiment files, overrides from the command line, and the comparison of a run's config with the one it began with."""
+"""Experiment files, overrides from the command line, and what a resumed run may change."""
 
 import ast
 import difflib
@@ -62,13 +62,13 @@ def load(
 
 
 def _unshared(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy in which no two sections are one object: a dict used twice in a file would be overridden in both places."""
+    """A copy in which no two sections are one object: a dict used twice would be overridden in both places."""
     items = ((key, _unshared(v) if isinstance(v, ml_collections.ConfigDict) else v) for key, v in config.items())
     return ml_collections.ConfigDict(dict(items))
 
 
 def complete(config: ml_collections.ConfigDict, defaults: Callable[[ml_collections.ConfigDict], dict]):
-    """Fills in, in place, what a config leaves to `defaults` (see `load`). Raises UserError for a key that nothing reads."""
+    """Fills in what a config leaves to `defaults`, see `load`. Raises UserError for a key that nothing reads."""
     known = defaults(config)
     _reject_unread(config, known)
     with config.unlocked():
@@ -96,7 +96,7 @@ def _fill(config: ml_collections.ConfigDict, known: dict) -> None:
 
 
 def fields(constructor: Callable, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The keys of a config section that is splatted into `constructor`, with their defaults; types become their names."""
+    """Keys and defaults of a config section that is splatted into `constructor`; types become their names."""
     skipped = ("parent", "name", *without)
     given = {k: p.default for k, p in inspect.signature(constructor).parameters.items() if k not in skipped}
     return {k: v.__name__ if isinstance(v, type) else v for k, v in given.items() if v is not inspect.Parameter.empty}
@@ -126,7 +126,7 @@ def _get_config(file: pathlib.Path, variant: str) -> Any:
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
-    """Sets one dotted key from text, in place. Raises UserError for an unknown key (naming the nearest) or a wrong type."""
+    """Sets one dotted key from text. Raises UserError for an unknown key (naming the nearest) or a wrong type."""
     *sections, last = key.split(".")
     section = config
     for depth, name in enumerate(sections):
@@ -251,5 +251,6 @@ def build(constructor: Callable, section: ml_collections.ConfigDict, where: str,
         if key not in accepted:
             near = difflib.get_close_matches(key, accepted, 1, 0.3)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"config.{where}.{key} is not an option of {constructor.__name__}{hint} It takes: {', '.join(accepted)}")
+            what = f"config.{where}.{key} is not an option of {constructor.__name__}{hint}"
+            raise UserError(f"{what}; it takes {', '.join(accepted)}")
     return constructor(**given, **extra)

@@ -165,7 +165,9 @@ class Log:
             from tqdm import tqdm
 
             line = "{n_fmt} of {total_fmt} images {bar} {rate_noinv_fmt}, {remaining} left{postfix}"
-            self.bar = tqdm(total=total_images, initial=images, unit=" images", bar_format=line, dynamic_ncols=True)
+            known = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # containers have terminals of no size
+            width = {"dynamic_ncols": True} if known else {"ncols": 100, "nrows": 24}
+            self.bar = tqdm(total=total_images, initial=images, unit=" images", bar_format=line, **width)
 
     def say(self, text: str) -> None:
         """One line for people, on standard output."""

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
     learning_rate: float = 2e-4  # at its highest
     b1: float = 0.5  # decay of the first moment, where the optimizer has one
     b2: float = 0.999  # decay of the second moment, where the optimizer has one
+    b2_final: float = 0.0  # b2 at the decay's end, to which it moves along a cosine; 0: it stays
     eps: float = 1e-8  # where the optimizer has one
     momentum: float = 0.0  # where the optimizer has one (sgd, rmsprop)
     weight_decay: float = 0.0  # decoupled, times the learning rate, with any optimizer
@@ -41,16 +43,16 @@ class Settings(NamedTuple):
 class Optimizer(NamedTuple):
     """One player's optimizer; its learning rate is a function of images seen, not of its own updates."""
 
-    tx: optax.GradientTransformation  # at learning rate 1: its updates are to be added after scaling
+    at: Callable[[jax.Array], optax.GradientTransformation]  # images -> updates at learning rate 1, to be scaled
     learning_rate: Callable[[jax.Array], jax.Array]  # images -> float32 scalar
 
     def init(self, params: Any) -> Any:
         """A fresh optimizer state for `params`."""
-        return self.tx.init(params)
+        return self.at(jnp.int32(0)).init(params)
 
     def update(self, grads: Any, opt_state: Any, params: Any, images: jax.Array) -> tuple[Any, Any]:
         """(updates to be added to `params`, new state), where `images` images were seen before this step."""
-        updates, opt_state = self.tx.update(grads, opt_state, params)
+        updates, opt_state = self.at(images).update(grads, opt_state, params)
         rate = self.learning_rate(images)
         return jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates), opt_state
 
@@ -79,13 +81,24 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
     peak = settings.learning_rate * correction
     if not (math.isfinite(peak) and peak >= 0):
         raise UserError(f"learning_rate={settings.learning_rate}: expected a finite number, 0 or more")
-    return Optimizer(_transformation(settings, correction), lambda images: jnp.float32(peak) * factor(images))
+    fixed = _transformation(settings, correction)  # made in any case, so that wrong settings are found at once
+    moving = partial(_with_b2, settings, correction, settings.decay_images or total_images - settings.decay_begin_images)
+    at = moving if settings.b2_final else lambda _: fixed
+    return Optimizer(at, lambda images: jnp.float32(peak) * factor(images))
 
 
-def _transformation(settings: Settings, correction: float) -> optax.GradientTransformation:
+def _with_b2(settings: Settings, correction: float, length: float, images: jax.Array) -> optax.GradientTransformation:
+    """The transformation with the b2 of this moment, for the decay and for the correction of the bias (R3GAN)."""
+    b2 = cosine(images - settings.decay_begin_images, settings.b2, settings.b2_final, length)
+    return _transformation(settings, correction, b2)
+
+
+def _transformation(settings: Settings, correction: float, b2: jax.Array | None = None) -> optax.GradientTransformation:
     constructor = _constructor(settings.name)
     arguments = _arguments(settings, constructor)
     accepted = inspect.signature(constructor).parameters
+    if b2 is not None:
+        arguments["b2"] = b2
     for rate in ("b1", "b2", "b3", "decay", "momentum"):
         value = arguments.get(rate, accepted[rate].default) if rate in accepted else None
         if value is not None and correction != 1.0:
@@ -124,6 +137,8 @@ def _arguments(settings: Settings, constructor: Callable) -> dict[str, Any]:
     for rate in ("b1", "b2", "momentum"):
         if not 0 <= getattr(settings, rate) < 1:
             raise UserError(f"{rate}={getattr(settings, rate)}: expected a number in [0, 1)")
+    if settings.b2_final and ("b2" not in accepted or not 0 < settings.b2_final < 1):
+        raise UserError(f"b2_final={settings.b2_final}: expected a number in (0, 1), and an optimizer that has b2")
     for key in ("eps", "weight_decay", "l2", "clip_norm"):
         if getattr(settings, key) < 0:
             raise UserError(f"{key}={getattr(settings, key)}: expected 0 or more")
@@ -145,7 +160,7 @@ def _schedule(settings: Settings, batch_size: int, total_images: int) -> Callabl
         if getattr(settings, key) < 0:
             raise UserError(f"{key}={getattr(settings, key)}: expected 0 or more")
     length = settings.decay_images or total_images - begin
-    if name in ("linear", "cosine") and length <= 0:
+    if (name in ("linear", "cosine") or settings.b2_final) and length <= 0:
         raise UserError(
             f"decay_begin_images={begin} with total_images={total_images}: the decay would begin at or after "
             "the end; begin earlier, or set decay_images"
@@ -166,6 +181,20 @@ def _schedule(settings: Settings, batch_size: int, total_images: int) -> Callabl
         return warm * (final + (1 - final) * left)
 
     return factor
+
+
+def cosine(images: jax.Array, begin: float, end: float, length: float) -> jax.Array:
+    """R3GAN's schedule (2501.05441): from `begin` at 0 images to `end` at `length`, along half a cosine; then constant.
+
+    Args:
+      images: images seen.
+      begin, end: values at the ends.
+      length: images in between, above 0.
+    Returns:
+      float32 scalar.
+    """
+    done = jnp.clip(jnp.asarray(images).astype(jnp.float32) / length, 0.0, 1.0)
+    return end + (begin - end) * (0.5 + 0.5 * jnp.cos(jnp.pi * done))
 
 
 def ema_decay(batch_size: int, half_life_images: float, images: jax.Array, rampup: float = 0.0) -> jax.Array:

@@ -10,6 +10,7 @@ logits themselves, or new batch statistics, out of the one forward pass.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,30 @@ def r2(logits_fn: Callable, fake: jax.Array, *, gamma: float | jax.Array, has_au
       (B,), or ((B,), aux).
     """
     return _zero_centred(logits_fn, fake, gamma, has_aux)
+
+
+def r1_and_r2(
+    logits_fn: Callable,  # (2B, ...) -> logits (2B,), in which no sample sees another
+    real: jax.Array,  # (B, ...)
+    fake: jax.Array,  # (B, ...), without gradient to the generator
+    *,
+    r1_gamma: float | jax.Array,
+    r2_gamma: float | jax.Array,
+):
+    """`r1` and `r2` from one backward pass over real and generated images together (R3GAN, 2501.05441, eq. 3 and 4).
+
+    Returns:
+      ((r1, r2), (real_logits, fake_logits)), each (B,); the logits come from the same forward pass.
+    """
+    assert real.shape == fake.shape, (real.shape, fake.shape)
+
+    def logits(x):
+        out = logits_fn(x)
+        return out, out
+
+    squares, out = squared_gradient_norm(logits, jnp.concatenate([real, fake]), has_aux=True)
+    at_real, at_fake = jnp.split(squares, 2)
+    return (0.5 * r1_gamma * at_real, 0.5 * r2_gamma * at_fake), tuple(jnp.split(out, 2))
 
 
 def _zero_centred(logits_fn, x, gamma, has_aux):
@@ -119,6 +144,26 @@ def dragan(
     assert real.shape == noise.shape, (real.shape, noise.shape)
     near = jnp.clip(real + batch_std(real, axis_name=axis_name) * (noise - 0.5), low, high)
     return _norm_penalty(logits_fn, near, target, epsilon, has_aux)
+
+
+def path_lengths(images_fn: Callable, ws: jax.Array, noise: jax.Array) -> tuple[jax.Array, Any]:
+    """StyleGAN2 (1912.04958), eq. 4: |J^T y|, how far an image moves with its styles, in the random direction y.
+
+    Args:
+      images_fn: ws -> (images (B, H, W, C), aux).
+      ws: styles, (B, layers, S).
+      noise: y, N(0, 1) / sqrt(H W), of the images' shape.
+    Returns:
+      (B,), the root over the layers' mean of squared gradient norms, and aux.
+    """
+
+    def projection(ws):
+        images, aux = images_fn(ws)
+        assert images.shape == noise.shape, (images.shape, noise.shape)
+        return jnp.sum(images * noise), aux
+
+    grads, aux = jax.grad(projection, has_aux=True)(ws)
+    return _safe_sqrt(jnp.mean(jnp.sum(jnp.square(grads), 2), 1)), aux
 
 
 def batch_std(x: jax.Array, *, axis_name: str | None = None) -> jax.Array:

@@ -46,7 +46,8 @@ class Run(NamedTuple):
     spec: Spec
     game: ModuleType
     nets: dict[str, Any]
-    phases: tuple[steps.Phase, ...]
+    stage: games.Stage
+    phases: tuple[steps.Phase, ...]  # of the stage, as are the optimizers
     optimizers: dict[str, optim.Optimizer]
     ema: steps.Ema
 
@@ -72,15 +73,16 @@ def defaults(config: ConfigDict) -> dict:
     for section, values in game.DEFAULTS.items():
         known[section] = known.get(section, {}) | values
     for section, constructor in game.constructors(config).items():
-        known[section] = {"name": config[section].name, **configs.fields(constructor, without=_OF_THE_DATA)}
+        name = config.get(section, {}).get("name", known.get(section, {}).get("name"))
+        known[section] = {"name": name, **configs.fields(constructor, without=_OF_THE_DATA)}
     known["data"] = {"name": config.data.name, **configs.fields(data.open_dataset)}
     known["optim"] = {player: dict(optim.Settings._field_defaults) for player in config.get("optim", {})}
-    known["ema"] = configs.fields(steps.Ema, without=("nets",))
+    known["ema"] = configs.fields(steps.Ema, without=("nets", "copied"))
     return known
 
 
-def build(config: ConfigDict, spec: Spec) -> Run:
-    """Makes the players and their table of moves.
+def build(config: ConfigDict, spec: Spec, stage: games.Stage | None = None) -> Run:
+    """Makes the players and their table of moves in a stage, the first by default. State fits all stages alike.
 
     Raises:
       UserError: an option that its constructor does not know, or a value that makes no sense.
@@ -89,13 +91,15 @@ def build(config: ConfigDict, spec: Spec) -> Run:
         raise UserError(f"config.total_images={config.total_images}: expected 1 to {2**31 - 1}")
     game = games.find(config.game)
     nets = game.nets(config, spec)
-    phases = game.phases(config, nets)
-    optimizers = {player: _optimizer(config, player, phases) for player in steps.players(phases)}
-    ema = configs.build(steps.Ema, config.ema, "ema", nets=game.EMA_NETS)
-    return Run(config, spec, game, nets, phases, optimizers, ema)
+    stage = stage or games.stages(game, config, spec)[0]
+    phases = games.phases(game, config, nets, stage)
+    optimizers = {player: _optimizer(config, player, phases, stage) for player in steps.players(phases)}
+    copied = getattr(game, "EMA_COPIED", ())
+    ema = configs.build(steps.Ema, config.ema, "ema", nets=game.EMA_NETS, copied=copied)
+    return Run(config, spec, game, nets, stage, phases, optimizers, ema)
 
 
-def _optimizer(config: ConfigDict, player: str, phases) -> optim.Optimizer:
+def _optimizer(config: ConfigDict, player: str, phases, stage: games.Stage) -> optim.Optimizer:
     """The player's optimizer, corrected where it also takes a lazy step beside its main one."""
     own = [phase.every for phase in phases if phase.player == player]
     lazy = max(own) / min(own) if len(own) > 1 else 0
@@ -103,11 +107,13 @@ def _optimizer(config: ConfigDict, player: str, phases) -> optim.Optimizer:
     if section is None:
         raise UserError(f"config.optim has no section {player!r}, which the game {config.game!r} needs")
     try:
-        return optim.optimizer(
-            section.to_dict(), batch_size=config.batch_size, total_images=config.total_images, lazy=lazy
+        optimizer = optim.optimizer(
+            section.to_dict(), batch_size=stage.batch_size, total_images=config.total_images, lazy=lazy
         )
     except UserError as error:
         raise UserError(f"config.optim.{player}: {error}") from error
+    rate = optimizer.learning_rate
+    return optimizer._replace(learning_rate=lambda images: stage.learning_rate * rate(images))
 
 
 def init_state(run: Run) -> steps.State:
@@ -190,9 +196,13 @@ def _write(file: pathlib.Path, text: str) -> None:
 
 
 def read_config(file: pathlib.Path) -> ConfigDict:
-    """The config of a run's `config.json`. Raises UserError where the file cannot be read or is no config."""
+    """The config of a run's `config.json`; options that are younger than the run have their defaults.
+
+    Raises:
+      UserError: the file cannot be read, is no config, or has keys that nothing reads.
+    """
     try:
-        return configs.from_json(file.read_text(encoding="utf-8"))
+        return configs.complete(configs.from_json(file.read_text(encoding="utf-8")), defaults)
     except (OSError, ValueError) as error:
         told = f"{file}: cannot be read as a run's config: {error}"
         raise UserError(f"{told}; bring it back, or give another --workdir") from error
@@ -209,7 +219,7 @@ def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, Spec, dict]:
     for path in (folder, folder / "config.json", folder / "data.json"):
         if not path.exists():
             raise MissingPathError(f"--workdir={workdir}: no {path}; give the folder of a run that has trained")
-    config = configs.complete(read_config(folder / "config.json"), defaults)
+    config = read_config(folder / "config.json")
     try:
         summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         spec = summary.pop("spec")

@@ -18,13 +18,14 @@ MOST = 1_000_000  # numbers in one range of --seeds
 Draw = Callable[..., np.ndarray]  # (ema, keys or latents (N, ...), labels (N,)) -> images
 
 
-def sampler(run: runs.Run, *, batch_size: int = 256, from_latents: bool = False) -> Draw:
+def sampler(run: runs.Run, *, batch_size: int = 256, from_latents: bool = False, **options) -> Draw:
     """Compiles the run's generator for the devices of this process.
 
     Args:
       run: from `runs.build`.
       batch_size: samples in one pass; the last pass is filled up and cut.
       from_latents: the function takes latents z (N, latent_size) instead of keys (N,).
+      **options: of the game's `sample` and `decode`, such as its `truncate` makes.
     Returns:
       draw(ema, keys, labels) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and
       labels[i] alone.
@@ -33,7 +34,7 @@ def sampler(run: runs.Run, *, batch_size: int = 256, from_latents: bool = False)
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
     game = run.game.decode if from_latents else run.game.sample
     generate = parallel.over_samples(
-        lambda ema, inputs, labels: pixels.quantise(game(run.nets, ema, inputs, labels)), mesh
+        lambda ema, inputs, labels: pixels.quantise(game(run.nets, ema, inputs, labels, **options)), mesh
     )
 
     def draw(ema, inputs, labels) -> np.ndarray:
@@ -90,7 +91,7 @@ def sample(
     *,
     seeds: str = "0-63",  # one image each
     labels: str = "",  # classes, repeated over the seeds; needs a conditional run
-    truncation: float = 1.0,  # psi, for models with styles
+    truncation: str = "1",  # PSI or PSI,CUTOFF: of all layers, or of the first ones; for models with styles
     interpolate: int = 0,  # frames between each two seeds; 0 for still images
     style_mixing: str = "",  # for models with styles
     step: int | None = None,  # checkpoint; None for the newest
@@ -103,13 +104,15 @@ def sample(
       UserError: a flag that this model has no use for, a label out of range, a checkpoint that cannot be read.
       MissingPathError: no such run.
     """
+    psi, cutoff = _truncation(str(truncation))
     config, spec, _ = runs.read_folder(workdir)
     run = runs.build(config, spec)
     wanted = numbers("seeds", seeds)
     classes = _classes(labels, run, len(wanted))
-    if (truncation != 1.0 or style_mixing) and not hasattr(run.game, "truncate"):
-        flag = f"--truncation={truncation}" if truncation != 1.0 else f"--style_mixing={style_mixing}"
+    if (psi != 1 or style_mixing) and not hasattr(run.game, "truncate"):
+        flag = f"--truncation={truncation}" if psi != 1 else f"--style_mixing={style_mixing}"
         raise UserError(f"{flag}: {config.generator.name!r} has no styles; leave the flag out")
+    options = run.game.truncate(run.nets, psi, cutoff) if psi != 1 else {}
     restored = runs.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
@@ -117,10 +120,22 @@ def sample(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if interpolate:
-            return [_write_interpolation(folder, run, restored.state.ema, wanted, classes, interpolate)]
-        return _write_stills(folder, run, restored.state.ema, wanted, classes)
+            return [_write_interpolation(folder, run, restored.state.ema, wanted, classes, interpolate, options)]
+        return _write_stills(folder, run, restored.state.ema, wanted, classes, options)
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written: {error.strerror or error}") from error
+
+
+def _truncation(text: str) -> tuple[float, int | None]:
+    """Reads `0.7` or `0.7,8`."""
+    psi, comma, cutoff = text.partition(",")
+    try:
+        psi, cutoff = float(psi), int(cutoff) if comma else None
+    except ValueError:
+        psi = math.nan
+    if not math.isfinite(psi):
+        raise UserError(f"--truncation={text}: expected a number, or a number and a count of layers, such as 0.7,8")
+    return psi, cutoff
 
 
 def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
@@ -135,8 +150,10 @@ def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
     return np.resize(classes, count)
 
 
-def _write_stills(folder: pathlib.Path, run, ema, seeds: np.ndarray, classes: np.ndarray) -> list[pathlib.Path]:
-    drawn = sampler(run)(ema, keys_of(seeds), classes)
+def _write_stills(
+    folder: pathlib.Path, run, ema, seeds: np.ndarray, classes: np.ndarray, options: dict
+) -> list[pathlib.Path]:
+    drawn = sampler(run, **options)(ema, keys_of(seeds), classes)
     files = []
     if drawn.ndim == 4:
         for seed, label, image in zip(seeds, classes, drawn, strict=True):
@@ -151,7 +168,7 @@ def _write_stills(folder: pathlib.Path, run, ema, seeds: np.ndarray, classes: np
     return files
 
 
-def _write_interpolation(folder, run, ema, seeds, classes, frames: int) -> pathlib.Path:
+def _write_interpolation(folder, run, ema, seeds, classes, frames: int, options: dict) -> pathlib.Path:
     """Great circles through the latents of the seeds, in order and back to the first."""
     if len(seeds) < 2 or frames < 1 or len(run.spec.shape) != 3:
         raise UserError(f"--interpolate={frames}: needs two seeds or more, one frame or more, and a model of images")
@@ -161,7 +178,7 @@ def _write_interpolation(folder, run, ema, seeds, classes, frames: int) -> pathl
         following = z[(number + 1) % len(seeds)]
         path += [slerp(z[number], following, t) for t in np.arange(frames) / frames]
         labels += [classes[number]] * frames
-    drawn = sampler(run, from_latents=True)(ema, jnp.asarray(np.stack(path)), np.array(labels))
+    drawn = sampler(run, from_latents=True, **options)(ema, jnp.asarray(np.stack(path)), np.array(labels))
     images.save_animation(folder / "interpolation.gif", drawn)
     return folder / "interpolation.gif"
 

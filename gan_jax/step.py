@@ -53,7 +53,10 @@ class Ema(NamedTuple):
 
     nets: tuple[str, ...] = ()
     half_life_images: float = 0.0  # images after which a weight counts half; 0 copies
+    decay: float = 0.0  # a step's weight of the old value, in place of the half-life; 0 for none
     rampup: float = 0.0  # half-life is at most this share of the images seen; 0 for none
+    growth_images: float = 0.0  # half-life rises to its value from 0 over them, along a cosine; 0: at once
+    copied: tuple[str, ...] = ()  # collections that are copied instead, averages themselves
 
 
 def players(phases: tuple[Phase, ...]) -> dict[str, tuple[str, ...]]:
@@ -101,8 +104,8 @@ def make_step(
             state, measured = descend(state, phase, optimizers[phase.player], batch, key)
             metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
         seen = accumulate * size * lax.axis_size(parallel.AXIS)
-        state = state._replace(step=state.step + 1, images=state.images + seen)
-        return state._replace(ema=_average(state, ema, seen)), metrics
+        state = state._replace(ema=_average(state, ema, seen))
+        return state._replace(step=state.step + 1, images=state.images + seen), metrics
 
     return step
 
@@ -184,9 +187,15 @@ def _micro_batch(params: dict, state: State, phase: Phase, batch: dict, key: jax
 
 
 def _average(state: State, ema: Ema, batch_size: int) -> dict:
-    decay = optim.ema_decay(batch_size, ema.half_life_images, state.images, ema.rampup)
+    half_life = ema.half_life_images
+    if ema.growth_images:
+        half_life = optim.cosine(state.images, 0.0, half_life, ema.growth_images)
+    decay = ema.decay or optim.ema_decay(batch_size, half_life, state.images, ema.rampup)
     live = {net: {"params": state.params[net], **state.variables.get(net, {})} for net in ema.nets}
-    return optim.ema_update(state.ema, live, decay)
+    averaged = optim.ema_update(state.ema, live, decay)
+    return {
+        net: {**tree, **{name: live[net][name] for name in ema.copied if name in tree}} for net, tree in averaged.items()
+    }
 
 
 def _pick(tree: dict, nets: tuple[str, ...]) -> dict:

@@ -33,11 +33,11 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
     mesh = parallel.make_mesh()
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
-    stages = games.stages(run.game, config)
+    stages = games.stages(run.game, config, run.spec)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
     if dry_run:
-        print(describe(run, mesh, dataset, stages[0].batch_size))
+        print(describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, stages[-1].batch_size))
         return True
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
@@ -47,19 +47,20 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
     )
     state, position, averages = _begin(run, mesh, manager, folder, dataset)
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, sample.sampler(run))
+    session = _Session(run, mesh, dataset, manager, log, averages, folder, sample.sampler(run), {})
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager):
         log.say(_headline(run, mesh, dataset, position, state))
         if position.images == 0:
             _draw_reals(session)
-        for number, stage in enumerate(stages):
+        for begin, stage in zip(games.begins(stages), stages, strict=True):
             if position.images >= min(stage.end_images, config.total_images):
                 continue
-            if number and position.images == stage.start_images:
-                state = state._replace(opt=steps.init_optimizers(run.phases, run.optimizers, state.params))
-            state, position, halted = _play(session, stage, state, position, stopped)
+            session = session._replace(run=runs.build(config, run.spec, stage))
+            if 0 < position.images == begin:
+                state = state._replace(opt=_fresh_optimizers(session, state.params))
+            state, position, halted = _play(session, state, position, stopped)
             if halted:
                 break
     complete = position.images >= config.total_images
@@ -85,6 +86,7 @@ class _Session(NamedTuple):
     averages: logs.Averages
     folder: pathlib.Path
     draw: sample.Draw
+    programs: dict[tuple, Callable]  # compiled steps: see `_compiled_steps`
 
 
 def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
@@ -111,9 +113,16 @@ def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, 
     return restored.state, Position(restored.step, restored.run["position"]), logs.Averages(restored.run["sums"])
 
 
-def _play(session: _Session, stage, state, position: Position, stopped: Callable[[], bool]):
-    """Steps of one stage: the state, the position, and whether a signal ended them before the stage's end."""
-    run, mesh, config = session.run, session.mesh, session.run.config
+def _fresh_optimizers(session: _Session, params: dict) -> dict:
+    def init(params):
+        return steps.init_optimizers(session.run.phases, session.run.optimizers, params)
+
+    return jax.jit(init, out_shardings=parallel.replicated(session.mesh))(params)
+
+
+def _play(session: _Session, state, position: Position, stopped: Callable[[], bool]):
+    """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
+    run, mesh, config, stage = session.run, session.mesh, session.run.config, session.run.stage
     end = min(stage.end_images, config.total_images)
     stream = session.dataset.stream(
         seed=config.seed,
@@ -121,7 +130,7 @@ def _play(session: _Session, stage, state, position: Position, stopped: Callable
         batch_size=stage.batch_size,
         rows=parallel.local_rows(stage.batch_size, config.accumulate),
     )
-    step_of, halt = _compiled_steps(run, mesh), False
+    step_of, halt = _compiled_steps(run, mesh, session.programs), False
     with contextlib.closing(stream):
         while position.images < end:
             batch = parallel.shard_batch(_wanted(next(stream), run), mesh, config.accumulate)
@@ -167,13 +176,16 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
     log.restart_clock(now.images)
 
 
-def _compiled_steps(run, mesh) -> Callable[[int], Callable]:
-    """step number -> the jitted function of its due phases: one program for each set of phases that occurs."""
-    programs = {}
+def _compiled_steps(run, mesh, programs: dict[tuple, Callable]) -> Callable[[int], Callable]:
+    """step number -> the jitted function of its due phases: one program for each set of phases that occurs.
+
+    They are kept in `programs`; stages that differ in nothing but their place in the run share them.
+    """
+    kind = run.stage._replace(start_images=0, end_images=0)
 
     def of(step: int) -> Callable:
         due = steps.due(run.phases, step)
-        names = tuple(phase.name for phase in due)
+        names = (kind, *(phase.name for phase in due))
         if names not in programs:
             step_fn = steps.make_step(due, run.optimizers, seed=run.config.seed, ema=run.ema)
             programs[names] = parallel.data_parallel(step_fn, mesh, run.config.parallel)
@@ -278,7 +290,7 @@ def describe(run, mesh, dataset, batch_size: int) -> str:
             continue
         seen.add(due)
         began = time.monotonic()
-        compiled = _compiled_steps(run, mesh)(step).lower(state, batch).compile()
+        compiled = _compiled_steps(run, mesh, {})(step).lower(state, batch).compile()
         lines.append(f"step of {' + '.join(due)}: {_costs(compiled)}, compiled in {time.monotonic() - began:.1f} s")
     devices = jax.devices()
     lines.append(f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}")

@@ -5,8 +5,8 @@ import pathlib
 import jax
 import numpy as np
 
-from gan_jax import config as configs
 from gan_jax import checkpoint, parallel, runs
+from gan_jax import config as configs
 from gan_jax import step as steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -41,9 +41,11 @@ def test_defaults_are_filled_in_and_the_config_is_locked():
 @pytest.mark.parametrize(("key", "text", "value"), [
     ("seed", "7", 7), ("total_images", "1e6", 1_000_000), ("total_images", "12_000", 12_000),
     ("optim.generator.learning_rate", "1e-4", 1e-4), ("optim.generator.learning_rate", "1", 1.0),
-    ("data.flip", "True", True), ("data.flip", "0", False), ("data.dir", "", ""), ("data.split", "train[:90%]", "train[:90%]"),
-    ("evaluation.metrics", "fd,kd", ("fd", "kd")), ("evaluation.metrics", "()", ()), ("evaluation.metrics", "fd", ("fd",)),
-    ("data.resolution", "64", 64), ("data.resolution", "(48, 64)", (48, 64)), ("game", "unconditional", "unconditional"),
+    ("data.flip", "True", True), ("data.flip", "0", False), ("data.dir", "", ""), ("data.split", "a[:9%]", "a[:9%]"),
+    ("evaluation.metrics", "fd,kd", ("fd", "kd")), ("evaluation.metrics", "()", ()),
+    ("evaluation.metrics", "fd", ("fd",)),
+    ("data.resolution", "64", 64), ("data.resolution", "(48, 64)", (48, 64)),
+    ("game", "unconditional", "unconditional"),
 ])  # fmt: skip
 def test_overrides_are_read_as_the_type_of_the_key(key, text, value):
     found = dict(configs.flatten(load((key, text))))[key]
@@ -125,7 +127,8 @@ def test_differences_leave_safe_keys_out():
     assert configs.differences(old, load()) == []
     assert configs.differences(configs.from_json(configs.to_json(old)), old) == []
     safe = [("total_images", "99"), ("grid", "9"), ("evaluation.samples", "5"), ("parallel", "pmap"),
-            ("checkpoints.keep", "9"), *((f"every.{k}_images", "5") for k in ("log", "sample", "checkpoint", "evaluate"))]  # fmt: skip
+            ("checkpoints.keep", "9")]  # fmt: skip
+    safe += [(f"every.{k}_images", "5") for k in ("log", "sample", "checkpoint", "evaluate")]
     assert configs.differences(old, load(*safe)) == []
     changed = configs.differences(old, load(("seed", "1"), ("every.generator_steps", "2"), ("data.flip", "1")))
     assert changed == ["config.data.flip: False -> True", "config.every.generator_steps: 1 -> 2", "config.seed: 0 -> 1"]

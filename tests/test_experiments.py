@@ -141,10 +141,10 @@ def test_an_unknown_variant_names_the_known_ones(name):
 @pytest.mark.parametrize("name", FILES)
 def test_values_are_overridden_from_text(name):
     before = _load(name).optim.discriminator.learning_rate
-    config = _load(name, **{"optim.generator.learning_rate": "3e-3", "every.generator_steps": "5"})
+    config = _load(name, **{"optim.generator.learning_rate": "3e-3", "every.log_images": "5"})
     assert config.optim.generator.learning_rate == 3e-3
     assert config.optim.discriminator.learning_rate == before
-    assert config.every.generator_steps == 5
+    assert config.every.log_images == 5
 
 
 @pytest.mark.parametrize("name", POSTER)

@@ -9,7 +9,10 @@ A game is a module with
     init(config, nets, spec, key) -> (params, variables, memory), each but memory a dict keyed by net
     phases(config, nets)          -> tuple of step.Phase
     sample(nets, ema, keys, labels) -> images (B, H, W, C) in [-1, 1], a function of each sample's key
-    stages(config)                optional: tuple of Stage, for games whose batch or networks change on the way
+    EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
+    truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample` and `decode`
+    stages(config, spec)          optional: tuple of Stage, for games whose batch or networks change on the way; then
+                                  `phases` takes the stage as its third argument
 """
 
 import importlib
@@ -18,15 +21,20 @@ from typing import NamedTuple
 
 from gan_jax.errors import UserError
 
-NAMES = ("unconditional",)
+NAMES = ("unconditional", "progressive", "style")
 
 
 class Stage(NamedTuple):
-    """A stretch of a run with one batch size, from `start_images` up to `end_images`; its optimizers start afresh."""
+    """A stretch of a run with one batch size, from `start_images` up to `end_images`; its optimizers start afresh.
+
+    A step belongs to the stage in which it begins, so that a stage may end by less than a batch too late.
+    """
 
     batch_size: int
     start_images: int
     end_images: int
+    level: int = 0  # halvings of the resolution that is trained, below that of the data
+    learning_rate: float = 1.0  # factor of every player's
 
 
 def find(name: str) -> ModuleType:
@@ -36,8 +44,22 @@ def find(name: str) -> ModuleType:
     return importlib.import_module(f"gan_jax.games.{name}")
 
 
-def stages(game: ModuleType, config) -> tuple[Stage, ...]:
+def stages(game: ModuleType, config, spec) -> tuple[Stage, ...]:
     """The game's stages; one for the whole run where it defines none."""
     if hasattr(game, "stages"):
-        return game.stages(config)
+        return game.stages(config, spec)
     return (Stage(config.batch_size, 0, config.total_images),)
+
+
+def phases(game: ModuleType, config, nets: dict, stage: Stage) -> tuple:
+    """The game's table of moves in a stage, a tuple of step.Phase."""
+    return game.phases(config, nets, stage) if hasattr(game, "stages") else game.phases(config, nets)
+
+
+def begins(stages: tuple[Stage, ...]) -> tuple[int, ...]:
+    """The images seen when each stage begins: where the one before, which plays whole batches, has ended."""
+    images, result = 0, []
+    for stage in stages:
+        result.append(images)
+        images += -(-max(stage.end_images - images, 0) // stage.batch_size) * stage.batch_size
+    return tuple(result)

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gan_jax import augment, losses, models, optim, parallel, penalties
 from gan_jax import config as configs
-from gan_jax import losses, models, parallel, penalties
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels, random
 from gan_jax.step import Out, Phase, Rng, State
@@ -30,12 +30,16 @@ DEFAULTS = {
         "r2_gamma": 0.0,
         "gradient_penalty": 0.0,  # lambda of WGAN-GP
         "dragan": 0.0,  # lambda of DRAGAN
+        "penalty_decay_images": 0.0,  # the weights of penalties fall over them, along a cosine; 0: they stay
+        "penalty_final_factor": 1.0,  # share of the weights that is left at the end
     },
+    "augment": {"name": "none"},  # see `augment.NAMES`: of real and generated images, for the discriminator
     "every": {"generator_steps": 1, "penalty_steps": 1},  # n_critic; above 1, the penalty is lazy
 }
 
 # Independent draws of one phase: folded into each sample's key.
-LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR = range(6)
+LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR, AUGMENT_REAL, AUGMENT_FAKE = range(8)
+REAL, FAKE = (DROPOUT_REAL, AUGMENT_REAL), (DROPOUT_FAKE, AUGMENT_FAKE)
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
@@ -44,16 +48,20 @@ def nets(config, spec) -> dict[str, nn.Module]:
     Raises:
       UserError: an unknown model or option, or a model that cannot make images of this shape.
     """
-    built = {}
-    for net, constructor in constructors(config).items():
-        section = config[net]
+    if config.augment.name != "none" and len(spec.shape) != 3:
+        shape = tuple(spec.shape)
+        raise UserError(f"config.augment.name={config.augment.name!r}: this data has the shape {shape}; use 'none'")
+    built, table = {}, constructors(config)
+    for net in NETS:
+        constructor, section = table[net], config[net]
         built[net] = configs.build(constructor, section, net, **_data_fields(constructor, section.name, spec))
     return built
 
 
 def constructors(config) -> dict[str, type]:
-    """net -> the class whose fields are the schema of its config section."""
-    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)}
+    """section -> the class whose fields are its schema: one for each net, and the augmentation."""
+    augmentation = augment.constructor(config.get("augment", DEFAULTS["augment"])["name"])
+    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augmentation}
 
 
 def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
 
 
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
-    """Fresh parameters and variables of both nets; no memory."""
+    """Fresh parameters and variables of both nets, and the memory of an adaptive augmentation."""
     params, variables = {}, {}
     label = jnp.zeros((2,), jnp.int32) if _labelled(nets) else None
     inputs = {"generator": jnp.zeros((2, nets["generator"].latent_size)), "discriminator": jnp.zeros((2, *spec.shape))}
@@ -78,7 +86,7 @@ def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
         made = dict(net.init(jax.random.fold_in(key, number), inputs[name], label, train=True))
         params[name] = made.pop("params")
         variables[name] = made
-    return params, variables, ()
+    return params, variables, augment.build(config.augment).init()
 
 
 def phases(config, nets: dict) -> tuple[Phase, ...]:
@@ -95,16 +103,15 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
             raise UserError(f"config.every.{key}={every[key]}: expected 1 or more")
     weights = {k: loss[k] for k in ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan") if loss[k]}
     lazy = every.penalty_steps > 1 and bool(weights)
-    common = dict(nets=nets, flip=config.data.flip)
-    penalty = partial(_penalty, weights=weights, **common) if weights else None
-    table = [
-        Phase(
-            "discriminator",
-            partial(_discriminator_loss, game=game, penalty=None if lazy else penalty, **common),
-            ("discriminator",),
-            "discriminator",
-        )
-    ]
+    common = dict(nets=nets, flip=config.data.flip, augmentation=augment.build(config.augment))
+    decay = dict(end=loss.penalty_final_factor, length=loss.penalty_decay_images)
+    penalty = partial(_penalty, weights=weights, decay=decay, **common) if weights else None
+    loss_fn = partial(_discriminator_loss, penalty=None if lazy else penalty)
+    couples = getattr(nets["discriminator"], "couples_samples", True)
+    if set(weights) == {"r1_gamma", "r2_gamma"} and not lazy and not couples:
+        loss_fn = partial(_joint_discriminator_loss, weights=weights, decay=decay)
+    loss_fn = partial(loss_fn, game=game, batch_size=config.batch_size, **common)
+    table = [Phase("discriminator", loss_fn, ("discriminator",), "discriminator")]
     if lazy:
         loss_fn = partial(_lazy_penalty, penalty=penalty, every=every.penalty_steps, **common)
         table.append(Phase("penalty", loss_fn, ("discriminator",), "discriminator", every.penalty_steps))
@@ -157,42 +164,72 @@ def _label(nets: dict, batch: dict) -> jax.Array | None:
     return batch["label"] if _labelled(nets) else None
 
 
-def _discriminator_loss(params, state, batch, rng, *, nets, game, penalty, flip):
+def _judge(nets, augmentation, params, variables, images, state, batch, rng, *sides) -> tuple[jax.Array, dict]:
+    """The discriminator's logits of augmented images, and its new collections; `sides` are the parts of the batch."""
+    dropout, augmented = (jnp.concatenate([random.fold(rng.samples, side[i]) for side in sides]) for i in range(2))
+    images = augmentation(images, augmented, augmentation.strength(state.memory, state.images))
+    label = _label(nets, batch)
+    if label is not None:
+        label = jnp.concatenate([label] * len(sides))
+    return _play(nets["discriminator"], params["discriminator"], variables, images, label, dropout)
+
+
+def _discriminator_loss(params, state, batch, rng, *, nets, game, penalty, flip, augmentation, batch_size):
     """Real and fake images pass in two batches, so that batch normalisation sees them apart (DCGAN, section 3)."""
-    net, label = nets["discriminator"], _label(nets, batch)
     fake, _ = _fakes(nets, params, state, batch, rng)  # the generator's own statistics move in its own phase
     fake = jax.lax.stop_gradient(fake)
     real = _reals(batch, rng, flip)
-    own = params["discriminator"]
-    variables = state.variables["discriminator"]
-    real_logits, variables = _play(net, own, variables, real, label, random.fold(rng.samples, DROPOUT_REAL))
-    fake_logits, variables = _play(net, own, variables, fake, label, random.fold(rng.samples, DROPOUT_FAKE))
-    terms = {f"loss_{name}": value.mean() for name, value in game.discriminator(real_logits, fake_logits).items()}
-    loss = sum(terms.values())
-    metrics = {**terms, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+    judge = partial(_judge, nets, augmentation, params)
+    real_logits, variables = judge(state.variables["discriminator"], real, state, batch, rng, REAL)
+    fake_logits, variables = judge(variables, fake, state, batch, rng, FAKE)
+    loss, metrics = _verdict(game, real_logits, fake_logits)
     if penalty is not None:
         value, more = penalty(params, state, batch, rng, real=real, fake=fake)
         loss, metrics = loss + value, metrics | more
-    return loss, Out(metrics, {"discriminator": variables})
+    return loss, _out(augmentation, state, real_logits, batch_size, metrics, variables)
 
 
-def _generator_loss(params, state, batch, rng, *, nets, game, flip):
+def _joint_discriminator_loss(params, state, batch, rng, *, nets, game, weights, decay, flip, augmentation, batch_size):
+    """Loss, R1 and R2 from one pass over real and fake images together, for a discriminator that sees each alone."""
+    fake, _ = _fakes(nets, params, state, batch, rng)
+    real = _reals(batch, rng, flip)
+    variables = state.variables["discriminator"]
+
+    def logits(x):
+        return _judge(nets, augmentation, params, variables, x, state, batch, rng, REAL, FAKE)[0]
+
+    weights = _decayed(weights, state.images, **decay)
+    values, both = penalties.r1_and_r2(logits, real, jax.lax.stop_gradient(fake), **weights)
+    loss, metrics = _verdict(game, *both)
+    metrics |= {name: value.mean() for name, value in zip(("r1", "r2"), values, strict=True)}
+    loss = loss + metrics["r1"] + metrics["r2"]
+    return loss, _out(augmentation, state, both[0], batch_size, metrics, variables)
+
+
+def _verdict(game, real_logits, fake_logits) -> tuple[jax.Array, dict]:
+    terms = {f"loss_{name}": value.mean() for name, value in game.discriminator(real_logits, fake_logits).items()}
+    return sum(terms.values()), {**terms, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+
+
+def _out(augmentation, state, real_logits, batch_size, metrics, variables) -> Out:
+    if type(augmentation) is not augment.Augmentation:
+        metrics = metrics | {"augment_p": augmentation.strength(state.memory, state.images)}
+    memory = augmentation.observe(state.memory, real_logits, batch_size)
+    return Out(metrics, {"discriminator": variables}, memory)
+
+
+def _generator_loss(params, state, batch, rng, *, nets, game, flip, augmentation):
     fake, own = _fakes(nets, params, state, batch, rng)
-    net, label = nets["discriminator"], _label(nets, batch)
+    judge = partial(_judge, nets, augmentation, params)
     variables, real_logits = state.variables["discriminator"], None
     if game.needs_real:
-        real = _reals(batch, rng, flip)
-        real_logits, variables = _play(
-            net, params["discriminator"], variables, real, label, random.fold(rng.samples, DROPOUT_REAL)
-        )
-    fake_logits, variables = _play(
-        net, params["discriminator"], variables, fake, label, random.fold(rng.samples, DROPOUT_FAKE)
-    )
+        real_logits, variables = judge(variables, _reals(batch, rng, flip), state, batch, rng, REAL)
+    fake_logits, variables = judge(variables, fake, state, batch, rng, FAKE)
     loss = game.generator(real_logits, fake_logits).mean()
     return loss, Out({"fake_logit": fake_logits.mean()}, {"generator": own, "discriminator": variables})
 
 
-def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip):
+def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip, augmentation):
     """The penalty alone, `every` times as strong because it is played that much more seldom (StyleGAN2, appendix B)."""
     real = _reals(batch, rng, flip)
     fake, _ = _fakes(nets, params, state, batch, rng)
@@ -200,13 +237,18 @@ def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip):
     return value * every, Out(metrics, {})
 
 
-def _penalty(params, state, batch, rng, *, nets, weights, flip, real, fake) -> tuple[jax.Array, dict]:
-    """The weighted sum of the penalties asked for, and each of them by name."""
-    net, label = nets["discriminator"], _label(nets, batch)
-    keys = random.fold(rng.samples, DROPOUT_REAL)
+def _decayed(weights: dict, images: jax.Array, *, end: float, length: float) -> dict:
+    """Weights of penalties after so many images."""
+    factor = optim.cosine(images, 1.0, end, length) if length else 1.0
+    return {name: value * factor for name, value in weights.items()}
+
+
+def _penalty(params, state, batch, rng, *, nets, weights, decay, flip, augmentation, real, fake):
+    """(weighted sum of the penalties asked for, each of them by name), with respect to the images not yet augmented."""
+    weights = _decayed(weights, state.images, **decay)
 
     def logits(x):
-        return _play(net, params["discriminator"], state.variables["discriminator"], x, label, keys)[0]
+        return _judge(nets, augmentation, params, state.variables["discriminator"], x, state, batch, rng, REAL)[0]
 
     draws = random.fold(rng.samples, PENALTY)
     values = {}

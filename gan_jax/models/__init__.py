@@ -4,9 +4,17 @@ import difflib
 from types import ModuleType
 
 from gan_jax.errors import UserError
-from gan_jax.models import dcgan, gan
+from gan_jax.models import dcgan, gan, progan, r3gan, stylegan1, stylegan2, stylegan3
 
-MODELS: dict[str, ModuleType] = {"gan": gan, "dcgan": dcgan}  # config.model -> its file
+MODELS: dict[str, ModuleType] = {  # config.model -> its file
+    "gan": gan,
+    "dcgan": dcgan,
+    "progan": progan,
+    "r3gan": r3gan,
+    "stylegan1": stylegan1,
+    "stylegan2": stylegan2,
+    "stylegan3": stylegan3,
+}
 
 
 def pair(name: str) -> tuple[type, type]:

@@ -65,7 +65,8 @@ class Generator(nn.Module, kw_only=True):
         if self.num_classes:
             assert label is not None, "a conditional generator needs labels"
             hot = jax.nn.one_hot(label, self.num_classes, dtype=self.dtype)
-            embed = Dense(self.latent_size, False, kernel_init=nn.initializers.normal(1.0), name="embed")
+            # As loud as z itself, ten vectors drown it: the generator then learns one image for each label.
+            embed = Dense(self.latent_size, False, kernel_init=nn.initializers.normal(0.2), name="embed")
             z = jnp.concatenate([z, embed(hot).astype(z.dtype)], axis=-1)
 
         if self.stem == "conv":

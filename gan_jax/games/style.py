@@ -1,0 +1,295 @@
+"""StyleGAN2's game (Karras et al. 2020, arXiv 1912.04958), with augmentation (arXiv 2006.06676); StyleGAN3 plays it too.
+
+Its phases, in order: `generator` on the non-saturating logistic loss; `path_length`, every `config.every.path_length_steps`
+steps; `discriminator`; `penalty`, R1 every `config.every.penalty_steps` steps. A lazy phase weighs as much more as it is
+played more seldom, and its player's optimizer is corrected for it (appendix B). A weight of 0 leaves its phase out.
+
+A generator has two methods, `mapping(z, label, *, train, psi, cutoff)` -> styles (B, num_ws, w_size), which moves the
+running mean of w where `train`, and `synthesis(ws, *, train, keys, noise)` -> images. Where its running means are to move
+in some phases only, `moving_phases` names them.
+"""
+
+import inspect
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gan_jax import augment, losses, models, parallel, penalties
+from gan_jax import config as configs
+from gan_jax.errors import UserError
+from gan_jax.games import unconditional
+from gan_jax.layers import pixels, random
+from gan_jax.layers.fir import blur
+from gan_jax.step import Out, Phase, Rng, State
+
+NETS = ("generator", "discriminator")
+EMA_NETS = ("generator",)
+EMA_COPIED = ("w_avg", "magnitude_ema")
+
+# The keys that this game adds to a config, with their defaults.
+DEFAULTS = {
+    "loss": {
+        "r1_gamma": 10.0,
+        "path_length_weight": 2.0,
+        "path_length_decay": 0.01,  # how fast the target length follows the mean length
+        "path_length_shrink": 2,  # one of so many samples has its path measured
+        "blur_sigma": 0.0,  # pixels; low-pass filter of all that the discriminator sees (StyleGAN3-R: 10), at first
+        "blur_fade_images": 200_000,  # images over which it fades out
+    },
+    "every": {"path_length_steps": 4, "penalty_steps": 16},
+    "style": {
+        "mixing": 0.9,  # share of samples with the styles of two latents
+        "noise": "random",  # in training, see the generator; 'const' when sampling
+    },
+    "augment": {"name": "none"},  # see `augment.NAMES`
+}
+
+# Independent draws of one phase: folded into each sample's key.
+LATENT, MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = range(8)
+
+
+class Rules(NamedTuple):
+    """What the losses need beside their arguments."""
+
+    nets: dict[str, nn.Module]
+    loss: Any  # config.loss
+    style: Any  # config.style
+    augmentation: augment.Augmentation
+    flip: bool
+    batch_size: int  # over all devices
+
+
+def constructors(config) -> dict[str, type]:
+    """Config section -> the class whose fields are its schema."""
+    return unconditional.constructors(config) | {"augment": augment.constructor(_augment_name(config))}
+
+
+def _augment_name(config) -> str:
+    return config.get("augment", {}).get("name", DEFAULTS["augment"]["name"])
+
+
+def nets(config, spec) -> dict[str, nn.Module]:
+    """The two players for data of `spec.shape` and `spec.num_classes`. Raises UserError for what cannot be built."""
+    made = {}
+    for number, net in enumerate(NETS):
+        constructor = models.pair(config[net].name)[number]
+        if len(spec.shape) != 3:
+            raise UserError(f"the game 'style' makes images, and this data has the shape {tuple(spec.shape)}")
+        fields = {"resolution": tuple(spec.shape[:2]), "channels": spec.shape[2], "num_classes": spec.num_classes}
+        if "axis_name" in inspect.signature(constructor).parameters:
+            fields["axis_name"] = parallel.AXIS
+        made[net] = configs.build(constructor, config[net], net, **fields)
+    if not hasattr(type(made["generator"]), "mapping"):
+        raise UserError(f"config.generator.name={config.generator.name!r} has no styles; the game 'style' needs them")
+    return made
+
+
+def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
+    """Fresh parameters and variables of both nets; memory is the mean path length and what the augmentation keeps."""
+    params, variables, _ = unconditional.init(config, nets, spec, key)
+    return params, variables, {"pl_mean": jnp.float32(0), "augment": augment.build(config.augment).init()}
+
+
+def phases(config, nets: dict) -> tuple[Phase, ...]:
+    """The table of moves.
+
+    Raises:
+      UserError: a period or a share out of range.
+    """
+    loss, every, style = config.loss, config.every, config.style
+    for key, value in (("every.path_length_steps", every.path_length_steps), ("every.penalty_steps", every.penalty_steps),
+                       ("loss.path_length_shrink", loss.path_length_shrink)):  # fmt: skip
+        if value < 1:
+            raise UserError(f"config.{key}={value}: expected 1 or more")
+    if not 0 <= style.mixing <= 1:
+        raise UserError(f"config.style.mixing={style.mixing}: expected a share, 0 to 1")
+    rules = Rules(nets, loss, style, augment.build(config.augment), config.data.flip, config.batch_size)
+
+    def phase(name: str, loss_fn, player: str, period: int = 1) -> Phase:
+        return Phase(name, partial(loss_fn, rules=rules, every=period), (player,), player, period)
+
+    table = [phase("generator", _generator_loss, "generator")]
+    if loss.path_length_weight:
+        table.append(phase("path_length", _path_length_loss, "generator", every.path_length_steps))
+    table.append(phase("discriminator", _discriminator_loss, "discriminator"))
+    if loss.r1_gamma:
+        table.append(phase("penalty", _penalty_loss, "discriminator", every.penalty_steps))
+    return tuple(table)
+
+
+def sample(
+    nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
+) -> jax.Array:
+    """Images (B, H, W, C) of the averaged generator; sample i depends on keys[i] and labels[i] alone."""
+    return decode(nets, ema, latents(nets["generator"], keys), labels, psi=psi, cutoff=cutoff)
+
+
+def decode(
+    nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
+) -> jax.Array:
+    """Images (B, H, W, C) of latents z (B, latent_size), with constant noise; `mapping.truncate` tells psi and cutoff."""
+    apply = partial(nets["generator"].apply, ema["generator"])
+    label = labels if nets["generator"].num_classes else None
+    return apply(apply(z, label, psi=psi, cutoff=cutoff, method="mapping"), method="synthesis")
+
+
+def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
+    """The options of `sample` and `decode` for a truncation. Raises UserError for a cutoff beyond the layers."""
+    layers = nets["generator"].num_ws
+    if cutoff is not None and not 0 <= cutoff <= layers:
+        raise UserError(f"--truncation={psi},{cutoff}: this generator has {layers} layers; give a cutoff of 0 to {layers}")
+    return {"psi": psi, "cutoff": cutoff}
+
+
+def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
+    """z (B, latent_size), N(0, 1), each row from its own key."""
+    return random.normal(random.fold(keys, LATENT), (generator.latent_size,))
+
+
+def mix(ws: jax.Array, other: jax.Array, draws: jax.Array, share: float) -> jax.Array:
+    """Style mixing (Karras et al. 2019, section 3.1): from a random layer on, a share of samples has other styles.
+
+    Args:
+      ws: styles, (B, num_ws, S).
+      other: styles of second latents, (B, num_ws, S).
+      draws: U(0, 1), (B, 2): whether, and from which of the layers 1 to num_ws - 1 on.
+      share: probability that a sample is mixed.
+    """
+    layers = ws.shape[1]
+    start = 1 + jnp.floor(draws[:, 1] * (layers - 1)).astype(jnp.int32)
+    start = jnp.where(draws[:, 0] < share, start, layers)
+    return jnp.where((jnp.arange(layers) >= start[:, None])[..., None], other, ws)
+
+
+def _styles(params, state: State, batch: dict, rng: Rng, rules: Rules, phase: str, rows: slice = slice(None)):
+    """Styles of fresh latents, mixed, and the collections of the generator with its running means moved.
+
+    A batch may carry the latents, `<phase>/z`, and the labels, `<phase>/label`, of its generated images (parity tests do).
+    """
+    net, keys = rules.nets["generator"], rng.samples[rows]
+    variables = state.variables["generator"]
+    label = _label(rules, batch, phase)
+    label = None if label is None else label[rows]
+    z = batch[f"{phase}/z"][rows] if f"{phase}/z" in batch else latents(net, keys)
+    apply = partial(net.apply, {"params": params["generator"], **variables}, method="mapping")
+    ws, new = apply(z, label, train=_moves(net, phase), mutable=list(variables))
+    if rules.style.mixing:
+        second = latents(net, random.fold(keys, SECOND_LATENT))
+        draws = random.uniform(random.fold(keys, MIX), (2,))
+        ws = mix(ws, apply(second, label, train=False), draws, rules.style.mixing)
+    return ws, variables | dict(new)
+
+
+def _moves(net: nn.Module, phase: str) -> bool:
+    return phase in getattr(net, "moving_phases", (phase,))
+
+
+def _paint(params, variables: dict, ws: jax.Array, keys: jax.Array, rules: Rules, phase: str) -> tuple[jax.Array, dict]:
+    """Images of styles, and the collections of the generator."""
+    net = rules.nets["generator"]
+    images, new = net.apply(
+        {"params": params["generator"], **variables},
+        ws,
+        train=_moves(net, phase),
+        keys=random.fold(keys, NOISE),
+        noise=rules.style.noise,
+        mutable=list(variables),
+        method="synthesis",
+    )
+    return images, variables | dict(new)
+
+
+def _fakes(params, state, batch, rng, rules, phase) -> tuple[jax.Array, dict]:
+    ws, variables = _styles(params, state, batch, rng, rules, phase)
+    return _paint(params, variables, ws, rng.samples, rules, phase)
+
+
+def _reals(batch: dict, rng: Rng, rules: Rules) -> jax.Array:
+    images = pixels.normalise(batch["image"])
+    return pixels.random_flip(images, random.fold(rng.samples, FLIP)) if rules.flip else images
+
+
+def _label(rules: Rules, batch: dict, phase: str = "") -> jax.Array | None:
+    if not rules.nets["generator"].num_classes:
+        return None
+    return batch.get(f"{phase}/label", batch["label"])
+
+
+def _strength(state: State, rules: Rules) -> jax.Array:
+    return rules.augmentation.strength(state.memory["augment"], state.images)
+
+
+def _logits(params, state: State, images: jax.Array, label, rng: Rng, draw: int, rules: Rules) -> jax.Array:
+    """What the discriminator says of images, blurred and augmented first."""
+    if rules.loss.blur_sigma:
+        left = 1 - state.images.astype(jnp.float32) / rules.loss.blur_fade_images
+        images = blur(images, rules.loss.blur_sigma * jnp.maximum(left, 0), largest=rules.loss.blur_sigma)
+    keys = random.fold(rng.samples, draw)
+    images = rules.augmentation(images, keys, _strength(state, rules))
+    variables = {"params": params["discriminator"], **state.variables["discriminator"]}
+    return rules.nets["discriminator"].apply(variables, images, label, train=True, keys=keys)
+
+
+def _generator_loss(params, state, batch, rng, *, rules, every):
+    """softplus(-D(G(z)))"""
+    fake, variables = _fakes(params, state, batch, rng, rules, "generator")
+    label = _label(rules, batch, "generator")
+    logits = _logits(params, state, fake, label, rng, AUGMENT_FAKE, rules)
+    loss = losses.adversarial("non_saturating").generator(None, logits).mean()
+    return loss, Out({"fake_logit": logits.mean()}, {"generator": variables})
+
+
+def _path_length_loss(params, state, batch, rng, *, rules, every):
+    """weight (length - mean length)^2, of one in `path_length_shrink` samples.
+
+    Those are the same on any number of devices, where a device's share of the batch is a multiple of the shrinkage. The
+    gradient passes through the running mean too, as in the official code.
+    """
+    loss, rows = rules.loss, slice(None, None, rules.loss.path_length_shrink)
+    keys = rng.samples[rows]
+    ws, variables = _styles(params, state, batch, rng, rules, "path_length", rows)
+    shape = batch["image"].shape[1:]
+    if "path_length/noise" in batch:
+        noise = batch["path_length/noise"][rows]
+    else:
+        noise = random.normal(random.fold(keys, PATH), shape)
+
+    def paint(ws):
+        return _paint(params, variables, ws, keys, rules, "path_length")
+
+    lengths, variables = penalties.path_lengths(paint, ws, noise / math.sqrt(shape[0] * shape[1]))
+    mean = parallel.mean(lengths.mean())
+    target = state.memory["pl_mean"] + loss.path_length_decay * (mean - state.memory["pl_mean"])
+    value = loss.path_length_weight * jnp.square(lengths - target).mean()
+    memory = state.memory | {"pl_mean": jax.lax.stop_gradient(target)}
+    return every * value, Out({"penalty": value, "length": mean}, {"generator": variables}, memory)
+
+
+def _discriminator_loss(params, state, batch, rng, *, rules, every):
+    """softplus(D(G(z))) + softplus(-D(x)), in two batches, as the standard deviation in a group sees them apart."""
+    fake, variables = _fakes(params, state, batch, rng, rules, "discriminator")
+    fake, label = jax.lax.stop_gradient(fake), _label(rules, batch, "discriminator")
+    fake_logits = _logits(params, state, fake, label, rng, AUGMENT_FAKE, rules)
+    real_logits = _logits(params, state, _reals(batch, rng, rules), _label(rules, batch), rng, AUGMENT_REAL, rules)
+    terms = losses.adversarial("non_saturating").discriminator(real_logits, fake_logits)
+    metrics = {f"loss_{name}": value.mean() for name, value in terms.items()}
+    loss = sum(metrics.values())
+    metrics |= {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+    metrics |= {"real_sign": jnp.sign(real_logits).mean(), "augment": _strength(state, rules)}
+    seen = rules.augmentation.observe(state.memory["augment"], jax.lax.stop_gradient(real_logits), rules.batch_size)
+    memory = None if seen is None else state.memory | {"augment": seen}
+    return loss, Out(metrics, {"generator": variables}, memory)
+
+
+def _penalty_loss(params, state, batch, rng, *, rules, every):
+    """R1 with respect to the real images as they are before blur and augmentation."""
+
+    def logits(x):
+        return _logits(params, state, x, _label(rules, batch), rng, AUGMENT_REAL, rules)
+
+    value = penalties.r1(logits, _reals(batch, rng, rules), gamma=rules.loss.r1_gamma).mean()
+    return every * value, Out({"r1": value}, {})

@@ -1,0 +1,185 @@
+"""Measuring a run: rows with their protocol, and values that are known beforehand."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import cli, evaluate, metrics, parallel, runs, sample
+from gan_jax.data import mixture
+from gan_jax.errors import MissingPathError, UserError
+from tests import settings
+
+ALL = "('fd','kd','prdc','classes')"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate") / "digits"
+    config = settings.digits(evaluation__metrics=ALL, evaluation__samples=96)
+    return folder, settings.fresh_folder(config, folder)
+
+
+@pytest.fixture(scope="module")
+def rows(digits):
+    """Every metric of an untrained generator, through the command's function."""
+    return evaluate.evaluate(digits[0])
+
+
+@pytest.fixture(scope="module")
+def reals(digits):
+    dataset = runs.open_data(digits[1].config)
+    return dataset.examples(np.arange(dataset.size))
+
+
+def by_name(rows) -> dict[str, float]:
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def test_rows_have_the_whole_protocol(digits, rows):
+    names = [row["metric"] for row in rows]
+    assert names[:5] == ["fd_digits_classifier", *(f"fd_digits_classifier/{name}" for name in (
+        "floor_train_vs_held_out", "pixel_gaussian", "untrained_generator")), "kd_digits_classifier"]  # fmt: skip
+    assert names[5:9] == ["precision", "recall", "density", "coverage"]
+    assert set(names[9:]) == {"confidence", "class_share_min", *(f"class_share/{i}" for i in range(10))}
+    for row in rows:
+        assert row["features"] == "digits_classifier" and len(row["features_sha256"]) == 64
+        assert row["features_accuracy"] >= 0.97 and "16x16" in row["feature_resize"]
+        assert (row["data"], row["split"], row["reals"], row["flip"]) == ("digits", "train", 1437, False)
+        assert (row["step"], row["images"], row["samples"], row["seed"]) == (0, 0, 96, 0)
+        assert len(row["data_fingerprint"]) == 64 and row["version"] and row["filter"] and np.isfinite(row["value"])
+        assert "group" not in row
+
+
+def test_rows_are_appended_to_the_runs_file(digits, rows):
+    path = digits[0] / "evaluations.jsonl"
+    before = path.read_text().splitlines()
+    assert [json.loads(line) for line in before[: len(rows)]] == rows
+    more = evaluate.evaluate(digits[0], metrics="classes")
+    assert evaluate.read(digits[0])[len(before) :] == more
+    assert {k: v for k, v in by_name(more).items()} == {k: by_name(rows)[k] for k in by_name(more)}
+
+
+def test_values_that_are_known_beforehand(rows):
+    """An untrained generator is as far as an untrained generator; reals are nearer to reals; shares sum to one."""
+    values = by_name(rows)
+    name = "fd_digits_classifier"
+    assert values[name] == values[f"{name}/untrained_generator"]
+    assert 0 < values[f"{name}/floor_train_vs_held_out"] < 0.05 * values[name]
+    assert values[f"{name}/floor_train_vs_held_out"] < values[f"{name}/pixel_gaussian"]
+    shares = [value for key, value in values.items() if key.startswith("class_share/")]
+    assert sum(shares) == pytest.approx(1) and min(shares) == values["class_share_min"]
+    assert 0.1 <= values["confidence"] <= 1 and values["precision"] <= 0.2
+
+
+def test_reals_against_themselves(digits, reals, rows):
+    """Drawn in the generator's place, the reals are at distance nought and as good as real.
+
+    The kernel distance is unbiased for independent samples; of one set with itself it is a little below nought.
+    """
+    _, run = digits
+    run = run._replace(config=run.config.copy_and_resolve_references().unlock())
+    run.config.evaluation.samples = len(reals["image"])
+
+    def draw(ema, keys, labels):
+        return reals["image"][: len(labels)]
+
+    values = by_name(evaluate.measure(run, draw, {}, step=0, images=0))
+    assert abs(values["fd_digits_classifier"]) < 1e-6
+    assert -0.03 * by_name(rows)["kd_digits_classifier"] < values["kd_digits_classifier"] <= 0
+    assert values["precision"] == values["recall"] == values["coverage"] == 1.0
+    counts = np.bincount(reals["label"], minlength=10) / len(reals["label"])
+    found = [values[f"class_share/{label}"] for label in range(10)]
+    np.testing.assert_allclose(found, counts, atol=0.01)
+    assert values["confidence"] > 0.97
+
+
+def test_fid_is_an_alias_that_is_never_reported(digits):
+    rows = evaluate.evaluate(digits[0], metrics="kid,fid")
+    names = [row["metric"] for row in rows]
+    assert names[0] == "kd_digits_classifier" and "fd_digits_classifier" in names
+    assert not any(name.startswith(("fid", "kid")) for name in names)
+    assert "fid and kid" in cli.HELP
+
+
+def test_labels_agree_with_the_judge_where_the_classes_are_right(reals):
+    config = settings.digits(conditional=True, evaluation__metrics="classes", evaluation__samples=200)
+    run = settings.build(config, num_classes=10)
+    first = [np.flatnonzero(reals["label"] == label) for label in range(10)]
+
+    def draw(ema, keys, labels):
+        return reals["image"][[first[label][i // 10] for i, label in enumerate(labels)]]
+
+    values = by_name(evaluate.measure(run, draw, {}, step=0, images=0))
+    assert values["label_agreement"] > 0.97
+    np.testing.assert_allclose([values[f"class_share/{label}"] for label in range(10)], 0.1, atol=0.011)
+
+
+def test_one_device_and_eight_measure_alike(digits, monkeypatch):
+    folder, _ = digits
+    make_mesh = parallel.make_mesh
+    eight = by_name(evaluate.evaluate(folder, metrics="fd,kd,classes"))
+    monkeypatch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
+    one = by_name(evaluate.evaluate(folder, metrics="fd,kd,classes"))
+    assert one.keys() == eight.keys()
+    for name, value in one.items():
+        assert value == pytest.approx(eight[name], rel=1e-3, abs=1e-3), name
+
+
+def test_modes_of_a_mixture(tmp_path):
+    """Equal to the metric itself on the same samples."""
+    measured = [("evaluation.metrics", "modes"), ("evaluation.samples", "500")]
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'mixture_gan.py'}:smoke", measured)
+    run = settings.fresh_folder(config, tmp_path / "run")
+    rows = evaluate.evaluate(tmp_path / "run")
+    ema = runs.restore(run, tmp_path / "run", parallel.make_mesh()).state.ema
+    keys = sample.keys_from(config.seed, "evaluation", np.arange(500))
+    points = sample.sampler(run)(ema, keys, np.zeros(500, int))
+    centres, std = mixture.mixture(config.data.name.removeprefix("mixture:"))
+    quality = metrics.mixture_quality(points, centres, std)
+    assert by_name(rows) == {"modes_covered": quality.modes_covered, "high_quality_share": quality.high_quality_share,
+                             "mode_kl": quality.reverse_kl}  # fmt: skip
+    assert rows[0]["modes"] == len(centres) and rows[0]["within_sigmas"] == 3.0 and rows[0]["samples"] == 500
+
+    points, _ = mixture.points("ring8", 0, np.arange(500))
+    values = by_name(evaluate.measure(run, lambda *_: points, ema, step=0, images=0))
+    assert values["modes_covered"] == len(centres) and values["high_quality_share"] > 0.96
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    ("fdd", "metrics='fdd': expected some of fd, kd"),
+    ("modes", "only mixtures have known modes, not 'digits'"),
+])  # fmt: skip
+def test_metrics_that_cannot_be_had(digits, names, message):
+    with pytest.raises(UserError, match=message):
+        evaluate.evaluate(digits[0], metrics=names)
+
+
+def test_features_that_do_not_fit_the_data():
+    config = settings.digits(evaluation__features="none", evaluation__metrics="fd")
+    with pytest.raises(UserError, match="metrics=fd: they need features"):
+        evaluate.wanted(config)
+    with pytest.raises(UserError, match="features='inceptionn': expected one of digits_classifier"):
+        evaluate.wanted(settings.digits(evaluation__features="inceptionn"))
+    with pytest.raises(UserError, match="judges the data 'digits', not 'synthetic:64'"):
+        evaluate.wanted(settings.digits(data__name="synthetic:64"))
+    assert evaluate.wanted(settings.digits(), ()) == ()
+
+
+def test_a_run_that_is_not_there(tmp_path):
+    with pytest.raises(MissingPathError, match="give the folder of a run that has trained"):
+        evaluate.evaluate(tmp_path)
+
+
+def test_the_order_of_the_first_metric_decides_the_best():
+    assert evaluate.lower_is_better(settings.digits(evaluation__metrics="('fd','prdc')"))
+    assert not evaluate.lower_is_better(settings.digits(evaluation__metrics="('prdc','fd')"))
+    assert evaluate.lower_is_better(settings.digits(evaluation__metrics="()"))
+
+
+def test_the_table_shows_values_and_protocol(rows):
+    text = evaluate.table(rows)
+    assert "step 0, 0 images, 96 samples" in text and f"{rows[0]['value']:.4f}" in text
+    assert "features digits_classifier (test accuracy 9" in text and "1437 reals of digits/train" in text
+    assert evaluate.table([]) == "no metrics are configured"
