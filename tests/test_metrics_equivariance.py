@@ -18,7 +18,8 @@ def _same(ours, arrays, key, tolerance):
     moved, known = ours
     expected = golden.nhwc(arrays[f"{key}/out"])
     assert np.abs(moved - expected).max() <= tolerance * np.abs(expected).max()
-    np.testing.assert_array_equal(np.broadcast_to(known[:, :, None], expected.shape), golden.nhwc(arrays[f"{key}/mask"]))
+    known = np.broadcast_to(known[:, :, None], expected.shape)
+    np.testing.assert_array_equal(known, golden.nhwc(arrays[f"{key}/mask"]))
 
 
 @pytest.mark.parametrize("i", range(2))

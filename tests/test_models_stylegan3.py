@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +57,7 @@ def _agrees(layer, recorded):
 @pytest.mark.parametrize("name", FULL)
 def test_recorded_full_size_layers_and_filters(name):
     arrays, meta = golden.load("sg3_filters")
-    fields = {key: value for key, value in FULL[name].items()}
-    table = layer_table(int(name.split("res")[1]), **fields)
+    table = layer_table(int(name.split("res")[1]), **FULL[name])
     for number, (layer, recorded) in enumerate(zip(table, meta["tables"][name]["layers"], strict=True)):
         _agrees(layer, recorded)
         for side, taps in zip(("up", "down"), layer_taps(layer), strict=True):
@@ -184,8 +184,8 @@ def _start(arrays, meta, phases, optimizers):
     variables = {"generator": of_g, "discriminator": {}}
     averaged = {"generator": {**of_g, **golden.variables(arrays, "params/G_ema/")}}
     opt = steps.init_optimizers(phases, optimizers, params)
-    images = jnp.int32(meta["cur_nimg"])
-    return steps.State(jnp.int32(0), images, params, variables, opt, averaged, {"pl_mean": jnp.float32(0), "augment": ()})
+    memory = {"pl_mean": jnp.float32(0), "augment": ()}
+    return steps.State(jnp.int32(0), jnp.int32(meta["cur_nimg"]), params, variables, opt, averaged, memory)
 
 
 def test_recorded_training_iteration():
@@ -240,26 +240,32 @@ def test_devices_share_the_magnitudes():
 
     alone = jax.jit(play(model))(z)
     mesh = parallel.make_mesh(jax.devices()[:4])
-    spread = jax.shard_map(
-        play(model.clone(axis_name=parallel.AXIS)), mesh=mesh, in_specs=P(parallel.AXIS), out_specs=(P(parallel.AXIS), P())
-    )
+    sharded = P(parallel.AXIS)
+    own = play(model.clone(axis_name=parallel.AXIS))
+    spread = jax.shard_map(own, mesh=mesh, in_specs=sharded, out_specs=(sharded, P()))
     jax.tree.map(_close, jax.jit(spread)(z), alone)
 
 
-def test_bfloat16_and_fresh_networks():
-    """A fresh network's input is not transformed, and its image nearly the same in bfloat16; T and R."""
-    z = jax.random.normal(jax.random.key(1), (2, 8))
-    for fields in ({}, dict(kernel_size=1, radial_filters=True)):
-        model = Generator(**TINY, **fields)
-        variables = jax.jit(lambda key, model=model: model.init(key, z, train=True))(jax.random.key(0))
-        entry = variables["params"]["synthesis_network"]["input"]["affine"]
-        assert not entry["kernel"].any()
-        np.testing.assert_array_equal(style_matrix(entry["bias"][None])[0], np.eye(3))
-        assert np.linalg.norm(variables["fourier"]["synthesis_network"]["input"]["freqs"], axis=1).max() <= 2
-        wide = model.apply(variables, z, train=False)
-        low = jax.jit(lambda v, model=model: model.clone(num_bf16_res=1).apply(v, z, train=False))(variables)
-        assert low.dtype == jnp.float32 and wide.shape == (2, 16, 16, 3)
-        assert 0 < np.abs(low - wide).max() < 0.05 * np.abs(wide).max()
+def test_bfloat16():
+    z = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    model = Generator(**TINY)
+    variables = _fill(model, z)
+    wide, low = (jax.jit(partial(net.apply, train=False))(variables, z) for net in (model, model.clone(num_bf16_res=1)))
+    assert low.dtype == jnp.float32 and wide.shape == (8, 16, 16, 3)
+    assert 0 < np.abs(low - wide).max() < 0.05 * np.abs(wide).max()
+
+
+def test_fresh_input():
+    """It is not transformed, its frequencies fill the disc evenly, and its features have about unit size."""
+    entry = FourierInput(features=400, size=(20, 20), rate=16.0, bandwidth=2.0)
+    features, variables = jax.jit(entry.init_with_output)(jax.random.key(0), jnp.ones((1, 5)))
+    affine, waves = variables["params"]["affine"], variables["fourier"]
+    assert not affine["kernel"].any()
+    np.testing.assert_array_equal(style_matrix(affine["bias"][None])[0], np.eye(3))
+    radius = np.linalg.norm(waves["freqs"], axis=1)
+    assert radius.max() <= 2 and np.mean(radius**2) == pytest.approx(2, rel=0.1)
+    assert np.abs(waves["phases"]).max() <= 0.5 and waves["phases"].std() == pytest.approx(12**-0.5, rel=0.1)
+    assert np.mean(features**2) == pytest.approx(0.5, rel=0.1)
 
 
 def test_other_sizes_channels_and_labels():
@@ -273,9 +279,12 @@ def test_other_sizes_channels_and_labels():
 
 def test_a_long_input_continues_the_square_one():
     small, large = (FourierInput(features=6, size=size, rate=16.0, bandwidth=2.0) for size in ((20, 20), (20, 36)))
-    w = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
-    variables = small.init(jax.random.key(0), w)
-    transform = np.array([[0.9, 0.3, 0.1], [-0.3, 0.9, 0.2], [0, 0, 1]])
+    draw = np.random.default_rng(0).normal
+    w, transform = draw(size=(2, 5)).astype(np.float32), np.array([[0.9, 0.3, 0.1], [-0.3, 0.9, 0.2], [0, 0, 1]])
+    affine = {"kernel": draw(size=(5, 4)), "bias": draw(size=4)}
+    variables = {"params": {"kernel": draw(size=(6, 6)), "affine": affine}}
+    variables["fourier"] = {"freqs": draw(size=(6, 2)), "phases": draw(size=6)}
+    variables = jax.tree.map(np.float32, variables)
     _close(large.apply(variables, w, transform)[:, :, 8:-8], small.apply(variables, w, transform), 2e-5)
 
 
@@ -308,7 +317,7 @@ def test_registered():
     [
         (dict(resolution=80), "power of two"),
         (dict(num_critical=14), "num_critical=14"),
-        (dict(num_layers=1, num_critical=0), "num_layers=1"),
+        (dict(num_layers=1, num_critical=0), "two layers or more"),
     ],
 )
 def test_mistakes(fields, message):

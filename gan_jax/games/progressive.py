@@ -300,23 +300,40 @@ def class_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
     return -jnp.sum(target * jax.nn.log_softmax(logits), -1)
 
 
-def sample(nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
+def sample(nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None, **options) -> jax.Array:
     """Images (B, *shape) in about [-1, 1] from the averaged generator as far as it has grown, of full size.
 
-    Sample i depends on keys[i] and labels[i] alone, noise included.
+    Sample i depends on keys[i] and labels[i] alone, noise included. `options` are those of `truncate`.
     """
-    return _draw(nets, ema, latents(nets["generator"], keys), labels, random.fold(keys, NOISE))
+    return _draw(nets, ema, latents(nets["generator"], keys), labels, random.fold(keys, NOISE), options)
 
 
-def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None) -> jax.Array:
+def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, **options) -> jax.Array:
     """As `sample`, for given latents z (B, latent_size), with the constant noise."""
-    return _draw(nets, ema, z, labels, None)
+    return _draw(nets, ema, z, labels, None, options)
 
 
-def _draw(nets, ema, z, labels, keys):
+def _draw(nets, ema, z, labels, keys, options):
     net, own = nets["generator"], dict(ema["generator"])
-    lod = own.pop("growth")["lod"]
-    return net.apply(own, z, labels if net.num_classes else None, train=False, keys=keys, lod=lod)
+    lod, label = own.pop("growth")["lod"], labels if nets["generator"].num_classes else None
+    if not options:
+        return net.apply(own, z, label, train=False, keys=keys, lod=lod)
+    ws = net.apply(own, z, label, method="mapping", **options)
+    return net.apply(own, ws, keys=keys, lod=lod, method="synthesis")
+
+
+def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
+    """The options of `sample` and `decode` for a truncation.
+
+    Raises:
+      UserError: a generator without styles, or a cutoff beyond its layers.
+    """
+    layers = getattr(nets["generator"], "num_ws", 0)
+    if not layers:
+        raise UserError(f"--truncation={psi}: this generator has no styles; leave the flag out")
+    if cutoff is not None and not 0 <= cutoff <= layers:
+        raise UserError(f"--truncation={psi},{cutoff}: this generator has {layers} layers; give a cutoff of 0 to {layers}")
+    return {"psi": psi, "cutoff": cutoff}
 
 
 def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:

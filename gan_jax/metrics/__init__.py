@@ -1,4 +1,4 @@
-"""Features to statistics to distances, in numpy float64; `metrics.digits_classifier` alone needs JAX."""
+"""Features to statistics to distances, in numpy float64; `digits_classifier` and `equivariance` alone need JAX."""
 
 from gan_jax.metrics.baselines import noise_samples, pixel_gaussian_samples, pixel_shuffle_samples
 from gan_jax.metrics.extractor import Extractor

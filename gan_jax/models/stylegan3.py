@@ -230,8 +230,14 @@ class Generator(nn.Module, kw_only=True):
             copies=self.num_ws,
             w_avg_beta=self.w_avg_beta,
         )
-        names = ("conv_clamp", "output_scale", "num_bf16_res", "magnitude_ema_beta", "axis_name")
-        self.synthesis_network = Synthesis(layers=layer_table(**_design(self)), **{name: getattr(self, name) for name in names})
+        self.synthesis_network = Synthesis(
+            layers=layer_table(**_design(self)),
+            conv_clamp=self.conv_clamp,
+            output_scale=self.output_scale,
+            num_bf16_res=self.num_bf16_res,
+            magnitude_ema_beta=self.magnitude_ema_beta,
+            axis_name=self.axis_name,
+        )
 
     def __call__(
         self,

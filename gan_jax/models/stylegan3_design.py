@@ -94,7 +94,10 @@ def layer_table(
     size = as_pair(resolution)
     side = min(size)
     if not 0 <= num_critical < num_layers or num_layers < 2:
-        raise UserError(f"num_critical={num_critical}: expected 0 to num_layers - 1, and num_layers={num_layers} above 1")
+        raise UserError(
+            f"num_critical={num_critical}, num_layers={num_layers}: expected two layers or more, "
+            "and at least one that is not critical"
+        )
     band = filter_design(
         side,
         num_layers=num_layers,
@@ -115,8 +118,10 @@ def layer_table(
         up, down = inner / band.rates[before], inner / band.rates[i]
         if up % 1 or down % 1:
             rates = sorted(set(band.rates.tolist()))
-            raise UserError(f"resolution {resolution}: the layers' sampling rates {rates} are not multiples of each other; "
-                            "use a shorter side that is a power of two, or 3 times one")  # fmt: skip
+            raise UserError(
+                f"resolution {resolution}: sampling rates {rates} of its layers are not multiples of one another; "
+                "use a shorter side that is a power of two, or 3 times one"
+            )
         up, down, kernel = int(up), int(down), 1 if rgb else kernel_size
         taps = tuple(filter_size * factor if factor > 1 and not rgb else 1 for factor in (up, down))
         pads = zip(sizes[before], sizes[i], strict=True)

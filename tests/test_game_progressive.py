@@ -1,0 +1,329 @@
+"""The growing game: losses and gradients against recorded ones, reals, devices, fading, resuming, sampling."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from gan_jax import checkpoint, games, losses, parallel, runs, sample
+from gan_jax import config as configs
+from gan_jax.errors import UserError
+from gan_jax.games import progressive
+from gan_jax.layers.rescale import downscale, upscale
+from gan_jax.models import progan
+from gan_jax.train import train
+from tests import golden_growing as golden
+from tests import settings, test_models_progan, test_models_stylegan1
+
+
+def play_of(generator, discriminator, level, **loss):
+    weights = ConfigDict({**progressive.DEFAULTS["loss"], **loss})
+    nets = {"generator": generator, "discriminator": discriminator}
+    return progressive.Play(nets, level, generator.levels, None, weights, False)
+
+
+def nhwc(x):
+    return x.transpose(0, 2, 3, 1)
+
+
+# Losses, with gradients of the stored variables.
+
+
+@pytest.mark.parametrize("lod", (0.0, 1.25))
+@pytest.mark.parametrize("name", test_models_progan.FILES)
+def test_wgan_gp_losses_and_their_gradients(name, lod):
+    """Gradient penalty (with respect to images of full size), drift and the classes' cross-entropy."""
+    npz, generator, discriminator, (of_g, of_d), labels = test_models_progan.recorded(name)
+    level, game = int(lod), losses.adversarial("wasserstein")
+    play = play_of(generator, discriminator, level)
+    order = golden.strided_to_neighbours(len(npz["in/reals"]), 4)
+    label = None if labels is None else labels[order]
+    real = downscale(nhwc(npz["in/reals"])[order], 2**level)
+    options = {"train": True, "lod": lod, "level": level}
+    fused = generator.fused_scale
+
+    def of_discriminator(params):
+        fake = generator.apply({"params": of_g}, npz["in/D_loss_latents"][order], label, **options)
+        share = npz["in/mixing_factors"].reshape(-1)[order]
+        return progressive.discriminator_loss(play, game, params, real, fake, label, lod, share)[0]
+
+    def of_generator(params):
+        fake = generator.apply({"params": params}, npz["in/G_loss_latents"][order], label, **options)
+        return progressive.generator_loss(play, game, of_d, fake, label, lod)[0]
+
+    for net, loss, params in (("D", of_discriminator, of_d), ("G", of_generator, of_g)):
+        value, grads = jax.jit(jax.value_and_grad(loss))(params)
+        golden.assert_close(value, npz[f"out/{net}_loss_per_sample_lod{lod}"].mean(dtype=np.float64), 1e-5)
+        expected = golden.tree(npz, f"grad/lod{lod}/{net}/")
+        expected = golden.transposed(expected) if fused and net == "G" else expected
+        golden.assert_trees_close(grads, expected, 1e-3)
+
+
+CASES = [("stylegan1_a", 0.0), ("stylegan1_a", 1.25), ("stylegan1_b", 0.0), ("stylegan1_b", 1.25), ("stylegan1_c", 0.0)]
+
+
+@pytest.mark.parametrize("name, lod", CASES)
+def test_non_saturating_losses_with_r1_and_r2_and_their_gradients(name, lod):
+    npz, generator, discriminator, variables, of_d, labels = test_models_stylegan1.recorded(name)
+    level, game = int(lod), losses.adversarial("non_saturating")
+    order = golden.strided_to_neighbours(len(npz["in/reals"]), discriminator.stddev_group)
+    label = None if labels is None else labels[order]
+    real = downscale(nhwc(npz["in/reals"])[order], 2**level)
+    options = {"train": True, "lod": lod if generator.grow else None, "level": level}
+
+    def fake(params, z):
+        return generator.apply({**variables, "params": params}, z[order], label, **options)
+
+    def of_discriminator(params, **weights):
+        play = play_of(generator, discriminator, level, gradient_penalty=0.0, drift=0.0, **weights)
+        images = fake(variables["params"], npz["in/D_loss_latents"])
+        arguments = (params, real, images, label, options["lod"], None)
+        return progressive.discriminator_loss(play, game, *arguments)[0]
+
+    def of_generator(params):
+        play = play_of(generator, discriminator, level)
+        images = fake(params, npz["in/G_loss_latents"])
+        return progressive.generator_loss(play, game, of_d, images, label, options["lod"])[0]
+
+    def check(loss, params, key):
+        value, grads = jax.jit(jax.value_and_grad(loss))(params)
+        golden.assert_close(value, npz[f"out/{key}_mean_lod{lod}"], 1e-5)
+        expected = golden.tree(npz, f"grad/{key}/lod{lod}/")
+        assert expected
+        golden.assert_trees_close(grads, expected, 1e-3)
+
+    check(of_generator, variables["params"], "G_logistic_nonsaturating")
+    check(functools.partial(of_discriminator, r1_gamma=10.0), of_d, "D_logistic_simplegp_r1_10")
+    if lod == 0:
+        check(functools.partial(of_discriminator, r2_gamma=10.0), of_d, "D_logistic_simplegp_r1_0_r2_10")
+
+
+@pytest.mark.parametrize("fused", (False, True))
+def test_the_penaltys_second_derivatives_by_finite_differences_in_float64(fused):
+    """Along a random direction of the parameters, at level 1 in mid-fade."""
+    common = {"resolution": 16, "channels": 1, "feature_base": 12, "feature_max": 3, "fused_scale": fused}
+    with jax.enable_x64(True):
+        net = progan.Discriminator(**common, dtype=jnp.float64)
+        play = play_of(progan.Generator(**common, latent_size=2), net, 1, drift=0.0)
+        rng = np.random.default_rng(3)
+        real, fake = rng.normal(size=(2, 4, 8, 8, 1))
+        params = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((4, 16, 16, 1)), train=True))()["params"]
+        params = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+        direction = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+        share = rng.uniform(size=4)
+
+        @jax.jit
+        def penalty(params):
+            terms = progressive.discriminator_loss(
+                play, losses.adversarial("wasserstein"), params, real, fake, None, 1.3, share
+            )[1]
+            return terms["gradient_penalty"]
+
+        def moved(step):
+            return penalty(jax.tree.map(lambda x, d: x + step * d, params, direction))
+
+        exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.vdot(g, d), jax.grad(penalty)(params), direction)))
+        step = 1e-6
+        np.testing.assert_allclose((moved(step) - moved(-step)) / (2 * step), exact, rtol=1e-6)
+        assert abs(exact) > 0.1
+
+
+# Real images.
+
+
+@pytest.mark.parametrize("lod", (0.0, 0.3, 1.0, 1.75, 2.0))
+def test_real_images_are_faded_as_the_official_ones(lod):
+    """The file's input at lod L is a corner of its images; here it is given as if they had been halved to it."""
+    npz, _ = golden.load("progan_process_reals")
+    level = int(lod)
+    side = 32 >> level
+    corner = upscale(jnp.asarray(nhwc(npz["in/images_u8"])[:, :side, :side]), 2**level)
+    mirrored = npz["in/mirror_uniform"] >= 0.5
+    for flips in (0, 1):
+        images = np.where(mirrored & bool(flips), corner[:, :, ::-1], corner)
+        out = upscale(progressive.reals(jnp.asarray(images), level, lod), 2**level)
+        golden.assert_close(out, nhwc(npz[f"out/lod{lod}_mirror{flips}"]), 1e-6)
+
+
+def test_real_images_are_halved_by_averages():
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
+    expected = images.reshape(2, 2, 4, 2, 4, 1).mean((2, 4)) / 127.5 - 1
+    np.testing.assert_allclose(progressive.reals(jnp.asarray(images), 2, None), expected, atol=1e-6)
+
+
+# Steps.
+
+
+def config_of(model="progan", **overrides):
+    """The smoke variant of the digits, at 16 px from 8 px on: 8 steps of one level, fading over 16."""
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_progan.py'}:smoke", [
+        *((f"{net}.name", model) for net in ("generator", "discriminator")), ("data.resolution", "16"),
+        ("growth.training_images", "16"), ("growth.transition_images", "32"), ("evaluation.metrics", "()"),
+        *((key.replace("__", "."), str(value)) for key, value in overrides.items()),
+    ])  # fmt: skip
+    return config
+
+
+def small_style(**overrides):
+    """StyleGAN's networks and loss."""
+    return config_of("stylegan1", generator__w_size=4, generator__mapping_features=4, generator__mapping_layers=2,
+                     loss__name="non_saturating", loss__gradient_penalty=0.0, loss__drift=0.0, loss__r1_gamma=10.0,
+                     **overrides)  # fmt: skip
+
+
+SPEC = runs.Spec((16, 16, 1), 0)
+
+
+def stages_of(config):
+    return games.stages(progressive, config, SPEC)
+
+
+def state_at(run, images):
+    state = jax.jit(lambda: runs.init_state(run))()
+    return state._replace(images=jnp.int32(images), step=jnp.int32(images // run.config.batch_size))
+
+
+def untouched(before, after, names):
+    """Whether every leaf of the layers that are named is equal, bit for bit."""
+    same = [np.array_equal(a, b) for name in names
+            for a, b in zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True)]  # fmt: skip
+    assert same
+    return all(same)
+
+
+def test_layers_of_other_stages_do_not_move():
+    config = config_of()
+    stages = stages_of(config)
+    assert [stage.level for stage in stages] == [1, 0, 0]
+    larger = [("generator", n) for n in ("16x16_conv0", "16x16_conv1", "16x16_to_image")]
+    larger += [("discriminator", n) for n in ("16x16_conv0", "16x16_conv1", "16x16_from_image")]
+    smaller = [("generator", "8x8_to_image"), ("discriminator", "8x8_from_image")]
+    for stage, seen, still in ((stages[0], 0, larger), (stages[2], 48, smaller)):
+        run = runs.build(config, SPEC, stage)
+        before = state_at(run, seen)
+        kept = jax.device_get(before.params)
+        after, measured = settings.play(run, count=1, state=before)
+        for net, name in still:
+            assert untouched(kept[net], after.params[net], [name]), (stage, name)
+        moving = [(net, name) for net, tree in kept.items() for name in tree if (net, name) not in larger + smaller]
+        for net, name in moving:
+            assert not untouched(kept[net], after.params[net], [name]), (stage, name)
+        assert measured[0]["discriminator/lod"] == stage.level == after.ema["generator"]["growth"]["lod"]
+
+
+@pytest.mark.parametrize("make", (config_of, small_style))
+def test_one_device_and_eight_agree(make):
+    """In mid-fade; groups of the minibatch deviation are one image, as on eight devices."""
+    config = make(discriminator__stddev_group=0, batch_size=16)
+    run = runs.build(config, SPEC, stages_of(config)[1])
+    batch = settings.random_batch(run, 0)
+    ends = [settings.play(run, count=1, devices=n, batches=[batch], state=state_at(run, 32)) for n in (1, 8)]
+    assert ends[0][1][0]["discriminator/lod"] == 0.5
+    (one, one_metrics), (eight, eight_metrics) = ends
+    for name, value in one_metrics[0].items():
+        np.testing.assert_allclose(value, eight_metrics[0][name], rtol=2e-4, atol=1e-5, err_msg=name)
+    assert settings.largest_difference(one.params, eight.params) < 1e-3  # Adam's first step is lr * sign(gradient)
+    assert settings.largest_difference(one.variables, eight.variables) < 1e-5
+
+
+def test_learning_rates_and_decay_of_the_average_follow_the_stage():
+    config = config_of(growth__learning_rates="((16, 1.5),)", ema__decay=0.75)
+    stages = stages_of(config)
+    rates = [runs.build(config, SPEC, stage).optimizers["generator"].learning_rate(jnp.int32(0)) for stage in stages]
+    np.testing.assert_allclose(rates, [1e-3, 1.5e-3, 1.5e-3])
+    run = runs.build(config, SPEC, stages[0])
+    before = state_at(run, 0)
+    old = jax.device_get(before.params["generator"]["base_conv"]["kernel"])
+    after, _ = settings.play(run, count=1, state=before)
+    new = after.params["generator"]["base_conv"]["kernel"]
+    np.testing.assert_allclose(after.ema["generator"]["params"]["base_conv"]["kernel"], 0.75 * old + 0.25 * new, rtol=1e-5)
+
+
+# Whole runs.
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    make_mesh = parallel.make_mesh
+    monkeypatch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
+
+
+def state_of(workdir):
+    config, spec, _ = runs.read_folder(workdir)
+    run = runs.build(config, spec)
+    return run, runs.restore(run, workdir, parallel.make_mesh()).state
+
+
+def test_a_run_resumed_in_mid_fade_and_at_a_stages_end_is_the_same_run(tmp_path, one_device):
+    """Stages begin at 24, 48 images (17 and 48 rounded up to whole batches of 8)."""
+    for images in (24, 32, 48, 64):  # where a stage begins, in mid-fade, where the next begins, the end
+        assert train(config_of(total_images=images), str(tmp_path / "resumed"))
+    assert train(config_of(total_images=64), str(tmp_path / "whole"))
+    (run, resumed), (_, whole) = state_of(tmp_path / "resumed"), state_of(tmp_path / "whole")
+    assert games.begins(stages_of(run.config)) == (0, 24, 48)
+    assert checkpoint.digest(resumed) == checkpoint.digest(whole)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["discriminator/lod"] for line in lines] == [1, 1, 1, 0.75, 0.5, 0.25, 0, 0]
+    counts = [x for path, x in jax.tree_util.tree_leaves_with_path(whole.opt) if "count" in jax.tree_util.keystr(path)]
+    assert counts and all(int(count) == 2 for count in counts)  # steps since the fade ended
+    check_samples(run, whole)
+
+
+def check_samples(run, state):
+    """The average is drawn as far as it has grown: of full size, and at lod 1 in squares of equal pixels."""
+    draw, keys = sample.sampler(run, batch_size=4), sample.keys_of(np.arange(4))
+    labels = np.zeros(4, np.int32)
+    images = draw(state.ema, keys, labels)
+    assert images.shape == (4, 16, 16, 1)
+    small = {"generator": {**state.ema["generator"], "growth": {"lod": jnp.float32(1)}}}
+    squares = draw(small, keys, labels)
+    np.testing.assert_array_equal(squares, np.asarray(upscale(jnp.asarray(squares[:, ::2, ::2]))))
+    assert not np.array_equal(images, squares)
+
+
+def test_styles_train_and_are_truncated(tmp_path, one_device):
+    config = small_style(total_images=40)
+    assert train(config, str(tmp_path / "run"))
+    run, state = state_of(tmp_path / "run")
+    assert np.abs(state.variables["generator"]["w_avg"]["w_avg"]).max() > 0
+    np.testing.assert_array_equal(state.ema["generator"]["w_avg"]["w_avg"], state.variables["generator"]["w_avg"]["w_avg"])
+    files = sample.sample(str(tmp_path / "run"), str(tmp_path / "out"), seeds="0-1", truncation="0")
+    assert len(files) == 3
+
+
+def test_classes_are_learned_from_labels():
+    """The class logits' cross-entropy, of three images by hand; and a step with labels."""
+    logits, label = np.array([[1.0, 2, 3], [0, 0, 0], [5, 1, 1]]), np.array([2, 0, 1])
+    expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(3), label]
+    np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.asarray(label)), expected, rtol=1e-5)
+    np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.eye(3)[label]), expected, rtol=1e-5)
+    config = config_of(conditional=True)
+    run = runs.build(config, runs.Spec((16, 16, 1), 10))
+    _, measured = settings.play(run, count=1)
+    assert 4 < measured[0]["discriminator/loss_class"] < 6 and 2 < measured[0]["generator/loss_class"] < 3  # log 10
+
+
+# Mistakes.
+
+
+def test_what_does_not_grow_is_refused():
+    config = config_of()
+    for spec, message in ((runs.Spec((2,), 0), "makes images"), (runs.Spec((20, 20, 1), 0), "grow through 5, 10, 20")):
+        with pytest.raises(UserError, match=message):
+            runs.build(config, spec)
+    with pytest.raises(UserError, match="dcgan.*does not grow"):
+        runs.load_config(f"{settings.EXPERIMENTS / 'digits_progan.py'}:smoke", [("generator.name", "dcgan")])
+        configs.override(config, "generator.name", "dcgan")
+        runs.build(config, SPEC)
+    with pytest.raises(UserError, match="has no styles"):
+        progressive.truncate(runs.build(config, SPEC).nets, 0.7, None)
+    style = runs.build(small_style(), SPEC)
+    assert progressive.truncate(style.nets, 0.7, 4) == {"psi": 0.7, "cutoff": 4}
+    with pytest.raises(UserError, match="has 6 layers"):
+        progressive.truncate(style.nets, 0.7, 7)
+    assert dataclasses.is_dataclass(style.nets["generator"])
