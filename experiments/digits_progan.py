@@ -21,11 +21,11 @@ def get_config(variant: str = "") -> ConfigDict:
             "data": {"name": "digits", "resolution": 32, "channels": 1},
             "generator": {**net, "latent_size": 64},
             "discriminator": dict(net),
+            "loss": {"name": "wasserstein", "gradient_penalty": 10.0, "drift": 1e-3},
             "growth": {
                 "initial_resolution": 8,
                 "training_images": 40_000,
                 "transition_images": 40_000,
-                "batch_sizes": (),
             },
             "optim": {"generator": adam, "discriminator": adam},
             "ema": {"decay": 0.999},

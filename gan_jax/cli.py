@@ -69,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in STORAGE:
             raise
         where = error.filename or "standard output"
-        print(f"error: {where}: {error.strerror}; make room or mend it, and run the same command again", file=sys.stderr)
+        print(
+            f"error: {where}: {error.strerror}; make room or mend it, and run the same command again", file=sys.stderr
+        )
         return 2
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
@@ -190,7 +192,9 @@ def default_workdir(path: str) -> str:
 def _evaluate(flags: dict, overrides: list) -> int:
     from gan_jax import evaluate
 
-    rows = evaluate.evaluate(_needed(flags, "workdir"), metrics=_one(flags, "metrics"), step=_number(flags, "step", None))
+    rows = evaluate.evaluate(
+        _needed(flags, "workdir"), metrics=_one(flags, "metrics"), step=_number(flags, "step", None)
+    )
     print(evaluate.table(rows))
     return 0
 

@@ -26,13 +26,15 @@ def lower_is_better(config: ConfigDict) -> bool:
 
 
 def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """The metrics to compute, checked. Raises UserError for an unknown one, or one that the run's features cannot give."""
+    """The metrics to compute. Raises UserError for an unknown one, or one that the run's features cannot give."""
     listed = [ALIASES.get(name, name) for name in (config.evaluation.metrics if names is None else names)]
     for name in listed:
         if name not in LOWER_IS_BETTER:
             raise UserError(f"metrics={name!r}: expected some of {', '.join(LOWER_IS_BETTER)}")
     if config.evaluation.features not in FEATURES:
-        raise UserError(f"config.evaluation.features={config.evaluation.features!r}: expected one of {', '.join(FEATURES)}")
+        raise UserError(
+            f"config.evaluation.features={config.evaluation.features!r}: expected one of {', '.join(FEATURES)}"
+        )
     judged = [name for name in listed if name != "modes"]
     if judged and config.evaluation.features == "none":
         raise UserError(f"metrics={','.join(judged)}: they need features, and config.evaluation.features is 'none'")
@@ -159,7 +161,13 @@ def _judge(run, draw, fakes: np.ndarray, names: tuple[str, ...], baselines: bool
             add("fd", {f"fd_{suffix}/{k}": v for k, v in _frechet_baselines(run, draw, reference, len(fakes)).items()})
     if "kd" in names:
         mean, std = metrics.kernel_distance(reference.features, features)
-        add("kd", {f"kd_{suffix}": mean}, std=std, subsets=100, subset_size=min(1000, len(features), len(reference.features)))
+        add(
+            "kd",
+            {f"kd_{suffix}": mean},
+            std=std,
+            subsets=100,
+            subset_size=min(1000, len(features), len(reference.features)),
+        )
     if "prdc" in names:
         found = metrics.neighbourhoods(reference.features, features, k=PRDC_NEIGHBOURS)
         add("prdc", found._asdict(), neighbours=PRDC_NEIGHBOURS)

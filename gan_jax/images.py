@@ -62,4 +62,6 @@ def _pil(image: np.ndarray):
 
     modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
     assert image.ndim == 3 and image.shape[2] in modes, image.shape
-    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else np.ascontiguousarray(image), modes[image.shape[2]])
+    return Image.fromarray(
+        image[:, :, 0] if image.shape[2] == 1 else np.ascontiguousarray(image), modes[image.shape[2]]
+    )

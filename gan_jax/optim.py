@@ -82,7 +82,9 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
     if not (math.isfinite(peak) and peak >= 0):
         raise UserError(f"learning_rate={settings.learning_rate}: expected a finite number, 0 or more")
     fixed = _transformation(settings, correction)  # made in any case, so that wrong settings are found at once
-    moving = partial(_with_b2, settings, correction, settings.decay_images or total_images - settings.decay_begin_images)
+    moving = partial(
+        _with_b2, settings, correction, settings.decay_images or total_images - settings.decay_begin_images
+    )
     at = moving if settings.b2_final else lambda _: fixed
     return Optimizer(at, lambda images: jnp.float32(peak) * factor(images))
 

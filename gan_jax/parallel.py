@@ -82,9 +82,7 @@ def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map") -> Callab
     if jax.process_count() > 1:
         raise UserError("config.parallel='pmap' runs in one process; use config.parallel='shard_map' with several")
     count = mesh.size
-    mapped = jax.pmap(
-        step, axis_name=AXIS, devices=list(mesh.devices.flat), in_axes=(None, 1), out_axes=(None, None)
-    )
+    mapped = jax.pmap(step, axis_name=AXIS, devices=list(mesh.devices.flat), in_axes=(None, 1), out_axes=(None, None))
 
     def run(state, batch):
         split = jax.tree.map(lambda x: x.reshape(x.shape[0], count, -1, *x.shape[2:]), batch)
@@ -125,8 +123,8 @@ def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
     """Raises UserError where a batch cannot be dealt evenly over micro-batches and devices."""
     if accumulate < 1 or batch_size < 1 or batch_size % (accumulate * mesh.size):
         raise UserError(
-            f"config.batch_size={batch_size} cannot be dealt over {mesh.size} devices in config.accumulate={accumulate} "
-            f"micro-batches: it must be a positive multiple of {mesh.size * max(accumulate, 1)}"
+            f"config.batch_size={batch_size} cannot be dealt over {mesh.size} devices in "
+            f"config.accumulate={accumulate} micro-batches: it must be a positive multiple of {mesh.size * max(accumulate, 1)}"
         )
 
 
@@ -182,7 +180,7 @@ def _checked() -> bool:
 
 
 def over_samples(fn: Callable, mesh: Mesh) -> Callable:
-    """Compiles fn(replicated, *per-sample arrays) -> per-sample array so that every device takes its share of samples."""
+    """Compiles fn(replicated, *per-sample arrays) -> per-sample array; every device takes its share of samples."""
     one, dealt = PartitionSpec(), PartitionSpec(AXIS)
 
     def call(shared, *arrays):

@@ -146,7 +146,9 @@ def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
         return np.arange(count) % max(known, 1)
     classes = numbers("labels", labels)
     if classes.max() >= known:
-        raise UserError(f"--labels={labels}: {classes.max()} is out of range; this run knows the labels 0 to {known - 1}")
+        raise UserError(
+            f"--labels={labels}: {classes.max()} is out of range; this run knows the labels 0 to {known - 1}"
+        )
     return np.resize(classes, count)
 
 
@@ -184,7 +186,7 @@ def _write_interpolation(folder, run, ema, seeds, classes, frames: int, options:
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
-    """Spherical interpolation from a (D,) at t = 0 to b (D,) at t = 1 (Shoemake 1985); linear where they are parallel."""
+    """Spherical interpolation from a (D,) at t = 0 to b (D,) at t = 1 (Shoemake 1985); linear where parallel."""
     cosine = np.clip(np.dot(a, b) / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12), -1.0, 1.0)
     angle = math.acos(cosine)
     if math.sin(angle) < 1e-6:

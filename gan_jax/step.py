@@ -100,7 +100,9 @@ def make_step(
         metrics = {}
         accumulate, size = jax.tree.leaves(batch)[0].shape[:2]
         for phase in phases:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), zlib.crc32(phase.name.encode()))
+            key = jax.random.fold_in(
+                jax.random.fold_in(jax.random.key(seed), state.step), zlib.crc32(phase.name.encode())
+            )
             state, measured = descend(state, phase, optimizers[phase.player], batch, key)
             metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
         seen = accumulate * size * lax.axis_size(parallel.AXIS)
@@ -120,8 +122,8 @@ def descend(
     """Plays one phase: gradients of its loss, averaged over micro-batches and devices, then one optimizer update.
 
     Returns:
-      The new state, and the phase's metrics: its terms, `loss`, `grad_norm`, `update_norm`, `param_norm`. The run's loop
-      stops where one of them is not finite.
+      The new state, and the phase's metrics: its terms, `loss`, `grad_norm`, `update_norm`, `param_norm`. The run's
+      loop stops where one of them is not finite.
     """
     grads, variables, memory, metrics = _gradients(state, phase, batch, key)
     grads, metrics = parallel.mean((grads, metrics))
@@ -194,7 +196,8 @@ def _average(state: State, ema: Ema, batch_size: int) -> dict:
     live = {net: {"params": state.params[net], **state.variables.get(net, {})} for net in ema.nets}
     averaged = optim.ema_update(state.ema, live, decay)
     return {
-        net: {**tree, **{name: live[net][name] for name in ema.copied if name in tree}} for net, tree in averaged.items()
+        net: {**tree, **{name: live[net][name] for name in ema.copied if name in tree}}
+        for net, tree in averaged.items()
     }
 
 

@@ -229,7 +229,7 @@ def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, 
 def _signals():
     """Yields a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once.
 
-    Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks, and SIGINT is passed on to it.
+    Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks; SIGINT is passed on to it.
     """
     received = []
     several = jax.process_count() > 1
@@ -275,7 +275,9 @@ def describe(run, mesh, dataset, batch_size: int) -> str:
     from clu import parameter_overview
 
     state = runs.abstract_state(run, mesh)
-    lines = [parameter_overview.get_parameter_overview({net: p}, include_stats=False) for net, p in state.params.items()]
+    lines = [
+        parameter_overview.get_parameter_overview({net: p}, include_stats=False) for net, p in state.params.items()
+    ]
     accumulate = run.config.accumulate
     rows = batch_size // accumulate
     one = _wanted({k: v[:1] for k, v in dataset.examples(np.zeros(1, np.int64)).items()}, run)
@@ -293,7 +295,9 @@ def describe(run, mesh, dataset, batch_size: int) -> str:
         compiled = _compiled_steps(run, mesh, {})(step).lower(state, batch).compile()
         lines.append(f"step of {' + '.join(due)}: {_costs(compiled)}, compiled in {time.monotonic() - began:.1f} s")
     devices = jax.devices()
-    lines.append(f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}")
+    lines.append(
+        f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}"
+    )
     lines.append("data: " + ", ".join(f"{k} {v}" for k, v in dataset.protocol().items()))
     return "\n".join(lines)
 

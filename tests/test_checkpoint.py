@@ -152,11 +152,12 @@ def test_newest_and_best_are_kept_over_a_restart(state, tmp_path, lower, metrics
 def test_a_saved_step_is_left_alone_and_an_unfinished_save_is_cleaned_up(folder, state):
     (folder / "9.orbax-checkpoint-tmp").mkdir()
     before = (folder / "3" / "run" / "metadata").stat().st_mtime_ns
-    manager = checkpoint.open_manager(folder, keep=3)
+    manager = checkpoint.open_manager(folder, keep=4)
     with checkpoint.closing(manager):
         save(manager, at(state, 3))
+        save(manager, at(state, 4))
     assert (folder / "3" / "run" / "metadata").stat().st_mtime_ns == before
-    assert steps_in(folder) == [1, 2, 3] and not (folder / "9.orbax-checkpoint-tmp").exists()
+    assert steps_in(folder) == [1, 2, 3, 4] and not (folder / "9.orbax-checkpoint-tmp").exists()
 
 
 def _newest_files(folder):

@@ -18,8 +18,8 @@ SGD = dict(optim__generator__name="sgd", optim__discriminator__name="sgd",
 @pytest.fixture(scope="module")
 def one_device():
     """BatchNorm, a lazy R1 penalty and conditional players, five steps on one device."""
-    run = settings.build(settings.digits(**SGD, loss__r1_gamma=0.5, every__penalty_steps=2, batch_size=16, conditional=True),
-                         num_classes=10)  # fmt: skip
+    lazy = dict(loss__r1_gamma=0.5, every__penalty_steps=2)
+    run = settings.build(settings.digits(**SGD, **lazy, batch_size=16, conditional=True), num_classes=10)
     return run, *settings.play(run, count=5)
 
 

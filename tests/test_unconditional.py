@@ -1,4 +1,4 @@
-"""The game of one generator and one discriminator, held against the PyTorch examples' DCGAN and against closed forms."""
+"""The game of one generator and one discriminator, against the PyTorch examples' DCGAN and closed forms."""
 
 import jax
 import numpy as np
@@ -51,7 +51,9 @@ def _close(ours, theirs, tolerance):
         mine = ours
         for key in path:
             mine = mine[key.key]
-        np.testing.assert_allclose(mine, value, rtol=0, atol=tolerance * max(np.abs(value).max(), 1e-12), err_msg=str(path))
+        np.testing.assert_allclose(
+            mine, value, rtol=0, atol=tolerance * max(np.abs(value).max(), 1e-12), err_msg=str(path)
+        )
 
 
 def test_golden_losses_of_three_steps(played):
@@ -115,7 +117,9 @@ def test_penalties_agree_on_devices(key, devices):
 
 @pytest.mark.parametrize("name", ["saturating", "least_squares", "hinge", "wasserstein", "relativistic"])
 def test_every_loss_plays(name):
-    run = settings.build(settings.digits(loss__name=name, discriminator__spectral_norm=True, discriminator__norm="none"))
+    run = settings.build(
+        settings.digits(loss__name=name, discriminator__spectral_norm=True, discriminator__norm="none")
+    )
     state, metrics = settings.play(run, count=2)
     assert all(np.isfinite(value) for row in metrics for value in row.values())
     assert int(state.images) == 16

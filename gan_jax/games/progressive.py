@@ -332,7 +332,7 @@ def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
     if not layers:
         raise UserError(f"--truncation={psi}: this generator has no styles; leave the flag out")
     if cutoff is not None and not 0 <= cutoff <= layers:
-        raise UserError(f"--truncation={psi},{cutoff}: this generator has {layers} layers; give a cutoff of 0 to {layers}")
+        raise UserError(f"--truncation={psi},{cutoff}: this generator has {layers} layers; give 0 to {layers}")
     return {"psi": psi, "cutoff": cutoff}
 
 

@@ -1,4 +1,4 @@
-"""One generator against one discriminator (Goodfellow et al. 2014, arXiv 1406.2661), with labels where the data has them.
+"""One generator against one discriminator (Goodfellow et al. 2014, arXiv 1406.2661), with or without labels.
 
 Its phases: `discriminator` every step; `penalty`, where a gradient penalty is lazy; `generator` every
 `config.every.generator_steps` steps.
@@ -258,7 +258,9 @@ def _penalty(params, state, batch, rng, *, nets, weights, decay, flip, augmentat
         values["r2"] = penalties.r2(logits, fake, gamma=weights["r2_gamma"]).mean()
     if "gradient_penalty" in weights:
         alpha = random.uniform(draws, (1,) * (real.ndim - 1))
-        values["gradient_penalty"] = weights["gradient_penalty"] * penalties.gradient_penalty(logits, real, fake, alpha).mean()
+        values["gradient_penalty"] = (
+            weights["gradient_penalty"] * penalties.gradient_penalty(logits, real, fake, alpha).mean()
+        )
     if "dragan" in weights:
         noise = random.uniform(draws, real.shape[1:])
         values["dragan"] = weights["dragan"] * penalties.dragan(logits, real, noise, axis_name=parallel.AXIS).mean()
