@@ -22,11 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "generator": {**net, "latent_size": 64},
             "discriminator": dict(net),
             "loss": {"name": "wasserstein", "gradient_penalty": 10.0, "drift": 1e-3},
-            "growth": {
-                "initial_resolution": 8,
-                "training_images": 40_000,
-                "transition_images": 40_000,
-            },
+            "growth": {"initial_resolution": 8, "training_images": 40_000, "transition_images": 40_000},
             "optim": {"generator": adam, "discriminator": adam},
             "ema": {"decay": 0.999},
             "every": {"sample_images": 32_000, "checkpoint_images": 32_000},
@@ -41,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def shrink(config: ConfigDict) -> None:
-    """Makes a run whose three steps of eight images are the first resolution, a fade and the end of it."""
+    """Makes a run of three steps of eight images, the third in mid-fade."""
     config.total_images, config.batch_size, config.grid = 24, 8, 4
     for net in (config.generator, config.discriminator):
         net.feature_base, net.feature_max = 16, 4

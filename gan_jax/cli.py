@@ -34,7 +34,8 @@ sample
   --seeds=0-63                 one image for each; also 1,5,9
   --labels=0,1,2               classes, for conditional runs
   --interpolate=FRAMES         an animation through the seeds
-  --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first; for models with styles
+  --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
+  --style_mixing=...           for models with styles
   --step=N                     checkpoint; default: the newest
 
 sweep

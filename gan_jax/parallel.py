@@ -121,10 +121,11 @@ def local_rows(batch_size: int, accumulate: int = 1) -> np.ndarray:
 
 def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
     """Raises UserError where a batch cannot be dealt evenly over micro-batches and devices."""
-    if accumulate < 1 or batch_size < 1 or batch_size % (accumulate * mesh.size):
+    share = mesh.size * max(accumulate, 1)
+    if accumulate < 1 or batch_size < 1 or batch_size % share:
         raise UserError(
             f"config.batch_size={batch_size} cannot be dealt over {mesh.size} devices in "
-            f"config.accumulate={accumulate} micro-batches: it must be a positive multiple of {mesh.size * max(accumulate, 1)}"
+            f"config.accumulate={accumulate} micro-batches: it must be a positive multiple of {share}"
         )
 
 

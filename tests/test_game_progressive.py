@@ -98,7 +98,7 @@ def test_non_saturating_losses_with_r1_and_r2_and_their_gradients(name, lod):
 
     check(of_generator, variables["params"], "G_logistic_nonsaturating")
     check(functools.partial(of_discriminator, r1_gamma=10.0), of_d, "D_logistic_simplegp_r1_10")
-    if lod == 0:
+    if name == "stylegan1_a" and lod == 0:
         check(functools.partial(of_discriminator, r2_gamma=10.0), of_d, "D_logistic_simplegp_r1_0_r2_10")
 
 
@@ -159,9 +159,10 @@ def test_real_images_are_halved_by_averages():
 
 
 def config_of(model="progan", **overrides):
-    """The smoke variant of the digits at 16 px: 16 images at 8 px, 32 of a fade, the rest at 16 px."""
+    """The smoke variant of the digits at 8 px: 16 images at 4 px, 32 of a fade, the rest at 8 px."""
     config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_progan.py'}:smoke", [
-        *((f"{net}.name", model) for net in ("generator", "discriminator")), ("data.resolution", "16"),
+        *((f"{net}.name", model) for net in ("generator", "discriminator")), ("data.resolution", "8"),
+        ("growth.initial_resolution", "4"),
         ("growth.training_images", "16"), ("growth.transition_images", "32"), ("evaluation.metrics", "()"),
         *((key.replace("__", "."), str(value)) for key, value in overrides.items()),
     ])  # fmt: skip
@@ -175,7 +176,7 @@ def small_style(**overrides):
                      **overrides)  # fmt: skip
 
 
-SPEC = runs.Spec((16, 16, 1), 0)
+SPEC = runs.Spec((8, 8, 1), 0)
 
 
 def stages_of(config):
@@ -200,10 +201,9 @@ def test_layers_of_other_stages_do_not_move():
     stages = stages_of(config)
     assert [stage.level for stage in stages] == [1, 0, 0]
     images = {"generator": "to_image", "discriminator": "from_image"}
-    never = [(net, f"4x4_{image}") for net, image in images.items()]  # the run begins at 8 px
-    smaller = [(net, f"8x8_{image}") for net, image in images.items()]
-    larger = [(net, f"16x16_{name}") for net, image in images.items() for name in ("conv0", "conv1", image)]
-    for stage, seen, still in ((stages[0], 0, never + larger), (stages[2], 48, never + smaller)):
+    smaller = [(net, f"4x4_{image}") for net, image in images.items()]
+    larger = [(net, f"8x8_{name}") for net, image in images.items() for name in ("conv0", "conv1", image)]
+    for stage, seen, still in ((stages[0], 0, larger), (stages[2], 48, smaller)):
         run = runs.build(config, SPEC, stage)
         before = state_at(run, seen)
         kept = jax.device_get(before.params)
@@ -217,8 +217,10 @@ def test_layers_of_other_stages_do_not_move():
 
 @pytest.mark.parametrize("make", (config_of, small_style))
 def test_one_device_and_eight_agree(make):
-    """In mid-fade; groups of the minibatch deviation are one image, as on eight devices."""
-    config = make(discriminator__stddev_group=0, batch_size=16)
+    """In mid-fade, by plain gradient descent: Adam would turn rounding of gradients of zero into whole steps."""
+    sgd = {f"optim__{net}__{key}": value for net in progressive.NETS
+           for key, value in {"name": "sgd", "learning_rate": 0.01}.items()}  # fmt: skip
+    config = make(discriminator__stddev_group=0, **sgd)
     run = runs.build(config, SPEC, stages_of(config)[1])
     batch = settings.random_batch(run, 0)
     ends = [settings.play(run, count=1, devices=n, batches=[batch], state=state_at(run, 32)) for n in (1, 8)]
@@ -226,12 +228,12 @@ def test_one_device_and_eight_agree(make):
     (one, one_metrics), (eight, eight_metrics) = ends
     for name, value in one_metrics[0].items():
         np.testing.assert_allclose(value, eight_metrics[0][name], rtol=2e-4, atol=1e-5, err_msg=name)
-    assert settings.largest_difference(one.params, eight.params) < 1e-3  # Adam's first step is lr * sign(gradient)
-    assert settings.largest_difference(one.variables, eight.variables) < 1e-5
+    for trees in ((one.params, eight.params), (one.variables, eight.variables)):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *trees)
 
 
 def test_learning_rates_and_decay_of_the_average_follow_the_stage():
-    config = config_of(growth__learning_rates="((16, 1.5),)", ema__decay=0.75)
+    config = config_of(growth__learning_rates="((8, 1.5),)", ema__decay=0.75)
     stages = stages_of(config)
     rates = [runs.build(config, SPEC, stage).optimizers["generator"].learning_rate(jnp.int32(0)) for stage in stages]
     np.testing.assert_allclose(rates, [1e-3, 1.5e-3, 1.5e-3])
@@ -259,7 +261,7 @@ def state_of(workdir):
 
 
 def test_a_run_resumed_in_mid_fade_and_at_a_stages_end_is_the_same_run(tmp_path, one_device):
-    """Stages begin at 24, 48 images (17 and 48 rounded up to whole batches of 8)."""
+    """Stages begin at 17 and 48 images, rounded up to whole batches of 8."""
     for images in (24, 32, 48, 64):  # where a stage begins, in mid-fade, where the next begins, the end
         assert train(config_of(total_images=images), str(tmp_path / "resumed"))
     assert train(config_of(total_images=64), str(tmp_path / "whole"))
@@ -278,7 +280,7 @@ def check_samples(run, state):
     draw, keys = sample.sampler(run, batch_size=4), sample.keys_of(np.arange(4))
     labels = np.zeros(4, np.int32)
     images = draw(state.ema, keys, labels)
-    assert images.shape == (4, 16, 16, 1)
+    assert images.shape == (4, 8, 8, 1)
     small = {"generator": {**state.ema["generator"], "growth": {"lod": jnp.float32(1)}}}
     squares = draw(small, keys, labels)
     np.testing.assert_array_equal(squares, np.asarray(upscale(jnp.asarray(squares[:, ::2, ::2]))))
@@ -303,7 +305,7 @@ def test_classes_are_learned_from_labels():
     np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.asarray(label)), expected, rtol=1e-5)
     np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.eye(3)[label]), expected, rtol=1e-5)
     config = config_of(conditional=True)
-    run = runs.build(config, runs.Spec((16, 16, 1), 10))
+    run = runs.build(config, runs.Spec((8, 8, 1), 10))
     _, measured = settings.play(run, count=1)
     assert 4 < measured[0]["discriminator/loss_class"] < 6 and 2 < measured[0]["generator/loss_class"] < 3  # log 10
 
@@ -323,6 +325,6 @@ def test_what_does_not_grow_is_refused():
     with pytest.raises(UserError, match="has no styles"):
         progressive.truncate(runs.build(config, SPEC).nets, 0.7, None)
     style = runs.build(small_style(), SPEC)
-    assert progressive.truncate(style.nets, 0.7, 4) == {"psi": 0.7, "cutoff": 4}
-    with pytest.raises(UserError, match="has 6 layers"):
+    assert progressive.truncate(style.nets, 0.7, 2) == {"psi": 0.7, "cutoff": 2}
+    with pytest.raises(UserError, match="has 4 layers"):
         progressive.truncate(style.nets, 0.7, 7)

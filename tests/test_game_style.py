@@ -10,8 +10,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
+from gan_jax import augment, optim, parallel, penalties, runs
 from gan_jax import config as configs
-from gan_jax import optim, parallel, penalties, runs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 from gan_jax.games import style
@@ -69,7 +69,8 @@ def _batches(npz, meta) -> list[dict]:
     later = golden.images(npz["in/seq_pl_noise_unit_normal"])
     batches = []
     for suffix, places in (("", (0, 1, 2)), ("_it2", (4, 5, 6))):
-        batch = {"image": golden.images(npz[f"in/real_img{suffix}"])[groups], "label": npz[f"in/real_c{suffix}"][groups]}
+        image, label = golden.images(npz[f"in/real_img{suffix}"]), npz[f"in/real_c{suffix}"]
+        batch = {"image": image[groups], "label": label[groups]}
         for phase, place, order in zip(("generator", "path_length", "discriminator"), places,
                                        (groups, spread, groups), strict=True):  # fmt: skip
             batch[f"{phase}/z"] = npz["in/gen_z"][place][order]
@@ -136,7 +137,8 @@ def played(request):
             keeper = _keeping()
             own = state._replace(opt={phase.player: keeper.init({phase.player: state.params[phase.player]})})
             moved, metrics = steps.descend(own, phase, keeper, batch, jax.random.key(0))
-            out[phase.name] = (moved.opt[phase.player][phase.player], metrics, moved.variables["generator"], moved.memory)
+            grads = moved.opt[phase.player][phase.player]
+            out[phase.name] = (grads, metrics, moved.variables["generator"], moved.memory)
         return out
 
     specs = dict(in_specs=(PartitionSpec(), PartitionSpec(None, "data")), out_specs=PartitionSpec())
@@ -166,7 +168,7 @@ def _check(ours, theirs, tolerance, name):
 
 
 def _gradient_bound(path) -> float:
-    """The gradient of a noise strength is one number in which all pixels cancel: float32 itself is off by up to 8e-4."""
+    """The gradient of a noise strength is one number in which all pixels cancel: float32 is off by 8e-4."""
     return 1e-2 if path[-1].key == "noise_strength" else 1e-4
 
 
@@ -224,8 +226,8 @@ def test_golden_averages_after_one_and_two_iterations(played):
     npz, _, _, one, two = played
     for number, state in ((1, one), (2, two)):
         _check(state.ema["generator"]["params"], golden.tree(npz, f"seq{number}_params/G_ema/")["params"], 1e-5, number)
-        live, kept = state.variables["generator"], state.ema["generator"]
-        np.testing.assert_array_equal(kept["w_avg"]["mapping_network"]["w_avg"], live["w_avg"]["mapping_network"]["w_avg"])
+        live, kept = (of["generator"]["w_avg"]["mapping_network"]["w_avg"] for of in (state.variables, state.ema))
+        np.testing.assert_array_equal(kept, live)
         assert state.memory["pl_mean"] == pytest.approx(npz["seq1_pl_mean"], rel=1e-5)
 
 
@@ -241,7 +243,7 @@ def test_optimizers_have_the_official_rates(played):
 
 
 def _directional(loss, params, eps=1e-7):
-    """(d loss / d params along a random direction, the same by central differences); leaky ReLUs kink, hence the small step."""
+    """(d loss / d params along a random direction, the same by central differences), by small steps over no kink."""
     leaves, shape = jax.tree.flatten(params)
     rng = np.random.default_rng(0)
     direction = shape.unflatten([jnp.asarray(rng.normal(size=leaf.shape)) for leaf in leaves])
@@ -350,6 +352,26 @@ def test_phases_stand_in_the_official_order_and_vanish_with_their_weight():
     assert len({steps.due(table, step) for step in range(64)}) == 3
     table = settings.build(_config(loss__path_length_weight=0.0, loss__r1_gamma=0.0)).phases
     assert [p.name for p in table] == ["generator", "discriminator"]
+
+
+def test_adaptive_augmentation_joins_every_look_of_the_discriminator(monkeypatch):
+    """Traced only; memory holds its strength, of which the metrics tell."""
+    config = _config()
+    with config.unlocked():
+        config.augment = {"name": "ada", "p": 0.25}
+    run = settings.build(configs.complete(config, runs.defaults))
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    state = jax.eval_shape(lambda: runs.init_state(run))
+    batch = {"image": jax.ShapeDtypeStruct((1, 8, 32, 32, 1), np.uint8)}
+    seen = []
+    monkeypatch.setattr(
+        augment.Ada, "__call__", lambda self, images, keys, strength: seen.append(images.shape) or images
+    )
+    step = steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema)
+    after, metrics = jax.eval_shape(parallel.data_parallel(step, mesh), state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert seen == [(8, 32, 32, 1)] * 4  # the fakes of two phases, reals, R1's reals
+    assert "discriminator/augment" in metrics and after.memory["augment"].p.shape == ()
 
 
 def test_style_mixing_starts_at_every_layer_but_the_first_and_as_often_as_asked():

@@ -98,6 +98,7 @@ def test_initial_values_have_the_official_deviations():
         "G": jax.jit(partial(g.init, train=True))(jax.random.key(0), jnp.zeros((2, 32)), label),
         "D": jax.jit(d.init)(jax.random.key(0), jnp.zeros((2, 32, 32, 3)), label),
     }
+    assert not np.any(made["G"]["w_avg"]["mapping_network"]["w_avg"])
     for letter, variables in made.items():
         for entry in json.loads(str(npz[f"table/stylegan2-ada/cifar/res32/c10/{letter}"]))["parameters"]:
             _, path, _ = golden.convert(entry["name"], np.broadcast_to(np.float32(0), entry["shape"]))
@@ -110,15 +111,8 @@ def test_initial_values_have_the_official_deviations():
                 assert np.std(leaf) == pytest.approx(entry["init_std"], rel=5 / leaf.size**0.5), entry["name"]
 
 
-def test_the_mean_of_w_stays_at_zero_until_training():
-    g = stylegan2.Generator(**TINY, latent_size=4, w_size=4, mapping_layers=1)
-    variables = g.init(jax.random.key(0), jnp.ones((2, 4)), train=True)
-    assert not np.any(variables["w_avg"]["mapping_network"]["w_avg"])
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_images_that_are_not_square_with_labels_of_any_form(channels):
-    size = dict(resolution=(16, 24), channels=channels, num_classes=3, channel_base=64, channel_max=8, mapping_layers=1)
+def test_images_that_are_not_square_with_labels_of_any_form():
+    size = dict(resolution=(16, 24), channels=4, num_classes=3, channel_base=64, channel_max=8, mapping_layers=1)
     g = stylegan2.Generator(**size, latent_size=4, w_size=4)
     d = stylegan2.Discriminator(**size, architecture="skip")
     label = jnp.array([0, 2, 1, 1])
@@ -132,7 +126,7 @@ def test_images_that_are_not_square_with_labels_of_any_form(channels):
         return x, [d.apply(of_d, x, c) for c in (label, *hot)], of_g
 
     x, (logits, same, other), of_g = play(jax.random.key(0))
-    assert x.shape == (4, 16, 24, channels) and x.dtype == jnp.float32
+    assert x.shape == (4, 16, 24, 4) and x.dtype == jnp.float32
     assert set(of_g["params"]["synthesis_network"]) == {"b4x6", "b8x12", "b16x24"}
     np.testing.assert_allclose(logits, same, rtol=1e-6)
     assert not np.isclose(logits[0], other[0]) and np.all(np.isfinite(other))

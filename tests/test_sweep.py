@@ -186,6 +186,26 @@ def test_a_metric_that_no_run_has(program, tmp_path, capsys):
     assert not (tmp_path / "sweep" / "sweep.png").exists()
 
 
+def test_a_run_stopped_by_a_signal_is_not_done(tmp_path, capsys):
+    """It saves and exits 0; its lines tell that it is not complete. The same sweep goes on with it."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, pathlib, sys\n"
+        "folder = pathlib.Path(dict(flag.split('=', 1) for flag in sys.argv[2:])['--workdir'])\n"
+        "lines = folder / 'metrics.jsonl'\n"
+        "images = 8 if not lines.exists() else 24\n"
+        "(folder / 'config.json').write_text(json.dumps({'total_images': 24}))\n"
+        "lines.open('a').write(json.dumps({'step': images // 8, 'images': images}) + '\\n')\n"
+    )
+    folder, command = tmp_path / "sweep", [sys.executable, str(program)]
+    assert sweeping.sweep("f.py", [], ["config.a=2"], folder, command=command) == 1
+    (row,) = read_csv(folder)
+    assert row["status"] == "unfinished" and row["message"] == "stopped by a signal, 8 of 24 images logged"
+    assert sweeping.sweep("f.py", [], ["config.a=2"], folder, command=command) == 0
+    assert read_csv(folder)[0]["status"] == "done"
+    assert "1 combinations, 0 to run" not in capsys.readouterr().out
+
+
 def test_jobs_run_at_the_same_time(program, tmp_path):
     folder = tmp_path / "sweep"
     assert sweeping.sweep("f.py", [], ["config.a=meet", "config.b=1,2"], folder, jobs=2, command=program) == 0

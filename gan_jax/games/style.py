@@ -1,12 +1,13 @@
-"""StyleGAN2's game (Karras et al. 2020, arXiv 1912.04958), with augmentation (arXiv 2006.06676); StyleGAN3 plays it too.
+"""StyleGAN2's game (Karras et al. 2020, arXiv 1912.04958), with augmentation (arXiv 2006.06676); also StyleGAN3's.
 
-Its phases, in order: `generator` on the non-saturating logistic loss; `path_length`, every `config.every.path_length_steps`
-steps; `discriminator`; `penalty`, R1 every `config.every.penalty_steps` steps. A lazy phase weighs as much more as it is
-played more seldom, and its player's optimizer is corrected for it (appendix B). A weight of 0 leaves its phase out.
+Its phases, in order: `generator` on the non-saturating logistic loss; `path_length`, every
+`config.every.path_length_steps` steps; `discriminator`; `penalty`, R1 every `config.every.penalty_steps` steps. A lazy
+phase weighs as much more as it is played more seldom, and its player's optimizer is corrected for it (appendix B). A
+weight of 0 leaves its phase out.
 
 A generator has two methods, `mapping(z, label, *, train, psi, cutoff)` -> styles (B, num_ws, w_size), which moves the
-running mean of w where `train`, and `synthesis(ws, *, train, keys, noise)` -> images. Where its running means are to move
-in some phases only, `moving_phases` names them.
+running mean of w where `train`, and `synthesis(ws, *, train, keys, noise)` -> images. Where its running means are to
+move in some phases only, its class names them, `moving_phases`.
 """
 
 import inspect
@@ -101,8 +102,8 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
       UserError: a period or a share out of range.
     """
     loss, every, style = config.loss, config.every, config.style
-    for key, value in (("every.path_length_steps", every.path_length_steps), ("every.penalty_steps", every.penalty_steps),
-                       ("loss.path_length_shrink", loss.path_length_shrink)):  # fmt: skip
+    counts = {f"every.{key}": every[key] for key in ("path_length_steps", "penalty_steps")}
+    for key, value in (counts | {"loss.path_length_shrink": loss.path_length_shrink}).items():
         if value < 1:
             raise UserError(f"config.{key}={value}: expected 1 or more")
     if not 0 <= style.mixing <= 1:
@@ -131,17 +132,22 @@ def sample(
 def decode(
     nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
 ) -> jax.Array:
-    """Images (B, H, W, C) of latents z (B, latent_size), with constant noise; `mapping.truncate` tells psi and cutoff."""
+    """Images (B, H, W, C) of latents z (B, latent_size), with constant noise; for psi and cutoff see `truncate`."""
     apply = partial(nets["generator"].apply, ema["generator"])
     label = labels if nets["generator"].num_classes else None
     return apply(apply(z, label, psi=psi, cutoff=cutoff, method="mapping"), method="synthesis")
 
 
 def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
-    """The options of `sample` and `decode` for a truncation. Raises UserError for a cutoff beyond the layers."""
+    """The options of `sample` and `decode` that move styles towards their mean, see `models.mapping.truncate`.
+
+    Raises:
+      UserError: a cutoff beyond the layers.
+    """
     layers = nets["generator"].num_ws
     if cutoff is not None and not 0 <= cutoff <= layers:
-        raise UserError(f"--truncation={psi},{cutoff}: this generator has {layers} layers; give a cutoff of 0 to {layers}")
+        flag = f"--truncation={psi},{cutoff}"
+        raise UserError(f"{flag}: this generator has {layers} layers; give a cutoff of 0 to {layers}")
     return {"psi": psi, "cutoff": cutoff}
 
 
@@ -168,7 +174,7 @@ def mix(ws: jax.Array, other: jax.Array, draws: jax.Array, share: float) -> jax.
 def _styles(params, state: State, batch: dict, rng: Rng, rules: Rules, phase: str, rows: slice = slice(None)):
     """Styles of fresh latents, mixed, and the collections of the generator with its running means moved.
 
-    A batch may carry the latents, `<phase>/z`, and the labels, `<phase>/label`, of its generated images (parity tests do).
+    A batch may carry the latents `<phase>/z` and labels `<phase>/label` of its generated images; parity tests do.
     """
     net, keys = rules.nets["generator"], rng.samples[rows]
     variables = state.variables["generator"]

@@ -157,8 +157,8 @@ class Generator(nn.Module, kw_only=True):
     """z (B, latent_size), label -> images (B, H, W, channels), float32, nominally in [-1, 1].
 
     Labels are classes int32 (B,) or one- or multi-hot vectors (B, num_classes). The halves are methods of their own:
-    `apply(variables, z, label, method="mapping")` and `apply(variables, ws, method="synthesis")`. Called as a whole, noise
-    is random in training mode where keys are given, else constant.
+    `apply(variables, z, label, method="mapping")` and `apply(variables, ws, method="synthesis")`. Called as a whole,
+    noise is random in training mode where keys are given, else constant.
     """
 
     resolution: Size = 256  # of the images: side, or (height, width)
