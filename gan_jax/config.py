@@ -52,13 +52,23 @@ def load(
     overrides = list(overrides)
     choices = [(key, text) for key, text in overrides if key == "game" or key.endswith(".name")]
     for key, text in choices:
-        override(config, key, text)
+        _choose(config, key, text, defaults)
     if defaults is not None:
         complete(config, defaults)
     for key, text in overrides:
         if (key, text) not in choices:
             override(config, key, text)
     return config
+
+
+def _choose(config: ml_collections.ConfigDict, key: str, text: str, defaults: Callable | None) -> None:
+    """`override` of a name; opens its section where the experiment leaves it to the defaults, as `augment`."""
+    section, _, last = key.rpartition(".")
+    if defaults is not None and section and section not in config and last in (defaults(config).get(section) or {}):
+        with config.unlocked():
+            config[section] = ml_collections.ConfigDict({last: text})
+    else:
+        override(config, key, text)
 
 
 def _unshared(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

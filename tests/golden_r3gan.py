@@ -21,7 +21,8 @@ class Recorded:
         common = {"resolution": g["img_resolution"], "num_classes": g["c_dim"], "expansion": g["ExpansionFactor"]}
         self.generator = Generator(**common, **_tables(g, False), latent_size=g["NoiseDimension"],
                                    embed_size=g.get("ConditionEmbeddingDimension", 0))  # fmt: skip
-        self.discriminator = Discriminator(**common, **_tables(d, True), embed_size=d.get("ConditionEmbeddingDimension", 0))
+        self.discriminator = Discriminator(**common, **_tables(d, True),
+                                           embed_size=d.get("ConditionEmbeddingDimension", 0))  # fmt: skip
 
     def tree(self, prefix: str, net: str) -> dict:
         """Parameters or gradients under `<prefix><net>/`, as a tree of ours."""
@@ -53,9 +54,9 @@ def _tables(kwargs, backwards):
 
 def _place(name: str, value: np.ndarray, net: str, levels: int) -> tuple[list[str], np.ndarray]:
     """(path in our tree, array in our layout) of an official parameter."""
-    top = {"AggregationLayer.Layer.weight": "image", "ExtractionLayer.Layer.weight": "image", "EmbeddingLayer.weight": "embed"}
-    if name in top:
-        return [top[name], "kernel"], value.reshape(value.shape[:2]).T
+    top = {"AggregationLayer": "image", "ExtractionLayer": "image", "EmbeddingLayer": "embed"}
+    if name.split(".")[0] in top:
+        return [top[name.split(".")[0]], "kernel"], value.reshape(value.shape[:2]).T
     stage, layer, rest = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.*)", name).groups()
     stage, layer = int(stage), int(layer)
     level = stage if net == "G" else levels - 1 - stage

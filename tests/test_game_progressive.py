@@ -288,7 +288,7 @@ def check_samples(run, state):
 
 
 def test_styles_train_and_are_truncated(tmp_path, one_device):
-    config = small_style(total_images=40)
+    config = small_style(total_images=16)
     assert train(config, str(tmp_path / "run"))
     run, state = state_of(tmp_path / "run")
     live, kept = (x["generator"]["w_avg"]["w_avg"] for x in (state.variables, state.ema))

@@ -16,7 +16,8 @@ def _config(recorded):
     meta = recorded.meta
     rates, length = meta["schedules"], meta["schedules"]["total_nimg"]
     adam = {"b1": 0.0, "b2": rates["beta2"]["base_value"], "b2_final": rates["beta2"]["final_value"]}
-    adam |= {"learning_rate": rates["lr"]["base_value"], "schedule": "cosine", "decay_begin_images": 0, "decay_images": length}
+    adam |= {"learning_rate": rates["lr"]["base_value"], "schedule": "cosine"}
+    adam |= {"decay_begin_images": 0, "decay_images": length}
     adam |= {"final_factor": rates["lr"]["final_value"] / rates["lr"]["base_value"]}
     labels = meta["G_kwargs"]["c_dim"]
     config = settings.digits(batch_size=meta["batch"], data__channels=3, total_images=10_000,
@@ -108,5 +109,6 @@ def test_recorded_averages_after_each_iteration(played):
 def test_recorded_gradient_norms(played):
     recorded, _, _, metrics = played
     for net, measured in zip("DG", metrics, strict=False):
-        squares = [np.sum(np.square(g, dtype=np.float64)) for g in jax.tree.leaves(recorded.tree(f"seq1_grad/{net}", net))]
+        grads = jax.tree.leaves(recorded.tree(f"seq1_grad/{net}", net))
+        squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads]
         assert measured[f"{NETS[net]}/grad_norm"] == pytest.approx(np.sqrt(sum(squares)), rel=1e-5)

@@ -46,7 +46,7 @@ _DRAWS = {
 }
 _ONLY_RGB = ("hue", "saturation")
 _SYM2 = tuple(np.array([1 + 3**0.5, 3 + 3**0.5, 3 - 3**0.5, 1 - 3**0.5]) / (4 * 2**0.5))  # Daubechies, 2 moments
-_POWER = np.array([10, 1, 1, 1]) / 13  # share of a natural image's power in each band
+_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # share of a natural image's power in each band
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,11 +276,11 @@ def filter_bank() -> np.ndarray:
 
 def _filter_bands(x, gains):
     """Each band of frequency times its gain, brought back to the power that is expected of an image."""
-    total = jnp.ones_like(gains)
+    total, power = jnp.ones_like(gains), jnp.array(_POWER, gains.dtype)
     for band in range(gains.shape[1]):
         factor = jnp.where(np.arange(gains.shape[1]) == band, gains[:, band : band + 1], 1)
-        total = total * factor / jnp.sqrt(jnp.sum(_POWER * jnp.square(factor), 1, keepdims=True))
-    taps = jnp.matmul(total, filter_bank().astype(np.float32), precision="highest")  # (B, K)
+        total = total * factor / jnp.sqrt(jnp.sum(power * jnp.square(factor), 1, keepdims=True))
+    taps = jnp.matmul(total, jnp.array(filter_bank(), gains.dtype), precision="highest")  # (B, K)
     reach = taps.shape[1] // 2
     x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
     rows, columns = toeplitz(taps, x.shape[1] - 2 * reach), toeplitz(taps, x.shape[2] - 2 * reach)
