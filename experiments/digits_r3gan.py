@@ -23,8 +23,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "total_images": images,
             "batch_size": 64,
             "data": {"name": "digits", "resolution": 32, "channels": 1},
-            "generator": {"name": "r3gan", "widths": (96, 64, 48, 32), "blocks": (1, 1, 1, 1)},
-            "discriminator": {"name": "r3gan", "widths": (96, 64, 48, 32), "blocks": (1, 1, 1, 1)},
+            "generator": {"name": "r3gan", "widths": (128, 64, 32, 16), "blocks": (1, 1, 1, 1)},
+            "discriminator": {"name": "r3gan", "widths": (128, 64, 32, 16), "blocks": (1, 1, 1, 1)},
             "loss": {"name": "relativistic", "r1_gamma": 1.0, "r2_gamma": 1.0}
             | {"penalty_decay_images": float(images), "penalty_final_factor": 0.1},
             "augment": {"name": "ada", "target": 0.0, "p": 0.3, "growth_images": float(images)}

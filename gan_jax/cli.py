@@ -49,7 +49,7 @@ sweep
 exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files
 """
 
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "metrics", "step"),
@@ -221,7 +221,9 @@ def _sweep(flags: dict, overrides: list) -> int:
     from gan_jax import runs, sweep
 
     path = _one(flags, "config", DEFAULT_CONFIG)
-    runs.load_config(path, overrides)
+    for values in sweep.product(flags.get("sweep", []), _number(flags, "seed", 0)).values():
+        varied = [(key.removeprefix("config."), value) for key, value in values.items()]
+        runs.load_config(path, [*overrides, *varied])
     failures = sweep.sweep(
         path,
         overrides,

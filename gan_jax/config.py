@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
+import ml_dtypes  # noqa: F401, makes numpy know bfloat16
+import numpy as np
 
 from gan_jax.errors import MissingPathError, UserError
 
@@ -131,14 +133,17 @@ def _get_config(file: pathlib.Path, variant: str) -> Any:
         raise UserError(f"--config={file}: the file defines no get_config(variant='')")
     try:
         return module.get_config(variant) if variant else module.get_config()
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"--config={file}:{variant}: unknown or failing variant: {error}") from error
+    except Exception as error:  # as above; a variant that the file does not know comes here too
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"--config={file}:{variant}: unknown or failing variant: {what}") from error
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     """Sets one dotted key from text. Raises UserError for an unknown key (naming the nearest) or a wrong type."""
     *sections, last = key.split(".")
     section = config
+    if sections and sections[-1] == "options":  # free keys, which their reader checks
+        return _set_option(config, sections, last, text)
     for depth, name in enumerate(sections):
         if not isinstance(section, ml_collections.ConfigDict) or name not in section:
             raise _unknown(config, key, ".".join(sections[: depth + 1]))
@@ -190,6 +195,20 @@ def _items(text: str) -> tuple:
     """`fd,kd` as words, `256,128` as numbers."""
     items = [item.strip() for item in text.split(",") if item.strip()]
     return tuple(int(item) if item.lstrip("-").isdigit() else item for item in items)
+
+
+def _set_option(config: ml_collections.ConfigDict, sections: list[str], name: str, text: str) -> None:
+    section = config
+    for depth, part in enumerate(sections):
+        if not isinstance(section, ml_collections.ConfigDict) or part not in section:
+            raise _unknown(config, ".".join((*sections, name)), ".".join(sections[: depth + 1]))
+        section = section[part]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    with section.unlocked():
+        section[name] = value
 
 
 def _is_whole_float(text: str) -> bool:
@@ -263,4 +282,8 @@ def build(constructor: Callable, section: ml_collections.ConfigDict, where: str,
             hint = f"; did you mean {near[0]!r}?" if near else ""
             what = f"config.{where}.{key} is not an option of {constructor.__name__}{hint}"
             raise UserError(f"{what}; it takes {', '.join(accepted)}")
+    try:
+        np.dtype(given.get("dtype", "float32"))
+    except TypeError:
+        raise UserError(f"config.{where}.dtype={given['dtype']!r}: expected float32, bfloat16 or float16") from None
     return constructor(**given, **extra)

@@ -89,6 +89,12 @@ def build(config: ConfigDict, spec: Spec, stage: games.Stage | None = None) -> R
     """
     if not 0 < config.total_images < 2**31:
         raise UserError(f"config.total_images={config.total_images}: expected 1 to {2**31 - 1}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed={config.seed}: expected 0 to {2**32 - 1}")
+    for key, least in (("grid", 1), ("evaluation.samples", 16)):
+        value = dict(configs.flatten(config))[key]
+        if value < least:
+            raise UserError(f"config.{key}={value}: expected {least} or more")
     game = games.find(config.game)
     nets = game.nets(config, spec)
     stage = stage or games.stages(game, config, spec)[0]

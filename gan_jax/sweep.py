@@ -28,7 +28,7 @@ GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it w
 _POLL_SECONDS = 0.1
 # Words in the names of metrics whose greatest value is the best.
 _HIGHER = set(
-    "accuracy agreement cas confidence coverage covered density is precision psnr quality recall ssim".split()
+    "accuracy agreement cas confidence coverage covered density is precision psnr quality recall share ssim".split()
 )
 
 

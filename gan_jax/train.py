@@ -138,8 +138,8 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
             before, position = position, Position(position.step + 1, position.images + stage.batch_size)
             session.averages.add(position.step, metrics)
             session.log.advance(position.images)
-            halt = _agreed(stopped, position.step)
-            last = halt or position.images >= config.total_images
+            last = position.images >= config.total_images
+            halt = _agreed(stopped, position.step) and not last
             _milestones(session, state, before, position, last, halt)
             if halt:
                 break
@@ -154,7 +154,7 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
     run, log, every = session.run, session.log, session.run.config.every
 
     def due(images: int) -> bool:
-        return (last and not halt) or (images > 0 and before.images // images != now.images // images)
+        return last or (images > 0 and before.images // images != now.images // images)
 
     reached = {name: due(every[f"{name}_images"]) for name in ("log", "sample", "evaluate", "checkpoint")}
     if not (any(reached.values()) or halt):
@@ -164,16 +164,25 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
         log.scalars(now.step, now.images, session.averages.take())
     if reached["sample"]:
         _draw_fakes(session, state, now)
+    kept = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
     metric = None
     if reached["evaluate"]:
-        rows = evaluate.measure(run, session.draw, state.ema, step=now.step, images=now.images, baselines=last)
-        log.say(evaluate.table(rows))
-        log.evaluation(now.step, now.images, rows)
-        metric = rows[0]["value"] if rows else None
+        try:
+            metric = _evaluate(session, state, now, last)
+        except Exception:
+            checkpoint.save(session.manager, state, kept)  # what was trained outlives what went wrong in measuring it
+            raise
     if reached["checkpoint"] or halt or metric is not None:
-        kept = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
         checkpoint.save(session.manager, state, kept, metric)
     log.restart_clock(now.images)
+
+
+def _evaluate(session: _Session, state, now: Position, last: bool) -> float | None:
+    """Measures, tells, and returns the first metric's value."""
+    rows = evaluate.measure(session.run, session.draw, state.ema, step=now.step, images=now.images, baselines=last)
+    session.log.say(evaluate.table(rows))
+    session.log.evaluation(now.step, now.images, rows)
+    return rows[0]["value"] if rows else None
 
 
 def _compiled_steps(run, mesh, programs: dict[tuple, Callable]) -> Callable[[int], Callable]:

@@ -147,3 +147,30 @@ def test_a_section_is_its_constructors_signature():
     with pytest.raises(UserError, match="config.part.dept is not an option of constructor; did you mean 'depth'"):
         configs.build(constructor, ConfigDict({"size": 1, "dept": 1}), "part")
     assert configs.fields(constructor) == {"depth": 2}
+
+
+def test_options_take_keys_that_only_their_reader_knows():
+    config = settings.digits()
+    configs.override(config, "loss.options.real_target", "0.9")
+    assert config.loss.options.real_target == 0.9
+    settings.build(config)
+    configs.override(config, "loss.options.real_tarket", "0.9")
+    with pytest.raises(UserError, match="real_target"):
+        settings.build(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "-1"),
+        ("grid", "0"),
+        ("evaluation.samples", "1"),
+        ("generator.strides", "(0, 2, 2)"),
+        ("generator.dtype", "bf16"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_before_anything_is_written(key, value):
+    config = settings.digits()
+    configs.override(config, key, value)
+    with pytest.raises(UserError, match=key.rpartition(".")[2]):
+        settings.build(config)

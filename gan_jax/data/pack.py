@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import logging
 import os
 import pathlib
@@ -104,6 +105,7 @@ def _write(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, w
     images = None
     if with_images:
         path = folder / "images.npy"
+        _check_room(folder, source.count * math.prod(shape))
         images = np.lib.format.open_memmap(path, "w+", dtype=np.uint8, shape=(source.count, *shape))
     digest = hashlib.sha256(json.dumps([shape, source.class_names]).encode())
     labels, kept = [], []
@@ -130,6 +132,16 @@ def _write(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, w
     meta = {"count": len(kept), "skipped": source.count - len(kept), "fingerprint": digest.hexdigest()}
     meta["class_names"] = source.class_names
     (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def _check_room(folder: pathlib.Path, size: int) -> None:
+    """Raises UserError where the disk has no room: a mapped file on a full one would end the process by a signal."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"{folder.parent}: {size / 2**20:.0f} MiB of decoded images do not fit, {free / 2**20:.0f} MiB are free. "
+            "Make room there, or set GAN_JAX_CACHE_DIR to a larger disk"
+        )
 
 
 class _Tolerant:

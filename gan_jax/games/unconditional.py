@@ -237,6 +237,11 @@ def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip, augm
     return value * every, Out(metrics, {})
 
 
+def _range(real: jax.Array) -> dict[str, float]:
+    """Where DRAGAN's perturbed samples are clipped: images to [-1, 1], points nowhere."""
+    return {} if real.ndim == 4 else {"low": -jnp.inf, "high": jnp.inf}
+
+
 def _decayed(weights: dict, images: jax.Array, *, end: float, length: float) -> dict:
     """Weights of penalties after so many images."""
     factor = optim.cosine(images, 1.0, end, length) if length else 1.0
@@ -263,5 +268,5 @@ def _penalty(params, state, batch, rng, *, nets, weights, decay, flip, augmentat
         )
     if "dragan" in weights:
         noise = random.uniform(draws, real.shape[1:])
-        values["dragan"] = weights["dragan"] * penalties.dragan(logits, real, noise, axis_name=parallel.AXIS).mean()
+        values["dragan"] = weights["dragan"] * penalties.dragan(logits, real, noise, axis_name=parallel.AXIS, **_range(real)).mean()
     return sum(values.values()), values

@@ -196,6 +196,8 @@ def _check(model: nn.Module) -> None:
     for field in ("channels", "width", "kernel_size"):
         if getattr(model, field) < 1:
             raise UserError(f"{field}={getattr(model, field)}: expected 1 or more")
+    if any(number < 1 for number in (*model.features, *model.strides)):
+        raise UserError(f"features={model.features}, strides={model.strides}: expected numbers of 1 or more")
     plan(model.resolution, model.width, model.features, model.strides)
 
 

@@ -32,7 +32,8 @@ class Linear(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", _scaled(self.gain, x.shape[-1]), (x.shape[-1], self.features), jnp.float32)
-        return x @ kernel.astype(x.dtype)
+        flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)  # else its transpose is slow on CPU
+        return flat.reshape(*x.shape[:-1], self.features)
 
 
 class Residual(nn.Module, kw_only=True):
