@@ -151,7 +151,7 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
 
     A run that is halted before its end only saves: resumed, it writes what it would have written uninterrupted.
     """
-    run, log, every = session.run, session.log, session.run.config.every
+    log, every = session.log, session.run.config.every
 
     def due(images: int) -> bool:
         return last or (images > 0 and before.images // images != now.images // images)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import math
 import logging
+import math
 import os
 import pathlib
 import shutil

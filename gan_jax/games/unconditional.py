@@ -268,5 +268,7 @@ def _penalty(params, state, batch, rng, *, nets, weights, decay, flip, augmentat
         )
     if "dragan" in weights:
         noise = random.uniform(draws, real.shape[1:])
-        values["dragan"] = weights["dragan"] * penalties.dragan(logits, real, noise, axis_name=parallel.AXIS, **_range(real)).mean()
+        values["dragan"] = (
+            weights["dragan"] * penalties.dragan(logits, real, noise, axis_name=parallel.AXIS, **_range(real)).mean()
+        )
     return sum(values.values()), values
