@@ -35,7 +35,6 @@ sample
   --labels=0,1,2               classes, for conditional runs
   --interpolate=FRAMES         an animation through the seeds
   --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
-  --style_mixing=...           for models with styles
   --step=N                     checkpoint; default: the newest
 
 sweep
@@ -53,7 +52,7 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "metrics", "step"),
-    "sample": ("workdir", "out", "seeds", "labels", "interpolate", "truncation", "style_mixing", "step"),
+    "sample": ("workdir", "out", "seeds", "labels", "interpolate", "truncation", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
 }
 
@@ -66,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:  # storage that fails outside the run's own files, such as the cache
         if error.errno not in STORAGE:
             raise
@@ -86,7 +88,7 @@ def _main(argv: list[str]) -> int:
     command = "train" if not argv or argv[0].startswith("-") else argv.pop(0)
     if command not in FLAGS and command != "help":
         near = difflib.get_close_matches(command, FLAGS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise UserError(f"unknown command {command!r}{hint} Commands: {', '.join(FLAGS)}; --help tells more")
     if command == "help" or "--help" in argv or "-h" in argv:
         print(HELP, end="")
@@ -113,7 +115,7 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
         override = name.startswith("config.") and "config" in FLAGS[command]
         if not override and name not in FLAGS[command]:
             near = difflib.get_close_matches(name, FLAGS[command], 1)
-            hint = f"; did you mean --{near[0]}?" if near else ""
+            hint = f"; did you mean --{near[0]}?" if near else "."
             known = ", ".join(f"--{flag}" for flag in FLAGS[command])
             raise UserError(f"--{name}: {command} has no such flag{hint} It takes {known}")
         if name == "dry_run":
@@ -210,7 +212,6 @@ def _sample(flags: dict, overrides: list) -> int:
         labels=_one(flags, "labels"),
         truncation=_one(flags, "truncation", "1"),
         interpolate=_number(flags, "interpolate", 0),
-        style_mixing=_one(flags, "style_mixing"),
         step=_number(flags, "step", None),
     )
     print(f"wrote {len(files)} file{'s' * (len(files) != 1)}, the last {files[-1]}")

@@ -37,11 +37,14 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
         )
     judged = [name for name in listed if name != "modes"]
     if judged and config.evaluation.features == "none":
-        raise UserError(f"metrics={','.join(judged)}: they need features, and config.evaluation.features is 'none'")
+        raise UserError(
+            f"metrics={','.join(judged)}: they need features, and config.evaluation.features is 'none'; "
+            "choose features, or measure nothing: '--config.evaluation.metrics=()'"
+        )
     if judged and config.data.name != "digits":
         raise UserError(
             f"config.evaluation.features='digits_classifier' judges the data 'digits', not {config.data.name!r}; "
-            "set config.evaluation.metrics=() for this data"
+            "measure nothing of this data: '--config.evaluation.metrics=()'"
         )
     if "modes" in listed and not config.data.name.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {config.data.name!r}")

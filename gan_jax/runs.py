@@ -172,9 +172,10 @@ def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: Spec, sum
     folder = pathlib.Path(workdir)
     file = folder / "config.json"
     trained = (folder / "checkpoints").exists()  # asked first: another process may make both now, this one last
+    begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
     if file.is_file():
         changed = configs.differences(read_config(file), config)
-        if changed:
+        if changed and (begun or (folder / "metrics.jsonl").exists()):  # else nothing was trained: begin afresh
             raise UserError(
                 f"{folder} holds a run with another config:\n  " + "\n  ".join(changed)
                 + "\nResume it with its own values, or give another --workdir"
@@ -183,7 +184,6 @@ def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: Spec, sum
         raise UserError(f"{folder} has checkpoints and no config.json; give another --workdir")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={workdir}: this is a file; give a folder, or a name that is free")
-    begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:

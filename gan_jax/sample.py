@@ -93,7 +93,6 @@ def sample(
     labels: str = "",  # classes, repeated over the seeds; needs a conditional run
     truncation: str = "1",  # PSI or PSI,CUTOFF: of all layers, or of the first ones; for models with styles
     interpolate: int = 0,  # frames between each two seeds; 0 for still images
-    style_mixing: str = "",  # for models with styles
     step: int | None = None,  # checkpoint; None for the newest
 ) -> list[pathlib.Path]:
     """Restores a run's averaged generator and writes `seed<seed>.png`, `grid.png`, or `interpolation.gif` into `out`.
@@ -109,8 +108,8 @@ def sample(
     run = runs.build(config, spec)
     wanted = numbers("seeds", seeds)
     classes = _classes(labels, run, len(wanted))
-    if (psi != 1 or style_mixing) and not hasattr(run.game, "truncate"):
-        flag = f"--truncation={truncation}" if psi != 1 else f"--style_mixing={style_mixing}"
+    if psi != 1 and not hasattr(run.game, "truncate"):
+        flag = f"--truncation={truncation}"
         raise UserError(f"{flag}: {config.generator.name!r} has no styles; leave the flag out")
     options = run.game.truncate(run.nets, psi, cutoff) if psi != 1 else {}
     restored = runs.restore(run, workdir, parallel.make_mesh(), step)

@@ -33,6 +33,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
     mesh = parallel.make_mesh()
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
+    evaluate.wanted(config)
     stages = games.stages(run.game, config, run.spec)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)

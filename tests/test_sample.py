@@ -92,7 +92,6 @@ def test_a_label_out_of_range(labelled, tmp_path, labels):
 @pytest.mark.parametrize(("flags", "message"), [
     ({"labels": "1"}, "--labels=1: this run is unconditional"),
     ({"truncation": "0.5"}, "--truncation=0.5: 'dcgan' has no styles; leave the flag out"),
-    ({"style_mixing": "1,2"}, "--style_mixing=1,2: 'dcgan' has no styles"),
     ({"seeds": "a"}, "--seeds=a: expected whole numbers such as 0-63"),
     ({"seeds": "5-3"}, "--seeds=5-3: expected"),
     ({"seeds": "-1"}, "--seeds=-1: expected"),

@@ -101,6 +101,9 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     for key in ("generator_steps", "penalty_steps"):
         if every[key] < 1:
             raise UserError(f"config.every.{key}={every[key]}: expected 1 or more")
+    for key in ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan"):
+        if loss[key] < 0:
+            raise UserError(f"config.loss.{key}={loss[key]}: expected 0 or more")
     weights = {k: loss[k] for k in ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan") if loss[k]}
     lazy = every.penalty_steps > 1 and bool(weights)
     common = dict(nets=nets, flip=config.data.flip, augmentation=augment.build(config.augment))
