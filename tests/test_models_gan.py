@@ -59,7 +59,7 @@ def test_spectral_norm_and_errors():
     variables = model.init(jax.random.key(0), x, train=True)
     assert set(variables["spectral"]) == {"hidden0", "out"}
     assert model.apply(variables, x, train=False).dtype == jnp.float32
-    with pytest.raises(UserError, match="num_classes is 10"):
+    with pytest.raises(UserError, match="num_classes=10"):
         Generator(num_classes=10)
     with pytest.raises(UserError, match="activation 'elu'"):
         Discriminator(activation="elu")
