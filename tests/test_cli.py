@@ -44,7 +44,7 @@ def failing(capfd, *argv) -> str:
 
 @pytest.mark.parametrize(("argv", "message"), [
     (["trian"], "unknown command 'trian'; did you mean train"),
-    (["dance"], "unknown command 'dance' Commands: train, evaluate, sample, sweep"),
+    (["dance"], "unknown command 'dance'. Commands: train, evaluate, sample, sweep"),
     (["train", "--confg=x"], "--confg: train has no such flag; did you mean --config"),
     (["sample", "--config.seed=1"], "--config.seed: sample has no such flag"),
     (["train", "config.seed=1"], "'config.seed=1' is no flag; write --name=value"),
