@@ -54,6 +54,8 @@ def open_manager(folder: os.PathLike | str, *, keep: int = 2, lower_is_better: b
         read_only=read_only,
         create=not read_only,
     )
+    if not read_only:
+        _mute_late_writers()
     try:
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
@@ -175,6 +177,24 @@ def restore(manager, step: int, abstract_state) -> tuple[Any, dict]:
     except Exception as error:  # whatever a truncated or overwritten file makes the readers raise
         raise UserError(f"{manager.directory}/{step}: this checkpoint cannot be read: {_first_line(error)}") from error
     return loaded.state, loaded.run
+
+
+def _mute_late_writers() -> None:
+    """Keeps the array writers of a save that failed from printing a traceback each, through either hook, when they end.
+
+    The failure itself is raised and told once; what they add is that nobody waits for them any more.
+    """
+    for name, value_of in (("excepthook", lambda kind, value, *rest: value), ("unraisablehook", lambda e: e.exc_value)):
+        before = getattr(sys, name)
+        if getattr(before, "mutes_late_writers", False):
+            continue
+
+        def hook(*args, before=before, value_of=value_of):
+            if str(value_of(*args)) != "Event loop is closed":
+                before(*args)
+
+        hook.mutes_late_writers = True
+        setattr(sys, name, hook)
 
 
 @contextlib.contextmanager
