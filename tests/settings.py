@@ -66,11 +66,11 @@ def random_batch(run: runs.Run, number: int) -> dict[str, np.ndarray]:
     return batch
 
 
-def largest_difference(a, b) -> float:
-    """Largest absolute difference between two trees, each leaf relative to its own largest value, or 0.001."""
+def largest_difference(a, b, floor: float = 1e-12) -> float:
+    """Largest absolute difference between two trees, each leaf relative to its own largest value, or `floor`."""
     worst = 0.0
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         if x.size:
-            worst = max(worst, float(np.abs(x - y).max() / max(np.abs(x).max(), 1e-3)))
+            worst = max(worst, float(np.abs(x - y).max() / max(np.abs(x).max(), floor)))
     return worst

@@ -57,7 +57,8 @@ def test_accumulation_without_batch_norm_equals_the_whole_batch(devices):
     whole, _ = settings.play(settings.build(config), count=3)
     config.accumulate = 4
     parts, _ = settings.play(settings.build(config), count=3, devices=devices)
-    assert settings.largest_difference(whole.params, parts.params) < 1e-5
+    # The first bias has no gradient but rounding (1e-8), which its own size cannot judge.
+    assert settings.largest_difference(whole.params, parts.params, floor=1e-3) < 1e-5
 
 
 def test_accumulation_with_batch_norm_agrees_on_devices():
