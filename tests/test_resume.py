@@ -125,7 +125,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(whole, tmp_path):
     assert process.returncode == 2 and "resumed at 320 images" in out, err
     told = r"error: \S+checkpoints: the .* could not be written: .*; the checkpoint of step 40 is complete. .*\n"
     echo = r"Traceback \(most recent call last\):\n(?:  .*\n)+RuntimeError: Event loop is closed\n"
-    assert re.fullmatch(told, re.sub(echo, "", err)), err  # a late writer's thread may end after the interpreter's hooks
+    assert re.fullmatch(told, re.sub(echo, "", err)), err  # a writer's thread may outlive the interpreter's hooks
     assert final_state(workdir).step == 40
     out, err = start(workdir, total_images=368).communicate(timeout=60)
     assert "resumed at 320 images" in out and "complete at 368 images, step 46" in out, err
