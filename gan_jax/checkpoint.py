@@ -28,13 +28,21 @@ class Restored(NamedTuple):
     broken: tuple[str, ...]  # one line for each newer checkpoint that could not be read
 
 
-def open_manager(folder: os.PathLike | str, *, keep: int = 2, lower_is_better: bool = True, read_only: bool = False):
+def open_manager(
+    folder: os.PathLike | str,
+    *,
+    keep: int = 2,
+    metric: str = "",
+    lower_is_better: bool = True,
+    read_only: bool = False,
+):
     """An Orbax CheckpointManager: asynchronous, atomic, keeps the `keep` newest and the best by its metric.
 
     Args:
       folder: the run's `checkpoints` folder.
       keep: newest checkpoints to keep.
-      lower_is_better: order of the metric named `best`.
+      metric: name of the value by which the best is kept; values saved under another name do not count.
+      lower_is_better: its order.
       read_only: for commands that only restore.
     Raises:
       UserError: `keep` below 1, or a folder that cannot be made.
@@ -48,8 +56,9 @@ def open_manager(folder: os.PathLike | str, *, keep: int = 2, lower_is_better: b
         raise UserError(f"config.checkpoints.keep={keep}: expected 1 or more")
     if read_only and not folder.is_dir():
         raise MissingPathError(f"{folder.parent}: no checkpoints here; give the --workdir of a run that has trained")
+    kept = [policies.LatestN(n=keep), _Best(folder, metric, lower_is_better)]
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), _Best(folder, lower_is_better)]),
+        preservation_policy=policies.AnyPreservationPolicy(kept),
         cleanup_tmp_directories=not read_only,
         read_only=read_only,
         create=not read_only,
@@ -71,8 +80,8 @@ class _Best:
     from opening the whole folder.
     """
 
-    def __init__(self, folder: pathlib.Path, lower_is_better: bool):
-        self.folder, self.sign = folder, -1 if lower_is_better else 1
+    def __init__(self, folder: pathlib.Path, metric: str, lower_is_better: bool):
+        self.folder, self.metric, self.sign = folder, metric, -1 if lower_is_better else 1
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         """Orbax's question about all checkpoints of the folder, oldest first."""
@@ -84,18 +93,18 @@ class _Best:
     def _metric(self, step: int) -> float | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             metric = json.loads((self.folder / str(step) / "run" / "metadata").read_bytes())["metric"]
-            return float(metric) if math.isfinite(metric) else None
+            return float(metric[1]) if metric[0] == self.metric and math.isfinite(metric[1]) else None
         return None
 
 
-def save(manager, state, run: dict, metric: float | None = None) -> None:
+def save(manager, state, run: dict, metric: tuple[str, float] | None = None) -> None:
     """Starts saving in the background; a step that is already saved is left alone.
 
     Args:
       manager: from `open_manager`.
       state: State on the devices; it may be donated as soon as this returns.
       run: JSON values to keep beside it.
-      metric: the value by which the best checkpoint is kept, where one was measured.
+      metric: name and value by which the best checkpoint is kept, where one was measured.
     Raises:
       DivergedError: an array of the state holds NaN or infinity; nothing is saved.
       UserError: this save or an earlier one could not be written (a full disk, a lost folder).
@@ -105,7 +114,7 @@ def save(manager, state, run: dict, metric: float | None = None) -> None:
     step = int(state.step)
     if step in manager.all_steps():
         return
-    run = {**run, "metric": float(metric) if metric is not None and math.isfinite(metric) else None}
+    run = {**run, "metric": list(metric) if metric is not None and math.isfinite(metric[1]) else None}
     seal, poisoned = _seal(state, run)
     if poisoned:
         raise DivergedError(

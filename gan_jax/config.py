@@ -42,13 +42,22 @@ def load(
     name, _, variant = path.partition(":")
     file = pathlib.Path(name)
     if not file.is_file():
-        near = difflib.get_close_matches(file.name, [p.name for p in _siblings(file)], 3, 0.4)
+        near = difflib.get_close_matches(file.name, _siblings(file), 3, 0.4)
         raise MissingPathError(f"--config={path}: no file {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
     if file.suffix != ".py":
         raise UserError(f"--config={path}: expected an experiment file ending in .py")
     config = _get_config(file, variant)
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, expected a ConfigDict")
+    return resolve(config, overrides, defaults)
+
+
+def resolve(
+    config: ml_collections.ConfigDict,
+    overrides: Iterable[tuple[str, str]] = (),
+    defaults: Callable[[ml_collections.ConfigDict], dict] | None = None,
+) -> ml_collections.ConfigDict:
+    """The second half of `load`: a complete, locked copy of what an experiment states. Raises UserError as it does."""
     config = _unshared(config)
     config.lock()
     overrides = list(overrides)
@@ -92,8 +101,8 @@ def _reject_unread(config: ml_collections.ConfigDict, known: dict, prefix: str =
     """Raises UserError for a key of the experiment that nothing reads."""
     for key, value in config.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.3)
-            hint = f"; did you mean config.{prefix}{near[0]}?" if near else ""
+            near = _nearest(key, known)
+            hint = f"; did you mean config.{prefix}{near}?" if near else ""
             raise UserError(f"the experiment sets config.{prefix}{key}, which nothing reads{hint}")
         if isinstance(value, ml_collections.ConfigDict) and isinstance(known[key], dict) and known[key]:
             _reject_unread(value, known[key], f"{prefix}{key}.")
@@ -114,8 +123,10 @@ def fields(constructor: Callable, without: Iterable[str] = ()) -> dict[str, Any]
     return {k: v.__name__ if isinstance(v, type) else v for k, v in given.items() if v is not inspect.Parameter.empty}
 
 
-def _siblings(file: pathlib.Path) -> list[pathlib.Path]:
-    return list(file.parent.glob("*.py")) if file.parent.is_dir() else []
+def _siblings(file: pathlib.Path) -> list[str]:
+    """Experiments beside a file that is not there; those of `experiments/` for a bare name."""
+    folders = [file.parent, pathlib.Path("experiments")] if len(file.parts) == 1 else [file.parent]
+    return [path.name if folder == file.parent else str(path) for folder in folders for path in folder.glob("*.py")]
 
 
 def _get_config(file: pathlib.Path, variant: str) -> Any:
@@ -158,11 +169,21 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 def _unknown(config, key: str, missing: str) -> UserError:
     known = [k for k, _ in flatten(config)]
-    near = difflib.get_close_matches(key, known, 1, 0.3) or [
-        k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]
-    ]
-    hint = f"; did you mean --config.{near[0]}?" if near else f"; known: {', '.join(known)}"
+    near = _nearest(key, known)
+    hint = f"; did you mean --config.{near}?" if near else f"; known: {', '.join(known)}"
     return UserError(f"--config.{key}: config has no key {missing!r}{hint}")
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """The known key that was probably meant: one that it abbreviates, as lr does learning_rate, or is spelled like."""
+    section, _, last = key.rpartition(".")
+    for one in known:
+        place, _, name = one.rpartition(".")
+        words = [word for word in name.split("_") if word]
+        is_short = len(words) > 1 and "".join(word[0] for word in words) == last
+        if place.endswith(section) and (name == last or is_short):
+            return one
+    return next(iter(difflib.get_close_matches(key, known, 1, 0.3)), "")
 
 
 def _parse(key: str, text: str, old: Any) -> Any:
@@ -278,8 +299,8 @@ def build(constructor: Callable, section: ml_collections.ConfigDict, where: str,
     accepted = [p for p in inspect.signature(constructor).parameters if p not in ("parent", "name", *extra)]
     for key in given:
         if key not in accepted:
-            near = difflib.get_close_matches(key, accepted, 1, 0.3)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = _nearest(key, accepted)
+            hint = f"; did you mean {near!r}?" if near else ""
             what = f"config.{where}.{key} is not an option of {constructor.__name__}{hint}"
             raise UserError(f"{what}; it takes {', '.join(accepted)}")
     try:

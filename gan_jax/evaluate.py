@@ -1,6 +1,5 @@
 """Measures a run: features, statistics, distances, each value with its whole protocol beside it."""
 
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -15,22 +14,23 @@ from gan_jax.errors import UserError
 
 FEATURES = ("digits_classifier", "none")
 ALIASES = {"fid": "fd", "kid": "kd"}  # never reported under these names: they are promised to Inception's features
-LOWER_IS_BETTER = {"fd": True, "kd": True, "prdc": False, "classes": False, "modes": False}
+NAMES = ("fd", "kd", "prdc", "classes", "modes")
+_LOWER = ("fd", "kd", "mode_kl")  # values, or groups of values, whose smallest is the best
 PRDC_NEIGHBOURS = 5
 
 
-def lower_is_better(config: ConfigDict) -> bool:
-    """The order of the metric by which the best checkpoint is kept: the first of the config's list."""
-    names = wanted(config)
-    return LOWER_IS_BETTER[names[0]] if names else True
+def ranking(config: ConfigDict) -> dict:
+    """The `metric` by which the best checkpoint is kept, the first of the config's list, and its `lower_is_better`."""
+    name = next(iter(wanted(config)), "")
+    return {"metric": name, "lower_is_better": not name or name in _LOWER}
 
 
 def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
     """The metrics to compute. Raises UserError for an unknown one, or one that the run's features cannot give."""
     listed = [ALIASES.get(name, name) for name in (config.evaluation.metrics if names is None else names)]
     for name in listed:
-        if name not in LOWER_IS_BETTER:
-            raise UserError(f"metrics={name!r}: expected some of {', '.join(LOWER_IS_BETTER)}")
+        if name not in NAMES:
+            raise UserError(f"metrics={name!r}: expected some of {', '.join(NAMES)}")
     if config.evaluation.features not in FEATURES:
         raise UserError(
             f"config.evaluation.features={config.evaluation.features!r}: expected one of {', '.join(FEATURES)}"
@@ -71,21 +71,27 @@ def evaluate(workdir: str, *, metrics: str = "", step: int | None = None) -> lis
     Returns:
       One row a value; see `measure`.
     Raises:
-      UserError, MissingPathError: no such run, step or metric; a checkpoint that cannot be read.
+      UserError, MissingPathError: no such run, step or metric; a checkpoint that cannot be read; a folder that does not
+        take the rows, which are printed first.
     """
     config, spec, _ = runs.read_folder(workdir)
     names = tuple(part.strip() for part in metrics.split(",") if part.strip()) or None
-    wanted(config, names)
+    listed = wanted(config, names)
     run = runs.build(config, spec)
     restored = runs.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
     images = restored.run["position"]
+    print(f"step {restored.step}: measuring {', '.join(listed) or 'nothing'}", flush=True)
     rows = measure(
         run, sample.sampler(run), restored.state.ema, step=restored.step, images=images, names=names, baselines=True
     )
-    for row in rows:
-        logs.append_line(pathlib.Path(workdir) / "evaluations.jsonl", row)
+    try:
+        for row in rows:
+            logs.append_line(pathlib.Path(workdir) / "evaluations.jsonl", row)
+    except UserError:
+        print(table(rows), flush=True)
+        raise
     return rows
 
 
@@ -102,8 +108,8 @@ def measure(
     """Measures a generator; all processes take part.
 
     Returns:
-      Rows with `metric`, `value`, `step`, `images` and the protocol: features and their SHA-256, resize, counts, split,
-      flips, seed, data, version. The first row is the first metric's.
+      Rows with `metric`, `value`, `better` (lower or higher), `step`, `images` and the protocol: features and their
+      SHA-256, resize, counts, split, flips, seed, data, version. The first row is the first metric's.
     Raises:
       UserError: an unknown metric, or one that this run's data does not allow.
     """
@@ -119,7 +125,9 @@ def measure(
         rows += _judge(run, draw, fakes, judged, baselines)
     common = {"step": step, "images": images, "samples": run.config.evaluation.samples, "seed": run.config.seed}
     order = {name: i for i, name in enumerate(listed)}
-    rows.sort(key=lambda row: order[row.pop("group")])
+    rows.sort(key=lambda row: order[row["group"]])
+    for row in rows:
+        row["better"] = "lower" if row.pop("group") in _LOWER or row["metric"] in _LOWER else "higher"
     seconds = round(time.monotonic() - began, 1)
     return [{**row, **common, "version": __version__, "seconds": seconds} for row in rows]
 
@@ -188,8 +196,9 @@ def _reference(run) -> _Reference:
     """The judge, fitted on the train split of `digits` at the run's resolution, and the run's reals."""
     from gan_jax.metrics import digits_classifier
 
-    train = _whole(runs.open_data(run.config))
-    parts = {split: _whole(runs.open_data(run.config, split)) for split in ("train", "test")}
+    split = run.config.data.split
+    sets = {name: runs.open_data(run.config, name) for name in dict.fromkeys(("train", "test", split))}
+    parts = {name: _whole(dataset) for name, dataset in sets.items()}
     extractor = digits_classifier.fit(
         parts["train"]["image"], parts["train"]["label"], parts["test"]["image"], parts["test"]["label"]
     )
@@ -200,14 +209,15 @@ def _reference(run) -> _Reference:
         "features_accuracy": extractor.accuracy,
         "feature_resize": extractor.resize,
         "data": section.name,
-        "split": section.split,
+        "split": split,
         "resolution": str(section.resolution),
         "filter": section.filter,
         "flip": section.flip,
-        "reals": len(train["image"]),
-        "data_fingerprint": runs.open_data(run.config).fingerprint,
+        "reals": len(parts[split]["image"]),
+        "data_fingerprint": sets[split].fingerprint,
     }
-    return _Reference(extractor, train, parts["test"]["image"], extractor.apply(train["image"])[0], protocol)
+    reals = parts[split]
+    return _Reference(extractor, reals, parts["test"]["image"], extractor.apply(reals["image"])[0], protocol)
 
 
 def _whole(dataset) -> dict[str, np.ndarray]:
@@ -248,5 +258,4 @@ def table(rows: list[dict]) -> str:
 
 def read(folder: str) -> list[dict]:
     """The rows of a run's `evaluations.jsonl`; none where it has not been measured."""
-    path = pathlib.Path(folder) / "evaluations.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return logs.read_lines(pathlib.Path(folder) / "evaluations.jsonl")

@@ -13,6 +13,8 @@ import numpy as np
 
 from gan_jax.errors import DivergedError, UserError
 
+SETTLE_STEPS = 4096  # metrics of so many steps wait on the device at most
+
 
 def append_line(path: pathlib.Path, row: dict) -> None:
     """Appends one JSON line and flushes it. Raises UserError where the disk does not take it."""
@@ -49,9 +51,9 @@ def drop_lines_after(path: pathlib.Path, step: int) -> None:
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
-    """The JSON objects of a file of lines; an unfinished or damaged line is passed over."""
+    """The JSON objects of a file of lines, none where there is no file; a line cut short by a crash is passed over."""
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in () if not path.is_file() else path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
@@ -66,8 +68,10 @@ class Averages:
         self._sums = {name: (total, count) for name, (total, count) in (sums or {}).items()}
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics `<phase>/<term>` of a step; they stay on the device."""
+        """Takes the metrics `<phase>/<term>` of a step; they stay on the device. Raises DivergedError as `settle`."""
         self._waiting.append((step, metrics))
+        if len(self._waiting) >= SETTLE_STEPS:  # a run that logs and saves nothing for long must not fill the memory
+            self.settle()
 
     def settle(self) -> None:
         """Fetches what was added and adds it up.
@@ -214,6 +218,10 @@ class Log:
             append_line(self.workdir / "evaluations.jsonl", row)
         values = {f"evaluation/{row['metric']}": row["value"] for row in rows if math.isfinite(row["value"])}
         self.board.scalars(images, values)
+
+    def leave_out(self, seconds: float) -> None:
+        """Leaves time spent on something else than training, such as compiling, out of the next line's speed."""
+        self.last_time += seconds
 
     def restart_clock(self, images: int) -> None:
         """Leaves what was done since the last line (evaluation, sampling) out of the next line's speed."""

@@ -5,7 +5,6 @@ A sweep's folder holds `sweep.json` (its definition), one folder per combination
 same command again skips the combinations that are done, resumes unfinished ones and tries failed ones again.
 """
 
-import contextlib
 import csv
 import difflib
 import itertools
@@ -22,14 +21,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gan_jax import logs
 from gan_jax.errors import UserError
 
 GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
 _POLL_SECONDS = 0.1
-# Words in the names of metrics whose greatest value is the best.
-_HIGHER = set(
-    "accuracy agreement cas confidence coverage covered density is precision psnr quality recall share ssim".split()
-)
 
 
 class Row(NamedTuple):
@@ -176,7 +172,7 @@ def _check_definition(root: pathlib.Path, definition: dict[str, Any], combinatio
     """Writes `sweep.json`, or compares with the one that is there."""
     path = root / "sweep.json"
     if path.exists():
-        stored = json.loads(path.read_text())
+        stored = _read_json(path)
         changed = [f"  {k}: {stored.get(k)!r} -> {v!r}" for k, v in definition.items() if stored.get(k) != v]
         if changed:
             listed = "\n".join(changed)
@@ -261,8 +257,8 @@ def _stopped_early(folder: pathlib.Path) -> str:
     config = folder / "config.json"
     if not config.exists():  # not a run's folder: some other program, whose exit code is all there is
         return ""
-    total = json.loads(config.read_text())["total_images"]
-    images = max((row.get("images", 0) for row in _lines(folder / "metrics.jsonl")), default=0)
+    total = _read_json(config).get("total_images", 0)
+    images = max((row.get("images", 0) for row in logs.read_lines(folder / "metrics.jsonl")), default=0)
     return "" if images >= total else f"stopped by a signal, {images} of {total} images logged"
 
 
@@ -277,23 +273,24 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
       The rows, best first and those without the metric last, and the metric's name: the given one, or else
       the first that a run evaluated.
     """
-    evaluations = {run: _lines(root / run / "evaluations.jsonl") for run in combinations}
-    names = list(dict.fromkeys(line["metric"] for lines in evaluations.values() for line in lines))
+    evaluations = {run: logs.read_lines(root / run / "evaluations.jsonl") for run in combinations}
+    names = list(dict.fromkeys(line.get("metric") for lines in evaluations.values() for line in lines))
     metric = metric or next(iter(names), "")
-    rows = []
+    rows, better = [], "lower"  # as losses are
     for run, values in combinations.items():
-        found = [line for line in evaluations[run] if line["metric"] == metric]
+        found = [line for line in evaluations[run] if line.get("metric") == metric]
         if not found:
-            logged = _lines(root / run / "metrics.jsonl")
+            logged = logs.read_lines(root / run / "metrics.jsonl")
             found = [{**line, "value": line[metric]} for line in logged if metric in line]
         last, result = found[-1] if found else {}, _result(root / run)
+        better = last.get("better", better)
         status, seconds = result.get("status", "unfinished"), result.get("seconds")
         rows.append(
             Row(run, values, status, last.get("value"), last.get("step"), seconds, _last_line(result))
         )
     if metric and all(row.metric is None for row in rows):
         print(f"no run has the metric {metric!r}; they evaluated {', '.join(names) or 'none'}")
-    sign = -1 if _HIGHER & set(re.split(r"\W|_", metric)) else 1
+    sign = -1 if better == "higher" else 1
     return sorted(rows, key=lambda row: (not _finite(row), sign * row.metric if _finite(row) else 0)), metric
 
 
@@ -343,16 +340,18 @@ def _plot(path: pathlib.Path, rows: Sequence[Row], metric: str) -> None:
 
 def _result(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "sweep_result.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return _read_json(path) if path.exists() else {}
 
 
-def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line that was cut off by a crash is left out."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises UserError where it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(value, dict)
+    except (OSError, ValueError, AssertionError) as error:
+        way_out = "bring it back or delete it, and run the same command again"
+        raise UserError(f"{path}: cannot be read as a JSON object; {way_out}") from error
+    return value
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:

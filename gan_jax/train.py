@@ -43,9 +43,8 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
     folder = parallel.together(lambda: runs.start_folder(workdir, config, run.spec, dataset.protocol()))
-    manager = checkpoint.open_manager(
-        folder / "checkpoints", keep=config.checkpoints.keep, lower_is_better=evaluate.lower_is_better(config)
-    )
+    ranking = evaluate.ranking(config)
+    manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
     state, position, averages = _begin(run, mesh, manager, folder, dataset)
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
     session = _Session(run, mesh, dataset, manager, log, averages, folder, sample.sampler(run), {})
@@ -65,7 +64,8 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
             if halted:
                 break
     complete = position.images >= config.total_images
-    log.say(f"{'complete' if complete else 'stopped'} at {position.images} images, step {position.step}: {folder}")
+    end = f"at {position.images} images, step {position.step}: {folder}"
+    log.say(f"complete {end}" if complete else f"stopped {end}; the same command goes on from here")
     return complete
 
 
@@ -135,7 +135,10 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
     with contextlib.closing(stream):
         while position.images < end:
             batch = parallel.shard_batch(_wanted(next(stream), run), mesh, config.accumulate)
+            known, began = len(session.programs), time.monotonic()
             state, metrics = step_of(position.step)(state, batch)
+            if len(session.programs) > known:  # the call has compiled it
+                session.log.leave_out(time.monotonic() - began)
             before, position = position, Position(position.step + 1, position.images + stage.batch_size)
             session.averages.add(position.step, metrics)
             session.log.advance(position.images)
@@ -178,12 +181,12 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
     log.restart_clock(now.images)
 
 
-def _evaluate(session: _Session, state, now: Position, last: bool) -> float | None:
-    """Measures, tells, and returns the first metric's value."""
+def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str, float] | None:
+    """Measures, tells, and returns the first metric's name and value."""
     rows = evaluate.measure(session.run, session.draw, state.ema, step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
     session.log.evaluation(now.step, now.images, rows)
-    return rows[0]["value"] if rows else None
+    return (evaluate.ranking(session.run.config)["metric"], rows[0]["value"]) if rows else None
 
 
 def _compiled_steps(run, mesh, programs: dict[tuple, Callable]) -> Callable[[int], Callable]:
@@ -303,7 +306,8 @@ def describe(run, mesh, dataset, batch_size: int) -> str:
         seen.add(due)
         began = time.monotonic()
         compiled = _compiled_steps(run, mesh, {})(step).lower(state, batch).compile()
-        lines.append(f"step of {' + '.join(due)}: {_costs(compiled)}, compiled in {time.monotonic() - began:.1f} s")
+        costs = _costs(compiled, accumulate)
+        lines.append(f"step of {' + '.join(due)}: {costs}, compiled in {time.monotonic() - began:.1f} s")
     devices = jax.devices()
     lines.append(
         f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}"
@@ -312,9 +316,10 @@ def describe(run, mesh, dataset, batch_size: int) -> str:
     return "\n".join(lines)
 
 
-def _costs(compiled) -> str:
+def _costs(compiled, accumulate: int) -> str:
+    """XLA counts the body of the loop over micro-batches once, and what is outside of it is small beside it."""
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    flops = (cost[0] if isinstance(cost, list) else cost or {}).get("flops", float("nan"))
+    flops = accumulate * (cost[0] if isinstance(cost, list) else cost or {}).get("flops", float("nan"))
     if memory is None:
         return f"{flops / 1e9:.2f} GFLOP a device"
     size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

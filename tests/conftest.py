@@ -5,11 +5,9 @@ import pathlib
 import sys
 import tempfile
 
-_FLAGS = (
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",  # programs here run a few steps: half the time to compile, same numbers
-    "--xla_llvm_disable_expensive_passes=true",
-)
+_FLAGS = ["--xla_force_host_platform_device_count=8"]
+if "GAN_JAX_TEST_OPTIMISED" not in os.environ:  # programs here run a few steps: half the time to compile them
+    _FLAGS += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _SESSION = pathlib.Path(os.environ.setdefault("GAN_JAX_TEST_DIR", tempfile.mkdtemp(prefix="gan_jax_tests_")))

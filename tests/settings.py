@@ -15,7 +15,7 @@ EXPERIMENTS = ROOT / "experiments"
 
 def digits(**overrides):
     """The smoke variant of the default experiment, without its lazy penalty; keys with `__` for dots."""
-    overrides = {"loss__r1_gamma": 0.0, **overrides}
+    overrides = {"loss__r1_gamma": 0.0, "every__penalty_steps": 1, **overrides}
     config = runs.load_config(f"{EXPERIMENTS / 'digits_dcgan.py'}:smoke")
     for key, value in overrides.items():
         configs.override(config, key.replace("__", "."), str(value))
@@ -27,14 +27,14 @@ def build(config, shape=(32, 32, 1), num_classes=0) -> runs.Run:
     return runs.build(config, runs.Spec(shape, num_classes))
 
 
-def fresh_folder(config, workdir) -> runs.Run:
-    """The folder of a run whose only checkpoint is its State before the first step."""
+def fresh_folder(config, workdir, change=lambda state: state) -> runs.Run:
+    """The folder of a run whose only checkpoint is its State before the first step, changed."""
     dataset = runs.open_data(config)
     run = runs.build(config, runs.data_spec(config, dataset))
     runs.start_folder(workdir, config, run.spec, dataset.protocol())
     manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints")
     with checkpoint.closing(manager):
-        state = jax.jit(lambda: runs.init_state(run))()
+        state = jax.jit(lambda: change(runs.init_state(run)))()
         checkpoint.save(manager, state, {"position": 0, "data": dataset.fingerprint, "sums": {}})
     return run
 

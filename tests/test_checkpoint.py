@@ -50,7 +50,8 @@ def at(state, step: int):
 
 
 def save(manager, state, metric=None):
-    checkpoint.save(manager, state, {"position": 8 * int(state.step)}, metric)
+    named = None if metric is None else metric if isinstance(metric, tuple) else ("", metric)
+    checkpoint.save(manager, state, {"position": 8 * int(state.step)}, named)
 
 
 def steps_in(folder) -> list[int]:
@@ -147,6 +148,16 @@ def test_newest_and_best_are_kept_over_a_restart(state, tmp_path, lower, metrics
             for number in numbers:
                 save(manager, at(state, number), metrics[number - 1])
     assert steps_in(folder) == kept
+
+
+def test_the_best_by_another_metric_is_not_kept(state, tmp_path):
+    """The smallest value is of a metric that the run measured before; only the present one's best counts."""
+    for metric, numbers in (("old", (1, 2)), ("new", (3, 4, 5))):
+        manager = checkpoint.open_manager(tmp_path / "checkpoints", keep=1, metric=metric)
+        with checkpoint.closing(manager):
+            for number in numbers:
+                save(manager, at(state, number), (metric, float(number)))
+    assert steps_in(tmp_path / "checkpoints") == [3, 5]
 
 
 def test_a_saved_step_is_left_alone_and_an_unfinished_save_is_cleaned_up(folder, state):

@@ -55,6 +55,7 @@ def test_overrides_are_read_as_the_type_of_the_key(key, text, value):
 @pytest.mark.parametrize(("key", "text", "message"), [
     ("optim.generator.learning_rat", "1", "did you mean --config.optim.generator.learning_rate"),
     ("learning_rate", "1", "did you mean --config.optim.*learning_rate"),
+    ("optim.generator.lr", "1", "did you mean --config.optim.generator.learning_rate"),
     ("genrator.width", "1", "did you mean --config.generator.width"),
     ("seed.x", "1", "no key 'seed.x'"),
     ("optim.generator", "adam", "this is a section; set one of b1, b2"),
@@ -70,7 +71,10 @@ def test_a_wrong_override_is_told(key, text, message):
         load((key, text))
 
 
-def test_a_missing_file_names_its_neighbours():
+def test_a_missing_file_names_its_neighbours(monkeypatch):
+    monkeypatch.chdir(settings.ROOT)
+    with pytest.raises(MissingPathError, match=r"no file digits_dcgan; nearest: experiments/digits_dcgan\.py"):
+        runs.load_config("digits_dcgan")
     with pytest.raises(MissingPathError, match="no file .*digits_dgan.py; nearest: .*digits_dcgan.py"):
         runs.load_config(str(settings.EXPERIMENTS / "digits_dgan.py"))
     with pytest.raises(UserError, match="unknown or failing variant.*smok.*expected smoke"):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -256,6 +257,17 @@ def test_a_pack_is_reused_and_mended(monkeypatch):
 
 def _shape(path: pathlib.Path) -> tuple:
     return np.load(path, mmap_mode="r").shape
+
+
+def test_a_disk_without_room_for_the_pack_is_one_message(monkeypatch):
+    """31 pictures of 9x9 are 2,511 bytes; a mapped file on a full disk would end the process by a signal."""
+    usage = shutil.disk_usage
+    monkeypatch.setattr(pack.shutil, "disk_usage", lambda path: usage(path)._replace(free=2510))
+    with pytest.raises(UserError, match="of decoded images do not fit.*GAN_JAX_CACHE_DIR"):
+        open_dataset(name="synthetic:31", resolution=9)
+    assert not list(cache_dir("packed").glob("*.tmp-*"))
+    monkeypatch.setattr(pack.shutil, "disk_usage", lambda path: usage(path)._replace(free=2511))
+    assert open_dataset(name="synthetic:31", resolution=9).size == 31
 
 
 def test_two_processes_may_pack_at_once(monkeypatch):

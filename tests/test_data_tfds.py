@@ -137,6 +137,45 @@ def test_unknown_names(name, message, tmp_path):
         open_dataset(name=f"tfds:{name}", dir=str(tmp_path))
 
 
+def test_a_set_is_downloaded_and_prepared_where_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    """A set that TFDS knows and whose pictures lie at hand; then one whose download needs the network."""
+    import tensorflow_datasets as tfds
+
+    class LocalPictures(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(None, None, 3))})
+            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            from PIL import Image
+
+            for index in range(4):
+                png = io.BytesIO()
+                Image.fromarray(picture(index)).save(png, "png")
+                png.seek(0)
+                yield index, {"image": png}
+
+    arguments = {"name": "tfds:local_pictures", "dir": str(tmp_path), "resolution": 6, "channels": 3}
+    with pytest.raises(UserError, match="is not prepared in .*only with --config.data.download=True"):
+        open_dataset(**arguments)
+    data = open_dataset(**arguments, download=True)
+    assert "preparing tfds:local_pictures" in capsys.readouterr().out
+    np.testing.assert_array_equal(data.examples([0, 3])["image"], np.stack([picture(0), picture(3)]))
+    assert open_dataset(**arguments).fingerprint == data.fingerprint
+
+    def offline(*args):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(LocalPictures, "_split_generators", offline)
+    with pytest.raises(UserError, match="'tfds:local_pictures' cannot be downloaded: no route .*tfds build local_pic"):
+        open_dataset(**{**arguments, "dir": str(tmp_path / "other")}, download=True)
+
+
 def test_digits_make_no_noise(tmp_path, capfd):
     open_dataset(name="digits", dir=str(tmp_path), resolution=8)
     assert capfd.readouterr() == ("", "")

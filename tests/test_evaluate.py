@@ -50,6 +50,7 @@ def test_rows_have_the_whole_protocol(digits, rows):
         assert (row["step"], row["images"], row["samples"], row["seed"]) == (0, 0, 96, 0)
         assert len(row["data_fingerprint"]) == 64 and row["version"] and row["filter"] and np.isfinite(row["value"])
         assert "group" not in row
+    assert {row["metric"] for row in rows if row["better"] == "lower"} == {*names[:5]}
 
 
 def test_rows_are_appended_to_the_runs_file(digits, rows):
@@ -59,6 +60,18 @@ def test_rows_are_appended_to_the_runs_file(digits, rows):
     more = evaluate.evaluate(digits[0], metrics="classes")
     assert evaluate.read(digits[0])[len(before) :] == more
     assert {k: v for k, v in by_name(more).items()} == {k: by_name(rows)[k] for k in by_name(more)}
+
+
+def test_a_folder_that_takes_nothing_loses_no_value(digits, monkeypatch, capsys):
+    """Values are printed before the error says that they could not be kept."""
+
+    def full(path, row):
+        raise UserError(f"{path}: cannot be written")
+
+    monkeypatch.setattr(evaluate.logs, "append_line", full)
+    with pytest.raises(UserError, match="evaluations.jsonl: cannot be written"):
+        evaluate.evaluate(digits[0], metrics="classes")
+    assert "class_share_min" in capsys.readouterr().out
 
 
 def test_values_that_are_known_beforehand(rows):
@@ -173,9 +186,8 @@ def test_a_run_that_is_not_there(tmp_path):
 
 
 def test_the_order_of_the_first_metric_decides_the_best():
-    assert evaluate.lower_is_better(settings.digits(evaluation__metrics="('fd','prdc')"))
-    assert not evaluate.lower_is_better(settings.digits(evaluation__metrics="('prdc','fd')"))
-    assert evaluate.lower_is_better(settings.digits(evaluation__metrics="()"))
+    for listed, expected in (("('fd','prdc')", ("fd", True)), ("('prdc','fd')", ("prdc", False)), ("()", ("", True))):
+        assert tuple(evaluate.ranking(settings.digits(evaluation__metrics=listed)).values()) == expected
 
 
 def test_the_table_shows_values_and_protocol(rows):

@@ -165,6 +165,26 @@ def test_averages_name_what_is_not_finite():
         averages.settle()
 
 
+def test_metrics_do_not_pile_up_where_nothing_is_logged(monkeypatch):
+    monkeypatch.setattr(logs, "SETTLE_STEPS", 4)
+    averages = logs.Averages()
+    for step in range(4):
+        assert averages.sums() == {}
+        averages.add(step, {"generator/loss": jnp.float32(step)})
+    assert averages.sums() == {"generator/loss": [6.0, 4]}
+
+
+def test_time_left_out_is_not_in_the_speed(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    log = logs.Log(tmp_path, total_images=100)
+    now[0] = 115.0
+    log.leave_out(10.0)
+    log.scalars(1, 50, {})
+    log.close()
+    assert logs.read_lines(tmp_path / "metrics.jsonl")[0]["images_per_second"] == 50 / 5
+
+
 def test_averages_are_over_the_steps_that_measured_and_survive_a_restart():
     """Cut anywhere and carried over as JSON, they give the same mean to the last bit."""
     values = np.random.default_rng(0).normal(size=9).astype(np.float32)

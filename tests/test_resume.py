@@ -362,3 +362,38 @@ def test_a_poisoned_state_never_becomes_a_checkpoint(command, workdir, monkeypat
     assert max(saved_steps(workdir)) == 4 and final_state(workdir).step == 4
     code, out, _ = command("train", workdir, *flags)
     assert code == 0 and "resumed at 32 images, step 4" in out
+
+
+def test_a_signal_in_the_last_step_leaves_a_complete_run(command, tmp_path, monkeypatch):
+    """It comes while the last batch is loaded: the run has its last line, picture and checkpoint all the same."""
+    from gan_jax.data.dataset import Dataset
+
+    stream = Dataset.stream
+
+    def signalled(dataset, **arguments):
+        for number, batch in enumerate(stream(dataset, **arguments)):
+            if number == 2:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(Dataset, "stream", signalled)
+    code, out, err = command("train", tmp_path / "run")
+    assert code == 0 and "complete at 24 images, step 3" in out and not err, err
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [1, 2, 3]
+    assert saved_steps(tmp_path / "run") == [2, 3] and (tmp_path / "run" / "samples" / "fakes_000000024.png").is_file()
+
+
+def test_what_was_trained_outlives_a_measurement_that_fails(command, workdir, monkeypatch):
+    from gan_jax import evaluate
+    from gan_jax.errors import UserError
+
+    def fail(*args, **kwargs):
+        raise UserError("no judge today")
+
+    flags = ("--config.total_images=40", "--config.every.checkpoint_images=800")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "measure", fail)
+        code, _, err = command("train", workdir, *flags)
+    assert code == 2 and err == "error: no judge today\n"
+    assert final_state(workdir).step == 5
+    assert command("train", workdir, *flags)[0] == 0

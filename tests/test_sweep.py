@@ -41,7 +41,8 @@ if a == "meet":
         time.sleep(0.02)
 if a in ("none", "meet"):
     sys.exit(0)
-rows = [{"metric": "fd", "value": 99.0, "step": 5}, {"metric": "recall", "value": float(a), "step": 9}]
+rows = [{"metric": "fd", "value": 99.0, "step": 5}]
+rows += [{"metric": "recall", "value": float(a), "step": 9, "better": "higher"}]
 rows += [{"metric": "fd", "value": float(a) * float(b), "step": 10}]
 (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
 cut_off = '{"step": 1, "loss": 7}\\n{"step": 8, "loss": %s}\\n{"step": 9, "lo' % a
@@ -204,6 +205,18 @@ def test_a_run_stopped_by_a_signal_is_not_done(tmp_path, capsys):
     assert sweeping.sweep("f.py", [], ["config.a=2"], folder, command=command) == 0
     assert read_csv(folder)[0]["status"] == "done"
     assert "1 combinations, 0 to run" not in capsys.readouterr().out
+
+
+def test_damaged_files_are_told_or_passed_over(program, tmp_path):
+    folder = tmp_path / "sweep"
+    sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
+    with (folder / "000-a=2" / "evaluations.jsonl").open("a") as file:
+        file.write('{"metric": "fd", "val')
+    sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
+    assert read_csv(folder)[0]["fd"] == "2"
+    (folder / "sweep.json").write_text('{"config": ')
+    with pytest.raises(UserError, match="sweep.json: cannot be read as a JSON object; bring it back or delete it"):
+        sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
 
 
 def test_jobs_run_at_the_same_time(program, tmp_path):

@@ -97,6 +97,7 @@ def open_dataset(
     flip: bool = False,  # mirror at random; applied on the device
     skip_corrupt: bool = False,  # leave unusable images out and count them
     dir: str = "",  # folder of TFDS sets; empty: $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR, ~/tensorflow_datasets
+    download: bool = False,  # fetch and prepare a TFDS set that is not in the folder
 ) -> Dataset:
     """Opens a data set; its keywords are the keys of the config's `data` section.
 
@@ -119,7 +120,7 @@ def open_dataset(
     elif kind == "tfds" and colon:
         from gan_jax.data.tfds_source import open_tfds
 
-        source = open_tfds(rest, split=split, fit=fit, folder=dir)
+        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download))
     elif kind == "folder" and colon:
         from gan_jax.data.folder import open_folder
 

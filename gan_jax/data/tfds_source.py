@@ -1,4 +1,4 @@
-"""TFDS sets through `tfds.data_source`: random access, no TensorFlow, no download."""
+"""TFDS sets through `tfds.data_source`: random access, no TensorFlow, no download that was not asked for."""
 
 import contextlib
 import functools
@@ -63,16 +63,17 @@ def open_digits(*, split: str, fit: Fit, folder: str) -> Source:
     return _from_builder(builder, "digits", split=split, fit=fit, stamps=False)
 
 
-def open_tfds(name: str, *, split: str, fit: Fit, folder: str) -> Source:
-    """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand; never downloads.
+def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = False) -> Source:
+    """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand, or now with `download`.
 
     Args:
       name: the part after `tfds:`.
       split: a TFDS split such as `train`, `train[:90%]` or `train+test`.
       fit: what to do to each picture.
       folder: `data.dir`, empty for the default.
+      download: fetch and prepare the set where it is not in the folder.
     Raises:
-      UserError: unknown set or split, not prepared, prepared without random access, no `image` feature.
+      UserError: unknown set or split, not prepared, a download that failed, prepared without random access, no `image` feature.
     """
     match = _NAME.fullmatch(name)
     if not match:
@@ -89,8 +90,26 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str) -> Source:
                 f"data.name='tfds:{name}' cannot be opened: {str(error).strip().splitlines()[0]}."
                 f" {_how_to_prepare(name, root)}"
             ) from error
+    if download and not (builder.data_path.exists() and builder.info.splits):
+        builder = _prepare(name, root)
     _check_prepared(builder, name, root)
     return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True)
+
+
+def _prepare(name: str, root: pathlib.Path):
+    """Downloads a set and writes it with random access. Raises UserError."""
+    import tensorflow_datasets as tfds
+
+    print(f"preparing tfds:{name} in {root}", flush=True)
+    config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
+    try:
+        builder = tfds.builder(name, data_dir=root, file_format="array_record")
+        builder.download_and_prepare(download_config=config)
+    except Exception as error:  # no network, a page that asks for a login, a builder that needs TensorFlow
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        told = f"data.name='tfds:{name}' cannot be downloaded: {what}."
+        raise UserError(f"{told} {_how_to_prepare(name, root)}") from error
+    return builder
 
 
 def _check_known(name: str, config: str | None, root: pathlib.Path) -> None:
@@ -128,7 +147,7 @@ def _check_prepared(builder, name: str, root: pathlib.Path) -> None:
     if not builder.data_path.exists() or not builder.info.splits:
         raise UserError(
             f"data.name='tfds:{name}' is not prepared in {root} (looked for {builder.data_path}),"
-            f" and nothing is downloaded on its own. {command}"
+            f" and is downloaded only with --config.data.download=True. {command}"
         )
     have = builder.info.available_file_formats()
     if not have & set(file_adapters.FileFormat.with_random_access()):
