@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     decay_rate: float = 1.000004  # exponential: the rate is divided by it every batch
     final_factor: float = 0.0  # share of the learning rate at the decay's end, or the exponential's floor
     options: Mapping[str, Any] = {}  # further arguments of the optax constructor
+    frozen: tuple[str, ...] = ()  # parameters that do not move: paths such as 'b32/conv0', with all below them
 
 
 class Optimizer(NamedTuple):
@@ -86,7 +87,42 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
         _with_b2, settings, correction, settings.decay_images or total_images - settings.decay_begin_images
     )
     at = moving if settings.b2_final else lambda _: fixed
+    if settings.frozen:
+        at = _freezing(at, tuple(settings.frozen))
     return Optimizer(at, lambda images: jnp.float32(peak) * factor(images))
+
+
+def _freezing(at: Callable, frozen: tuple[str, ...]) -> Callable:
+    """`at`, with neither gradients into nor updates out of what is frozen: Mo et al. 2020 (2002.10964), Freeze-D."""
+
+    def moving(params: Any) -> Any:
+        """1 where a parameter of {net: tree} moves, 0 where it is frozen. Raises UserError for a path that is none."""
+        found = set()
+
+        def of(path, leaf):
+            name = "/".join(str(key.key) for key in path[1:]) + "/"
+            hits = [prefix for prefix in frozen if name.startswith(prefix.strip("/") + "/")]
+            found.update(hits)
+            return 0.0 if hits else 1.0
+
+        mask = jax.tree_util.tree_map_with_path(of, params)
+        if missing := [prefix for prefix in frozen if prefix not in found]:
+            known = sorted({"/".join(str(key.key) for key in path[1:-1])
+                            for path, _ in jax.tree_util.tree_leaves_with_path(params)})  # fmt: skip
+            raise UserError(f"frozen={missing[0]!r}: no such parameters; there are {', '.join(known)}")
+        return mask
+
+    def masked(images: jax.Array) -> optax.GradientTransformation:
+        inner = at(images)
+
+        def update(grads, state, params):
+            mask = moving(params)
+            updates, state = inner.update(jax.tree.map(jnp.multiply, grads, mask), state, params)
+            return jax.tree.map(jnp.multiply, updates, mask), state
+
+        return optax.GradientTransformation(lambda params: (moving(params), inner.init(params))[1], update)
+
+    return masked
 
 
 def _with_b2(settings: Settings, correction: float, length: float, images: jax.Array) -> optax.GradientTransformation:

@@ -28,6 +28,10 @@ DEFAULTS = {
     "every": {"log_images": 6_400, "sample_images": 64_000, "checkpoint_images": 64_000, "evaluate_images": 0},
     "evaluation": {"features": "none", "metrics": (), "samples": 10_000},
     "checkpoints": {"keep": 2},
+    "transfer": {
+        "workdir": "",  # run whose parameters a new run starts from, where names and shapes agree
+        "freeze_layers": 0,  # first layers of the discriminator that do not move
+    },
 }
 _OF_THE_DATA = ("shape", "resolution", "channels", "num_classes", "axis_name")  # model fields that are no settings
 
@@ -99,22 +103,35 @@ def build(config: ConfigDict, spec: Spec, stage: games.Stage | None = None) -> R
     nets = game.nets(config, spec)
     stage = stage or games.stages(game, config, spec)[0]
     phases = games.phases(game, config, nets, stage)
-    optimizers = {player: _optimizer(config, player, phases, stage) for player in steps.players(phases)}
+    optimizers = {player: _optimizer(config, nets, player, phases, stage) for player in steps.players(phases)}
     copied = getattr(game, "EMA_COPIED", ())
     ema = configs.build(steps.Ema, config.ema, "ema", nets=game.EMA_NETS, copied=copied)
     return Run(config, spec, game, nets, stage, phases, optimizers, ema)
 
 
-def _optimizer(config: ConfigDict, player: str, phases, stage: games.Stage) -> optim.Optimizer:
+def _first_layers(config: ConfigDict, net) -> tuple[str, ...]:
+    """Paths of the layers of a discriminator that `transfer.freeze_layers` keeps still; none of another net."""
+    count = config.transfer.freeze_layers
+    if not count or getattr(net, "latent_size", None) is not None:
+        return ()
+    known = net.layers() if hasattr(net, "layers") else ()
+    if not 0 <= count <= len(known):
+        raise UserError(f"config.transfer.freeze_layers={count}: expected 0 to {len(known)} with this discriminator")
+    return known[:count]
+
+
+def _optimizer(config: ConfigDict, nets: dict, player: str, phases, stage: games.Stage) -> optim.Optimizer:
     """The player's optimizer, corrected where it also takes a lazy step beside its main one."""
     own = [phase.every for phase in phases if phase.player == player]
     lazy = max(own) / min(own) if len(own) > 1 else 0
     section = config.optim.get(player)
     if section is None:
         raise UserError(f"config.optim has no section {player!r}, which the game {config.game!r} needs")
+    settings = section.to_dict()
+    settings["frozen"] = (*settings["frozen"], *_first_layers(config, nets.get(player)))
     try:
         optimizer = optim.optimizer(
-            section.to_dict(), batch_size=stage.batch_size, total_images=config.total_images, lazy=lazy
+            settings, batch_size=stage.batch_size, total_images=config.total_images, lazy=lazy
         )
     except UserError as error:
         raise UserError(f"config.optim.{player}: {error}") from error
@@ -135,6 +152,43 @@ def init_state(run: Run) -> steps.State:
         ema=steps.init_ema(run.ema.nets, params, variables),
         memory=memory,
     )
+
+
+def transfer(run: Run, state: steps.State, workdir: str, mesh) -> tuple[steps.State, str]:
+    """A fresh State with the parameters, collections and averages of another run, where names and shapes agree.
+
+    Args:
+      run: the new run.
+      state: its fresh State on the devices.
+      workdir: the other run's folder; its newest readable checkpoint counts.
+      mesh: where the State lies.
+    Returns:
+      The State, and a line that tells what was taken over.
+    Raises:
+      MissingPathError, UserError: no such run, nothing readable, or nothing that agrees.
+    """
+    config, spec, _ = read_folder(workdir)
+    restored = restore(build(config, spec), workdir, mesh)
+    taken, fresh = 0, []
+
+    def choose(path, ours, theirs):
+        nonlocal taken
+        if theirs is None or theirs.shape != ours.shape:
+            fresh.append(jax.tree_util.keystr(path, simple=True, separator="/"))
+            return ours
+        taken += 1
+        return theirs
+
+    parts = {}
+    for field in ("params", "variables", "ema"):
+        found = dict(jax.tree_util.tree_leaves_with_path(getattr(restored.state, field)))
+        parts[field] = jax.tree_util.tree_map_with_path(
+            lambda path, ours, found=found: choose(path, ours, found.get(path)), getattr(state, field)
+        )
+    if not taken:
+        raise UserError(f"config.transfer.workdir={workdir}: no array of that run has a name and shape of this one's")
+    left = f"; fresh: {', '.join(fresh[:4])}{' ...' if len(fresh) > 4 else ''}" if fresh else ""
+    return state._replace(**parts), f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
 
 
 def abstract_state(run: Run, mesh) -> steps.State:

@@ -98,6 +98,9 @@ def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, 
             logs.drop_lines_after(folder / "metrics.jsonl", -1)
             logs.drop_lines_after(folder / "evaluations.jsonl", -1)
         state = jax.jit(lambda: runs.init_state(run), out_shardings=parallel.replicated(mesh))()
+        if run.config.transfer.workdir:
+            state, told = runs.transfer(run, state, run.config.transfer.workdir, mesh)
+            print(told, flush=True)
         return state, Position(0, 0), logs.Averages()
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)

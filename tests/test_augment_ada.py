@@ -12,6 +12,7 @@ from scipy.special import erfinv
 
 from gan_jax.augment import warp
 from gan_jax.augment.ada import Ada, filter_bank
+from tests import golden_ada
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 OFF = dict.fromkeys(("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac", "brightness", "contrast",
@@ -27,36 +28,11 @@ def _nhwc(x):
     return x.transpose(0, 2, 3, 1)
 
 
-def _recorded(case):
-    """The case's draws as `Ada.draw` names them."""
-    values, gates = {}, {}
-    for key in RANDOM.files:
-        if key.startswith(f"draw/{case}/"):
-            name = key.split("/")[-1].split("_", 2)[2]
-            values[name] = RANDOM[key]
-    draws = {}
-    for key, value in values.items():
-        b = len(value)
-        if key == "noise_image":
-            draws[key] = _nhwc(value)
-        elif key == "cutout_center":
-            draws["cutout"] = value.reshape(b, 2), values["cutout_gate"].reshape(b)
-        elif key == "noise_sigma_value":
-            draws["noise"] = value.reshape(b), values["noise_gate"].reshape(b)
-        elif key.startswith("imgfilter_band0_value"):
-            both = [np.stack([values[f"imgfilter_band{i}_{what}"] for i in range(4)], 1) for what in ("value", "gate")]
-            draws["imgfilter"] = tuple(both)
-        elif key.endswith("_value") and not key.startswith("imgfilter"):
-            name, gates = key.removesuffix("_value"), values[key.removesuffix("_value") + "_gate"]
-            draws[name] = value.reshape(b, -1).squeeze(1) if value.size == b else value, gates.reshape(b)
-    return draws
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_recorded_random_draws(case):
     ada = Ada(**OFF | CASES[case]["kwargs"])
     images = _nhwc(RANDOM[CASES[case]["images"]])
-    draws = _recorded(case)
+    draws = golden_ada.draws(RANDOM, f"draw/{case}/")
     assert jax.tree.map(jnp.shape, draws) == jax.tree.map(jnp.shape, ada.draw(KEYS[: len(images)], images.shape[1:]))
     ours = jax.jit(lambda x, d, p: ada.apply(x, ada.parameters(d, p)))(images, draws, CASES[case]["p"])
     np.testing.assert_allclose(ours, _nhwc(RANDOM[f"out/{case}"]), rtol=0, atol=1e-5)

@@ -73,7 +73,7 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = 
       folder: `data.dir`, empty for the default.
       download: fetch and prepare the set where it is not in the folder.
     Raises:
-      UserError: unknown set or split, not prepared, a download that failed, prepared without random access, no `image` feature.
+      UserError: unknown set or split, not prepared, a download that failed, no random access, no `image` feature.
     """
     match = _NAME.fullmatch(name)
     if not match:

@@ -98,6 +98,16 @@ class Discriminator(nn.Module, kw_only=True):
         plan(self.resolution)
         super().__post_init__()
 
+    def layers(self) -> tuple[str, ...]:
+        """Paths of the blocks' layers from the image on, in the order in which transfer learning freezes them."""
+        base, levels = plan(self.resolution)
+        paths = []
+        for level in range(levels, 0, -1):
+            names = ["fromrgb"] if level == levels or self.architecture == "skip" else []
+            names += ["conv0", "conv1"] + (["skip"] if self.architecture == "resnet" else [])
+            paths += [f"{block_name(tuple(n * 2**level for n in base))}/{name}" for name in names]
+        return tuple(paths)
+
     @nn.compact
     def __call__(
         self, x: jax.Array, label: jax.Array | None = None, *, train: bool = True, keys: jax.Array | None = None

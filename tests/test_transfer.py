@@ -1,0 +1,99 @@
+"""Runs that start from another run's parameters, with layers of the discriminator frozen."""
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import config as configs
+from gan_jax import optim, parallel, runs
+from gan_jax.errors import MissingPathError, UserError
+from gan_jax.models import stylegan2
+from gan_jax.train import train
+from tests import settings
+
+
+def _config(**overrides):
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_stylegan2.py'}:smoke")
+    overrides = {"evaluation__metrics": "()", "loss__path_length_weight": 0.0, "total_images": 16, **overrides}
+    for key, value in overrides.items():
+        configs.override(config, key.replace("__", "."), str(value))
+    return config
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A fresh run's folder, which stands for one that has been trained."""
+    folder = tmp_path_factory.mktemp("transfer") / "source"
+    return folder, settings.fresh_folder(_config(seed=7), folder)
+
+
+def _state(folder):
+    config, spec, _ = runs.read_folder(folder)
+    return runs.restore(runs.build(config, spec), folder, parallel.make_mesh(jax.devices()[:1])).state
+
+
+def test_a_new_run_starts_from_the_other_one_and_frozen_layers_stay(source, tmp_path, capsys):
+    folder, _ = source
+    config = _config(transfer__workdir=str(folder), transfer__freeze_layers=3)
+    assert train(config, str(tmp_path / "run"))
+    taken = len(jax.tree.leaves([getattr(_state(folder), field) for field in ("params", "variables", "ema")]))
+    assert f"{taken} of {taken} arrays from {folder}, step 0" in capsys.readouterr().out
+    before, after = _state(folder).params["discriminator"], _state(tmp_path / "run").params["discriminator"]
+    top = "b32x32" if "b32x32" in before else "b32"
+    for path, old in jax.tree_util.tree_leaves_with_path(before):
+        new = after
+        for key in path:
+            new = new[key.key]
+        frozen = path[0].key == top and path[1].key in ("fromrgb", "conv0", "conv1")
+        assert (np.asarray(old) == np.asarray(new)).all() == frozen, path
+
+
+def test_what_does_not_fit_is_fresh_and_told(source):
+    folder, _ = source
+    config = _config(generator__w_size=6)
+    run = settings.build(config)
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    fresh = jax.jit(lambda: runs.init_state(run))()
+    state, told = runs.transfer(run, fresh, str(folder), mesh)
+    assert "fresh: generator/mapping_network/fc0/bias, " in told
+    other = _state(folder)
+    same = lambda a, b: np.array_equal(np.asarray(a), np.asarray(b))  # noqa: E731
+    assert all(jax.tree.leaves(jax.tree.map(same, state.params["discriminator"], other.params["discriminator"])))
+    size = state.variables["generator"]["w_avg"]["mapping_network"]["w_avg"].shape
+    assert size == (6,)
+
+
+def test_mistakes(source, tmp_path):
+    folder, _ = source
+    with pytest.raises(MissingPathError, match="give the folder of a run that has trained"):
+        train(_config(transfer__workdir=str(tmp_path / "none")), str(tmp_path / "run"))
+    with pytest.raises(UserError, match="freeze_layers=99: expected 0 to 10"):
+        settings.build(_config(transfer__freeze_layers=99))
+    with pytest.raises(UserError, match="frozen='b99': no such parameters; there are b16"):
+        run = settings.build(_config(optim__discriminator__frozen="b99"))
+        jax.eval_shape(lambda: runs.init_state(run))
+
+
+def test_the_order_of_the_discriminators_layers():
+    """Freeze-D counts from the image on: 1 + 3 layers of the highest resolution, then 3 of each of the next."""
+    net = stylegan2.Discriminator(resolution=16)
+    assert net.layers() == ("b16/fromrgb", "b16/conv0", "b16/conv1", "b16/skip", "b8/conv0", "b8/conv1", "b8/skip")
+    skip = stylegan2.Discriminator(resolution=8, architecture="skip")
+    assert skip.layers() == ("b8/fromrgb", "b8/conv0", "b8/conv1")
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), np.zeros((4, 16, 16, 3)), None, train=True))["params"]
+    for path in net.layers():
+        block, layer = path.split("/")
+        assert layer in params[block]
+
+
+def test_frozen_parameters_do_not_count_in_the_clipped_norm():
+    """Adam of the free one alone: as if the frozen one were not there."""
+    import jax.numpy as jnp
+
+    section = {"name": "sgd", "learning_rate": 1.0, "clip_norm": 1.0}
+    params = {"net": {"a": {"kernel": jnp.ones(2)}, "ab": {"kernel": jnp.ones(2)}}}
+    grads = {"net": {"a": {"kernel": jnp.full(2, 50.0)}, "ab": {"kernel": jnp.asarray([3.0, 4.0])}}}
+    player = optim.optimizer({**section, "frozen": ("a",)}, batch_size=1, total_images=10)
+    updates, _ = player.update(grads, player.init(params), params, jnp.int32(0))
+    np.testing.assert_array_equal(updates["net"]["a"]["kernel"], 0.0)
+    np.testing.assert_allclose(updates["net"]["ab"]["kernel"], [-0.6, -0.8], rtol=1e-6)
