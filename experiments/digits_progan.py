@@ -16,16 +16,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict(
         {
             "game": "progressive",
-            "total_images": 320_000,
+            "total_images": 96_000,
             "batch_size": 64,
             "data": {"name": "digits", "resolution": 32, "channels": 1},
             "generator": {**net, "latent_size": 64},
             "discriminator": dict(net),
             "loss": {"name": "wasserstein", "gradient_penalty": 10.0, "drift": 1e-3},
-            "growth": {"initial_resolution": 8, "training_images": 40_000, "transition_images": 40_000},
+            "growth": {"initial_resolution": 8, "training_images": 16_000, "transition_images": 16_000},
             "optim": {"generator": adam, "discriminator": adam},
             "ema": {"decay": 0.999},
-            "every": {"sample_images": 32_000, "checkpoint_images": 32_000},
+            "every": {"sample_images": 16_000, "checkpoint_images": 16_000},
             "evaluation": {"features": "digits_classifier", "metrics": ("fd", "kd", "prdc", "classes")},
         }
     )

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 def get_config(variant: str = "") -> ConfigDict:
     """Variants: `smoke`, tiny and done in seconds."""
-    images = 320_000
+    images = 96_000
     adam = {"name": "adam", "learning_rate": 2e-4, "b1": 0.0, "b2": 0.9, "b2_final": 0.99}
     adam |= {"schedule": "cosine", "decay_images": images, "final_factor": 0.25}
     off = dict.fromkeys(("xflip", "rotate90", "rotate", "lumaflip", "hue", "saturation"), 0.0)
@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
             | {"brightness": 0.5, "contrast": 0.5, "cutout": 1.0, **off},
             "optim": {"generator": adam, "discriminator": adam},
             "ema": {"half_life_images": 10_000.0, "growth_images": float(images)},
-            "every": {"sample_images": 32_000, "checkpoint_images": 32_000},
+            "every": {"sample_images": 16_000, "checkpoint_images": 16_000},
             "evaluation": {"features": "digits_classifier", "metrics": ("fd", "kd", "prdc", "classes")},
         }
     )

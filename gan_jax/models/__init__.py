@@ -4,13 +4,14 @@ import difflib
 from types import ModuleType
 
 from gan_jax.errors import UserError
-from gan_jax.models import dcgan, gan, progan, r3gan, stylegan1, stylegan2, stylegan3
+from gan_jax.models import dcgan, gan, progan, r3gan, sngan, stylegan1, stylegan2, stylegan3
 
 MODELS: dict[str, ModuleType] = {  # config.model -> its file
     "gan": gan,
     "dcgan": dcgan,
     "progan": progan,
     "r3gan": r3gan,
+    "sngan": sngan,
     "stylegan1": stylegan1,
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
