@@ -1,4 +1,4 @@
-"""The commands: train, evaluate, sample, sweep. Each imports what it needs only when it runs."""
+"""The commands: train, evaluate, sample, sweep, import, export. Each imports what it needs only when it runs."""
 
 import difflib
 import errno
@@ -15,6 +15,8 @@ commands
   evaluate   measure a trained run
   sample     write images of a trained run
   sweep      train every combination of some settings and compare them
+  import     make a run's folder of official weights
+  export     write a run's networks for other programs
 
 train
   --config=FILE.py[:variant]   experiment; default experiments/digits_dcgan.py
@@ -25,16 +27,23 @@ train
 
 evaluate
   --workdir=DIR                the run's folder
-  --metrics=fd,kd,prdc,classes those to measure (also: modes, for mixtures); default: the config's; fid and kid are
-                               taken for fd and kd, and reported by their features, such as fd_digits_classifier
+  --metrics=fd,kd,prdc,classes those to measure (also: modes, for mixtures; eqt, eqt_frac, eqr, equivariance of
+                               stylegan3); default: the config's; fid and kid are taken for fd and kd, and reported
+                               by their features, such as fd_digits_classifier
   --step=N                     checkpoint; default: the newest
 
 sample
   --workdir=DIR --out=DIR      the run's folder, and where images go
   --seeds=0-63                 one image for each; also 1,5,9
   --labels=0,1,2               classes, for conditional runs
-  --interpolate=FRAMES         an animation through the seeds
+  --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
+  --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
   --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
+  --noise=const|random|none    noise inputs, for models with such: the same for all (default), of each seed, or none
+  --style_mixing=ROWS:COLUMNS[:LAYERS]   table of images of the seeds ROWS with the styles of the seeds COLUMNS in
+                               LAYERS, such as 0-5:10-14:0-6; default the coarse ones, 0-6; for models with styles
+  --save_dlatents              write the styles w beside the images, as dlatents.npz
+  --dlatents=FILE.npz          images of styles w, (N, num_ws, w_size) or (N, w_size), instead of those of seeds
   --step=N                     checkpoint; default: the newest
 
 sweep
@@ -45,16 +54,34 @@ sweep
   --metric=NAME                by which to sort; default: the config's first
   --seed=N                     of the random forms
 
+import
+  --from=FILE                  .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN; .pth or .safetensors of their tensors;
+                               .safetensors that export wrote. Nothing in the file is run
+  --workdir=DIR                the folder to make
+  --config=FILE.py[:variant]   experiment for what the file does not tell: data, losses, optimizers
+  --config.KEY=VALUE           override any key, such as --config.generator.conv_clamp=256
+
+export
+  --workdir=DIR --out=FILE     the run's folder, and the file to write
+  --format=safetensors|stablehlo   the networks' arrays, the averaged ones where there are; or the averaged generator as
+                               a program for any batch size on CPU, CUDA and TPU
+  --truncation=PSI[,CUTOFF]    of the program; for models with styles
+  --step=N                     checkpoint; default: the newest
+
 exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files
 """
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
+DRAWN = ("seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixing", "dlatents")  # texts for `sample`
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "metrics", "step"),
-    "sample": ("workdir", "out", "seeds", "labels", "interpolate", "truncation", "step"),
+    "sample": ("workdir", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
+    "import": ("from", "workdir", "config"),
+    "export": ("workdir", "out", "format", "truncation", "step"),
 }
+SWITCHES = ("dry_run", "save_dlatents")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,7 +122,7 @@ def _main(argv: list[str]) -> int:
         return 0
     flags, overrides = parse(command, argv)
     _prepare_jax()
-    return {"train": _train, "evaluate": _evaluate, "sample": _sample, "sweep": _sweep}[command](flags, overrides)
+    return COMMANDS[command](flags, overrides)
 
 
 def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
@@ -118,10 +145,10 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
             hint = f"; did you mean --{near[0]}?" if near else "."
             known = ", ".join(f"--{flag}" for flag in FLAGS[command])
             raise UserError(f"--{name}: {command} has no such flag{hint} It takes {known}")
-        if name == "dry_run":
+        if name in SWITCHES:
             value = (value if equals else "true").lower()
             if value not in ("true", "1", "false", "0"):
-                raise UserError(f"{argument}: expected --dry_run alone, or True or False")
+                raise UserError(f"{argument}: expected --{name} alone, or True or False")
         elif not equals and rest and not rest[0].startswith("--"):
             value = rest.pop(0)
         elif not equals or not (value or override):
@@ -208,11 +235,10 @@ def _sample(flags: dict, overrides: list) -> int:
     files = sample.sample(
         _needed(flags, "workdir"),
         _needed(flags, "out"),
-        seeds=_one(flags, "seeds", "0-63"),
-        labels=_one(flags, "labels"),
-        truncation=_one(flags, "truncation", "1"),
-        interpolate=_number(flags, "interpolate", 0),
         step=_number(flags, "step", None),
+        interpolate=_number(flags, "interpolate", 0),
+        save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),
+        **{name: _one(flags, name) for name in DRAWN},
     )
     print(f"wrote {len(files)} file{'s' * (len(files) != 1)}, the last {files[-1]}")
     return 0
@@ -236,6 +262,37 @@ def _sweep(flags: dict, overrides: list) -> int:
     )
     return 1 if failures else 0
 
+
+def _import(flags: dict, overrides: list) -> int:
+    from gan_jax.interop import importer
+
+    source, workdir = _needed(flags, "from"), _needed(flags, "workdir")
+    print(importer.import_weights(source, workdir, _one(flags, "config"), overrides))
+    return 0
+
+
+def _export(flags: dict, overrides: list) -> int:
+    from gan_jax.interop import exporter
+
+    file = exporter.export(
+        _needed(flags, "workdir"),
+        _needed(flags, "out"),
+        format=_one(flags, "format", "safetensors"),
+        truncation=_one(flags, "truncation"),
+        step=_number(flags, "step", None),
+    )
+    print(f"wrote {file}, {file.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "sample": _sample,
+    "sweep": _sweep,
+    "import": _import,
+    "export": _export,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

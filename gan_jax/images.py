@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 GAP = 2  # pixels between the images of a grid
+BLANK = 96  # of gaps and empty places
 
 
 def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
@@ -21,10 +22,50 @@ def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
     n, h, w, c = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    canvas = np.full((rows * columns, h + GAP, w + GAP, c), 96, np.uint8)
+    canvas = np.full((rows * columns, h + GAP, w + GAP, c), BLANK, np.uint8)
     canvas[:n, :h, :w] = images
     laid = canvas.reshape(rows, columns, h + GAP, w + GAP, c).swapaxes(1, 2)
     return laid.reshape(rows * (h + GAP), columns * (w + GAP), c)[:-GAP, :-GAP]
+
+
+def grid_by_label(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A grid whose rows are of one label each, or in the order of labels where few images share one.
+
+    Args:
+      images: uint8 (N, H, W, C).
+      labels: int (N,).
+    Returns:
+      The picture, as of `grid`, and how many rows or images of which label it shows from top to bottom.
+    """
+    found, counts = np.unique(labels, return_counts=True)
+    most = int(counts.max())
+
+    def rows(columns: int) -> np.ndarray:
+        return -(-counts // columns)
+
+    columns = next((n for n in range(1, most) if rows(n).sum() <= n), most)
+    order, unit, numbers = np.argsort(labels, kind="stable"), "row", rows(columns)
+    if numbers.sum() > 4 * columns:  # too tall a picture
+        columns, unit, numbers = 0, "image", counts
+    else:
+        parts = np.split(order, np.cumsum(counts)[:-1])
+        padded = [np.pad(part, (0, n * columns - len(part)), constant_values=-1)
+                  for part, n in zip(parts, numbers, strict=True)]  # fmt: skip
+        order = np.concatenate(padded)
+    blank = np.full_like(images[:1], BLANK)
+    told = [f"{n} {unit}{'s' * (n != 1)} of label {label}" for n, label in zip(numbers.tolist(), found, strict=True)]
+    return grid(np.concatenate([images, blank])[order], columns), told
+
+
+def table(top: np.ndarray, left: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Images (R, C, H, W, c) in rows and columns, with those of the columns (C, ...) above and the rows' (R, ...) left.
+
+    Returns:
+      One uint8 picture, as of `grid`.
+    """
+    corner = np.full_like(top[:1], BLANK)
+    body = np.concatenate([left[:, None], cells], axis=1)
+    return grid(np.concatenate([corner, top, body.reshape(-1, *top.shape[1:])]), len(top) + 1)
 
 
 def save(path: os.PathLike | str, image: np.ndarray) -> None:
@@ -36,9 +77,12 @@ def save(path: os.PathLike | str, image: np.ndarray) -> None:
 
 
 def save_animation(path: os.PathLike | str, frames: np.ndarray, *, milliseconds: int = 40) -> None:
-    """Writes uint8 frames (N, H, W, C) as an endless GIF."""
+    """Writes uint8 frames (N, H, W, C) as an endless GIF, whole or not at all."""
+    path = pathlib.Path(path)
+    part = path.with_name(f".{path.name}.part")
     first, *rest = [_pil(frame) for frame in frames]
-    first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    first.save(part, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    os.replace(part, path)
 
 
 def scatter(points: np.ndarray, *, extent: float, size: int = 256) -> np.ndarray:

@@ -1,51 +1,87 @@
-"""Images from a trained generator: seeds, labels, truncation, interpolation; the fixed grid of a run."""
+"""Images from a trained generator: seeds, labels, truncation, style mixing, interpolation; the fixed grid of a run."""
 
 import math
 import pathlib
-import re
 import zlib
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import images, parallel, runs
+from gan_jax import images, latents, parallel, runs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
+from gan_jax.sample_flags import Flags, Job, check, has_styles, read
 
-MOST = 1_000_000  # numbers in one range of --seeds
 Draw = Callable[..., np.ndarray]  # (ema, keys or latents (N, ...), labels (N,)) -> images
 
 
-def sampler(run: runs.Run, *, batch_size: int = 256, from_latents: bool = False, **options) -> Draw:
+class Halves(NamedTuple):
+    """A generator with styles, compiled; its two halves are the same programs whatever is drawn."""
+
+    styles: Callable  # (z (N, latent_size), labels (N,)) -> ws float32 (N, num_ws, w_size)
+    paint: Callable  # (ws, seeds (N,) of the noise) -> uint8 (N, H, W, C)
+
+
+def sampler(run: runs.Run, *, batch_size: int | None = None, from_latents: bool = False, **options) -> Draw:
     """Compiles the run's generator for the devices of this process.
 
     Args:
       run: from `runs.build`.
-      batch_size: samples in one pass; the last pass is filled up and cut.
+      batch_size: samples in one pass; the last pass is filled up and cut. None for 256, fewer of large images.
       from_latents: the function takes latents z (N, latent_size) instead of keys (N,).
       **options: of the game's `sample` and `decode`, such as its `truncate` makes.
     Returns:
       draw(ema, keys, labels) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and
       labels[i] alone.
     """
+    game = run.game.decode if from_latents else run.game.sample
+
+    def generate(ema, inputs, labels):
+        return pixels.quantise(game(run.nets, ema, inputs, labels, **options))
+
+    return _in_passes(generate, batch_size or _batch_size(run))
+
+
+def halves(run: runs.Run, ema: dict, *, noise: str = "const", **truncation) -> Halves:
+    """As `sampler`, for a generator with styles; options as of the game's `styles` and `paint`."""
+
+    def styles(ema, z, labels):
+        return run.game.styles(run.nets, ema, z, labels, **truncation)
+
+    def paint(ema, ws, keys):
+        return pixels.quantise(run.game.paint(run.nets, ema, ws, keys, noise=noise))
+
+    first, second = (_in_passes(half, _batch_size(run)) for half in (styles, paint))
+    return Halves(lambda z, labels: first(ema, z, labels), lambda ws, seeds: second(ema, ws, keys_of(seeds)))
+
+
+def in_passes(run: runs.Run, function: Callable) -> Callable:
+    """function(ema, *arrays (N, ...)) per sample, for any N, compiled as `sampler` does; the result is numpy's."""
+    return _in_passes(function, _batch_size(run))
+
+
+def _batch_size(run: runs.Run) -> int:
+    """As many samples as have 2^21 pixels, 1 to 256."""
+    return min(max(2**21 // math.prod(run.spec.shape[:2]), 1), 256)
+
+
+def _in_passes(function: Callable, batch_size: int) -> Callable:
+    """function(ema, *arrays (N, ...)), per sample, compiled for one batch size: N may be any, the result is numpy's."""
     mesh = parallel.make_mesh(jax.local_devices())
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
-    game = run.game.decode if from_latents else run.game.sample
-    generate = parallel.over_samples(
-        lambda ema, inputs, labels: pixels.quantise(game(run.nets, ema, inputs, labels, **options)), mesh
-    )
+    program = parallel.over_samples(function, mesh)
 
-    def draw(ema, inputs, labels) -> np.ndarray:
-        here = parallel.local_copy(ema, mesh)
-        parts = []
-        for start in range(0, len(labels), batch_size):
-            place = np.minimum(np.arange(start, start + batch_size), len(labels) - 1)
-            parts.append(generate(here, inputs[place], jnp.asarray(labels)[place]))
-        return np.concatenate(jax.device_get(parts))[: len(labels)]
+    def run(ema, *arrays) -> np.ndarray:
+        here, count, parts = parallel.local_copy(ema, mesh), len(arrays[0]), []
+        for start in range(0, count, batch_size):
+            place = np.minimum(np.arange(start, start + batch_size), count - 1)
+            parts.append(program(here, *(array[place] for array in arrays)))
+        return np.concatenate(jax.device_get(parts))[:count]
 
-    return draw
+    return run
 
 
 def keys_of(seeds: np.ndarray) -> jax.Array:
@@ -72,122 +108,106 @@ def picture(samples: np.ndarray) -> np.ndarray:
     return images.scatter(samples, extent=max(1.5, 1.2 * float(np.abs(samples).max(initial=0.0))))[0]
 
 
-def numbers(flag: str, text: str) -> np.ndarray:
-    """Reads `0-63`, `1,5,9` or a mixture of both. Raises UserError otherwise. int64 (N,)."""
-    found: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not match or int(match[2] or match[1]) < int(match[1]) or int(match[2] or match[1]) >= 2**32:
-            raise UserError(f"--{flag}={text}: expected whole numbers such as 0-63 or 1,5,9")
-        if int(match[2] or match[1]) - int(match[1]) >= MOST:
-            raise UserError(f"--{flag}={text}: {part} is too long a range; give at most {MOST} at a time")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return np.array(found, np.int64)
+def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[pathlib.Path]:
+    """Restores a run's averaged generator and writes images into `out`.
 
-
-def sample(
-    workdir: str,
-    out: str,
-    *,
-    seeds: str = "0-63",  # one image each
-    labels: str = "",  # classes, repeated over the seeds; needs a conditional run
-    truncation: str = "1",  # PSI or PSI,CUTOFF: of all layers, or of the first ones; for models with styles
-    interpolate: int = 0,  # frames between each two seeds; 0 for still images
-    step: int | None = None,  # checkpoint; None for the newest
-) -> list[pathlib.Path]:
-    """Restores a run's averaged generator and writes `seed<seed>.png`, `grid.png`, or `interpolation.gif` into `out`.
-
+    Args:
+      workdir: the run's folder.
+      out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif`, or `style_mixing.png` and its images.
+      step: checkpoint; None for the newest.
+      **flags: the fields of `sample_flags.Flags`.
     Returns:
-      The files, in the order of the seeds, then the grid.
+      The files, in the order of the seeds; the picture of all comes last.
     Raises:
       UserError: a flag that this model has no use for, a label out of range, a checkpoint that cannot be read.
       MissingPathError: no such run.
     """
-    psi, cutoff = _truncation(str(truncation))
+    flags = Flags(**flags)
+    check(flags)
     config, spec, _ = runs.read_folder(workdir)
     run = runs.build(config, spec)
-    wanted = numbers("seeds", seeds)
-    classes = _classes(labels, run, len(wanted))
-    if psi != 1 and not hasattr(run.game, "truncate"):
-        flag = f"--truncation={truncation}"
-        raise UserError(f"{flag}: {config.generator.name!r} has no styles; leave the flag out")
-    options = run.game.truncate(run.nets, psi, cutoff) if psi != 1 else {}
+    job = read(flags, run)
     restored = runs.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
+    draw = _mixed if job.mixing else _interpolation if flags.interpolate else _stills
     folder = pathlib.Path(out)
+    writers = {".png": images.save, ".gif": images.save_animation, ".csv": _save_points, ".npz": latents.save}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if interpolate:
-            return [_write_interpolation(folder, run, restored.state.ema, wanted, classes, interpolate, options)]
-        return _write_stills(folder, run, restored.state.ema, wanted, classes, options)
+        files = {folder / name: content for name, content in draw(run, restored.state.ema, job).items()}
+        for file, content in files.items():
+            writers[file.suffix](file, content)
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written: {error.strerror or error}") from error
+    return list(files)
 
 
-def _truncation(text: str) -> tuple[float, int | None]:
-    """Reads `0.7` or `0.7,8`."""
-    psi, comma, cutoff = text.partition(",")
-    try:
-        psi, cutoff = float(psi), int(cutoff) if comma else None
-    except ValueError:
-        psi = math.nan
-    if not math.isfinite(psi):
-        raise UserError(f"--truncation={text}: expected a number, or a number and a count of layers, such as 0.7,8")
-    return psi, cutoff
-
-
-def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
-    known = run.spec.num_classes
-    if labels and not known:
-        raise UserError(f"--labels={labels}: this run is unconditional; leave the flag out")
-    if not labels:
-        return np.arange(count) % max(known, 1)
-    classes = numbers("labels", labels)
-    if classes.max() >= known:
-        raise UserError(
-            f"--labels={labels}: {classes.max()} is out of range; this run knows the labels 0 to {known - 1}"
-        )
-    return np.resize(classes, count)
-
-
-def _write_stills(
-    folder: pathlib.Path, run, ema, seeds: np.ndarray, classes: np.ndarray, options: dict
-) -> list[pathlib.Path]:
-    drawn = sampler(run, **options)(ema, keys_of(seeds), classes)
-    files = []
-    if drawn.ndim == 4:
-        for seed, label, image in zip(seeds, classes, drawn, strict=True):
-            mark = f"_label{label}" if run.spec.num_classes else ""
-            files.append(folder / f"seed{seed:06}{mark}.png")
-            images.save(files[-1], image)
+def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
+    """One image a seed and a grid of all, or a table of points and their density; the styles where asked for."""
+    ws, files = job.ws, {}
+    if has_styles(run):
+        both = halves(run, ema, **job.options)
+        ws = both.styles(_z(run, job.seeds), job.labels) if ws is None else ws
+        drawn = both.paint(ws, job.seeds)
     else:
-        files.append(folder / "points.csv")
-        np.savetxt(files[-1], drawn, delimiter=",", header="x,y", comments="")
-    files.append(folder / "grid.png")
-    images.save(files[-1], picture(drawn))
+        drawn = sampler(run)(ema, keys_of(job.seeds), job.labels)
+    if drawn.ndim != 4:
+        return {"points.csv": drawn, "grid.png": picture(drawn)}
+    files |= {f"{name}.png": image for name, image in zip(_names(run, job), drawn, strict=True)}
+    if job.flags.save_dlatents:
+        files["dlatents.npz"] = {"w": ws, "seeds": job.seeds}
+    if run.spec.num_classes and job.labels is not None:
+        files["grid.png"], told = images.grid_by_label(drawn, job.labels)
+        print(f"grid.png, from the top: {', '.join(told)}", flush=True)
+    else:
+        files["grid.png"] = picture(drawn)
     return files
 
 
-def _write_interpolation(folder, run, ema, seeds, classes, frames: int, options: dict) -> pathlib.Path:
-    """Great circles through the latents of the seeds, in order and back to the first."""
-    if len(seeds) < 2 or frames < 1 or len(run.spec.shape) != 3:
-        raise UserError(f"--interpolate={frames}: needs two seeds or more, one frame or more, and a model of images")
-    z = np.asarray(run.game.latents(run.nets["generator"], keys_of(seeds)))
-    path, labels = [], []
-    for number in range(len(seeds)):
-        following = z[(number + 1) % len(seeds)]
-        path += [slerp(z[number], following, t) for t in np.arange(frames) / frames]
-        labels += [classes[number]] * frames
-    drawn = sampler(run, from_latents=True, **options)(ema, jnp.asarray(np.stack(path)), np.array(labels))
-    images.save_animation(folder / "interpolation.gif", drawn)
-    return folder / "interpolation.gif"
+def _interpolation(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
+    """The seeds in order and back to the first, all with the noise of the first; a label holds up to the next seed."""
+    frames = job.flags.interpolate
+    both = halves(run, ema, **job.options) if has_styles(run) else None
+    if both and (job.ws is not None or job.flags.interpolate_in == "w"):
+        ws = both.styles(_z(run, job.seeds), job.labels) if job.ws is None else job.ws
+        path = latents.loop(ws, frames, latents.lerp)
+    else:
+        z, labels = latents.loop(_z(run, job.seeds), frames, latents.slerp), np.repeat(job.labels, frames)
+        if not both:
+            return {"interpolation.gif": sampler(run, from_latents=True)(ema, z, labels)}
+        path = both.styles(z, labels)
+    return {"interpolation.gif": both.paint(path, np.full(len(path), job.seeds[0]))}
 
 
-def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
-    """Spherical interpolation from a (D,) at t = 0 to b (D,) at t = 1 (Shoemake 1985); linear where parallel."""
-    cosine = np.clip(np.dot(a, b) / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12), -1.0, 1.0)
-    angle = math.acos(cosine)
-    if math.sin(angle) < 1e-6:
-        return ((1 - t) * a + t * b).astype(np.float32)
-    return ((math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)).astype(np.float32)
+def _mixed(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
+    """Images of the rows, of the columns, and of each row with a column's styles in some layers and its own noise."""
+    both, n = halves(run, ema, **job.options), job.mixing.rows
+    ws = both.styles(_z(run, job.seeds), job.labels)
+    cells = latents.mix(ws[:n], ws[n:], job.mixing.layers)
+    count = len(ws) - n
+    drawn = both.paint(
+        np.concatenate([ws, cells.reshape(-1, *ws.shape[1:])]), np.append(job.seeds, job.seeds[:n].repeat(count))
+    )
+    left, top, mixed = np.split(drawn, [n, len(ws)])
+    names = _names(run, job)
+    rows, columns = ([f"{side}_{name}" for name in part] for side, part in (("row", names[:n]), ("column", names[n:])))
+    names = [*rows, *columns, *(f"{row}_{column}" for row in rows for column in columns)]
+    files = {f"{name}.png": image for name, image in zip(names, drawn, strict=True)}
+    table = images.table(top, left, mixed.reshape(n, count, *mixed.shape[1:]))
+    return files | {"style_mixing.png": table}
+
+
+def _z(run: runs.Run, seeds: np.ndarray) -> np.ndarray:
+    """Latents (N, latent_size) of seeds (N,)."""
+    return np.asarray(run.game.latents(run.nets["generator"], keys_of(seeds)))
+
+
+def _names(run: runs.Run, job: Job) -> list[str]:
+    if not run.spec.num_classes or job.labels is None:
+        return [f"{job.mark}{seed:06}" for seed in job.seeds]
+    return [f"{job.mark}{seed:06}_label{label}" for seed, label in zip(job.seeds, job.labels, strict=True)]
+
+
+def _save_points(path: pathlib.Path, points: np.ndarray) -> None:
+    np.savetxt(path, points, delimiter=",", header="x,y", comments="")

@@ -32,9 +32,7 @@ def load() -> Golden:
     with np.load(pathlib.Path(__file__).parent / "golden" / "dcgan.npz", allow_pickle=False) as file:
         npz = {key: file[key] for key in file.files}
     config = json.loads(str(npz["meta"]))["config"]
-    generator = dcgan.Generator(
-        resolution=64, channels=config["nc"], width=config["ngf"], latent_size=config["nz"]
-    )
+    generator = dcgan.Generator(resolution=64, channels=config["nc"], width=config["ngf"], latent_size=config["nz"])
     discriminator = dcgan.Discriminator(resolution=64, channels=config["nc"], width=config["ndf"])
     return Golden(
         generator=generator,
@@ -56,9 +54,7 @@ def tree(npz: dict[str, np.ndarray], prefix: str, net: str, statistics: bool = F
         _, number, field = key.removeprefix(prefix).split(".")
         if field.startswith("running") != statistics:
             continue
-        if (
-            value.ndim == 4
-        ):  # D: OIHW -> HWIO; G's transposed convolutions: [in, out, kh, kw] -> (kh, kw, in, out)
+        if value.ndim == 4:  # D: OIHW -> HWIO; G's transposed convolutions: [in, out, kh, kw] -> (kh, kw, in, out)
             order = (2, 3, 0, 1) if net == "G" else (2, 3, 1, 0)
             out[_LAYERS[net][int(number)]] = {"kernel": value.transpose(order)}
         else:

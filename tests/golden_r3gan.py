@@ -2,11 +2,12 @@
 
 import json
 import pathlib
-import re
 
 import numpy as np
 
+from gan_jax.interop import names
 from gan_jax.models.r3gan import Discriminator, Generator
+from tests.golden_stylegan2 import nested
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -26,17 +27,15 @@ class Recorded:
 
     def tree(self, prefix: str, net: str) -> dict:
         """Parameters or gradients under `<prefix><net>/`, as a tree of ours."""
-        levels = len(self.meta[f"{net}_kwargs"]["WidthPerStage"])
-        out: dict = {}
-        for key in self.npz.files:
-            if not key.startswith(f"{prefix}/") or key.endswith("Kernel"):
-                continue
-            path, value = _place(key.removeprefix(f"{prefix}/Model."), self.npz[key], net, levels)
-            node = out
-            for name in path[:-1]:
-                node = node.setdefault(name, {})
-            node[path[-1]] = value
-        return out
+        stages = len(self.meta[f"{net}_kwargs"]["WidthPerStage"])
+        found = {
+            key.removeprefix(f"{prefix}/"): self.npz[key] for key in self.npz.files if key.startswith(f"{prefix}/")
+        }
+        return nested(
+            names.r3gan(name, value, discriminator=net == "D", stages=stages)
+            for name, value in found.items()
+            if not names.is_constant(name)
+        )["params"]
 
     def images(self, key: str) -> np.ndarray:
         """An array of images, channels last."""
@@ -50,25 +49,3 @@ class Recorded:
 def _tables(kwargs, backwards):
     names = {"widths": "WidthPerStage", "blocks": "BlocksPerStage", "cardinalities": "CardinalityPerStage"}
     return {ours: tuple(kwargs[theirs][::-1] if backwards else kwargs[theirs]) for ours, theirs in names.items()}
-
-
-def _place(name: str, value: np.ndarray, net: str, levels: int) -> tuple[list[str], np.ndarray]:
-    """(path in our tree, array in our layout) of an official parameter."""
-    top = {"AggregationLayer": "image", "ExtractionLayer": "image", "EmbeddingLayer": "embed"}
-    if name.split(".")[0] in top:
-        return [top[name.split(".")[0]], "kernel"], value.reshape(value.shape[:2]).T
-    stage, layer, rest = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.*)", name).groups()
-    stage, layer = int(stage), int(layer)
-    level = stage if net == "G" else levels - 1 - stage
-    if rest in ("Basis", "Basis.weight"):
-        return ["basis"], value.reshape(value.shape[0], *value.shape[-2:]).transpose(1, 2, 0)
-    if rest == "LinearLayer.weight":
-        return ["project", "kernel"], value.T
-    if rest == "LinearLayer.Layer.weight":
-        return [f"stage{level}_change", "kernel"], value[:, :, 0, 0].T
-    block = f"stage{level}_block{layer - 1 if net == 'G' else layer}"
-    if rest == "LinearLayer2.Layer.weight":
-        return [block, "kernel"], value.transpose(2, 3, 1, 0)
-    if rest.startswith("LinearLayer"):
-        return [block, "expand" if "1" in rest.split(".")[0] else "reduce", "kernel"], value[:, :, 0, 0].T
-    return [block, "bias" + re.search(r"NonLinearity(\d)", rest)[1]], value

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
-import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
+from gan_jax.interop import names
 from gan_jax.models import stylegan2
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
@@ -52,43 +54,15 @@ def discriminator(kwargs: dict) -> stylegan2.Discriminator:
     )
 
 
-def convert(name: str, value: np.ndarray) -> tuple[str, tuple[str, ...], np.ndarray] | None:
-    """(collection, path, array) of an official state-dict entry; None for a resampling filter, which is no variable."""
-    parts = name.split(".")
-    networks = {"mapping": "mapping_network", "synthesis": "synthesis_network"}
-    path, field = tuple(networks.get(part, part) for part in parts[:-1]), parts[-1]
-    if field == "resample_filter":
-        return None
-    if field == "w_avg":
-        return "w_avg", (*path, field), value
-    if field == "noise_const":
-        return "noise", (*path, field), value
-    if field == "const":
-        value = value.transpose(1, 2, 0)
-    if field == "weight":
-        field = "kernel"
-        if value.ndim == 4:  # OIHW -> HWIO
-            value = value.transpose(2, 3, 1, 0)
-        elif path[-1] == "fc" and (block := re.fullmatch(r"b(\d+)(?:x(\d+))?", path[-2])):  # flattened CHW -> HWC
-            h, w = int(block[1]), int(block[2] or block[1])
-            value = value.reshape(len(value), -1, h, w).transpose(2, 3, 1, 0).reshape(-1, len(value))
-        else:
-            value = value.T
-    return "params", (*path, field), value
-
-
 def tree(npz: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
     """{collection: nested dict} of the state dict, gradients or moments under `prefix`."""
-    out: dict[str, Any] = {}
-    for key, value in npz.items():
-        entry = convert(key.removeprefix(prefix), value) if key.startswith(prefix) else None
-        if entry is None:
-            continue
-        node = out.setdefault(entry[0], {})
-        for part in entry[1][:-1]:
-            node = node.setdefault(part, {})
-        node[entry[1][-1]] = entry[2]
-    return out
+    entries = {key.removeprefix(prefix): value for key, value in npz.items() if key.startswith(prefix)}
+    return nested(names.stylegan(name, value) for name, value in entries.items() if not names.is_constant(name))
+
+
+def nested(entries: Iterable[tuple[names.Place, np.ndarray]]) -> dict[str, Any]:
+    """{collection: nested dict} of places and arrays."""
+    return traverse_util.unflatten_dict({(collection, *path): value for (collection, path), value in entries})
 
 
 def images(value: np.ndarray) -> np.ndarray:

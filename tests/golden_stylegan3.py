@@ -5,17 +5,15 @@ import json
 import pathlib
 
 import numpy as np
-from flax import traverse_util
 
 from gan_jax.models.stylegan3 import Generator
 from gan_jax.models.stylegan3_design import layer_table
+from tests import golden_stylegan2
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 FIELDS = {"img_resolution": "resolution", "img_channels": "channels", "c_dim": "num_classes", "z_dim": "latent_size",
           "w_dim": "w_size", "conv_kernel": "kernel_size", "use_radial_filters": "radial_filters",
           "margin_size": "margin"}  # fmt: skip
-COLLECTIONS = {"magnitude_ema": "magnitude_ema", "w_avg": "w_avg", "freqs": "fourier", "phases": "fourier"}
-DERIVED = ("up_filter", "down_filter", "transform")  # recomputed here, or an argument
 
 
 def load(name: str) -> tuple[dict[str, np.ndarray], dict]:
@@ -39,22 +37,7 @@ def design(model: Generator) -> dict:
 
 def variables(arrays: dict[str, np.ndarray], prefix: str) -> dict:
     """All arrays under a prefix as {'params': ..., 'w_avg': ..., ...}."""
-    flat = {}
-    for key, value in arrays.items():
-        parts = key.removeprefix(prefix).split(".")
-        if not key.startswith(prefix) or parts[-1] in DERIVED:
-            continue
-        collection = COLLECTIONS.get(parts[-1], "params")
-        parts[0] += "_network"
-        if parts[-1] == "weight":
-            parts[-1], value = "kernel", kernel(value)
-        flat[(collection, *parts)] = value
-    return traverse_util.unflatten_dict(flat)
-
-
-def kernel(weight: np.ndarray) -> np.ndarray:
-    """(O, I, kh, kw) -> (kh, kw, I, O), and (O, I) -> (I, O)."""
-    return weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+    return golden_stylegan2.tree(arrays, prefix)
 
 
 def nhwc(images: np.ndarray) -> np.ndarray:

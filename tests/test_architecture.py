@@ -15,13 +15,14 @@ PACKAGE = ROOT / "gan_jax"
 FLOORS = (
     ("cli",),  # the commands
     ("train", "sweep"),  # the loop, and the command that starts many of it
-    ("evaluate",),
+    ("evaluate", "interop"),
     ("sample",),
+    ("sample_flags",),
     ("runs",),  # config -> players, phases, State
     ("games",),
     ("models", "step", "losses", "penalties", "augment"),
     ("layers", "optim"),
-    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "config"),  # leaves
+    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config"),  # leaves
     ("errors", "cache", "__init__"),
 )
 # Narrower than their floor allows.
@@ -32,7 +33,7 @@ ONLY = {
     "penalties": {"errors"},
     "sweep": {"errors", "logs", "config", "cache"},  # starts runs as processes of their own
 }  # fmt: skip
-HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "skimage")
+HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors".split())
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70  # lines
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -74,6 +74,9 @@ def failing(capfd, *argv) -> str:
     (["sample", "--workdir=/nope"], "--out=... is missing"),
     (["sample", "--workdir=/nope", "--out=x", "--step=last"], "--step=last: expected a whole number"),
     (["sample", "--workdir=/nope", "--out=x", "--truncation=x"], "--truncation=x: expected a number"),
+    (["sample", "--workdir=/nope", "--out=x", "--noise=of"], "--noise=of: expected one of const, random, none"),
+    (["sample", "--workdir=/nope", "--out=x", "--save_dlatents=2"], "expected --save_dlatents alone, or True or False"),
+    (["sample", "--workdir=/nope", "--out=x", "--dlatents=a", "--seeds=0"], "--dlatents=a with --seeds=0"),
     (["sweep", SMOKE, "--workdir=x"], "nothing to sweep"),
     (["sweep", SMOKE, "--sweep=config.seed=1"], "--workdir=... is missing"),
 ])  # fmt: skip
@@ -109,7 +112,7 @@ def test_a_full_disk_outside_the_run_is_one_message_too(capfd, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device", "/cache/file")
 
-    monkeypatch.setattr(cli, "_train", full)
+    monkeypatch.setitem(cli.COMMANDS, "train", full)
     assert "/cache/file: No space left on device" in failing(capfd, "train")
 
 

@@ -70,3 +70,35 @@ def test_a_scatter_shows_points_where_they_are():
     assert picture[0, 0, 9, 0] == 255 and 0 < picture[0, 9, 0, 0] < 255
     assert (picture > 0).sum() == 2
     assert images.scatter(np.zeros((0, 2)), extent=1.0).max() == 0
+
+
+def test_rows_of_a_grid_have_one_label_each():
+    """Images of one value each, their number plus one; the middle of every place is read."""
+    B = images.BLANK
+
+    def laid(labels):
+        drawn = np.arange(1, len(labels) + 1, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 3, 1), np.uint8)
+        picture, told = images.grid_by_label(drawn, np.array(labels))
+        return picture[1 :: 3 + images.GAP, 1 :: 3 + images.GAP, 0].tolist(), told
+
+    assert laid([1, 0, 1, 0, 1]) == ([[2, 4, B], [1, 3, 5]], ["1 row of label 0", "1 row of label 1"])
+    assert laid([4] * 5) == ([[1, 2, 3], [4, 5, B]], ["2 rows of label 4"])
+    told = [f"1 image of label {label}" for label in range(7)]
+    assert laid([6, 5, 4, 3, 2, 1, 0]) == ([[7, 6, 5], [4, 3, 2], [1, B, B]], told)
+
+
+def test_a_table_has_its_sources_above_and_to_the_left():
+    top, left, cells = noise(3, 4, 5, 3), noise(2, 4, 5, 3)[::-1], noise(2, 3, 4, 5, 3)
+    table = images.table(top, left, cells)
+    gap = images.GAP
+    assert table.shape == (3 * (4 + gap) - gap, 4 * (5 + gap) - gap, 3)
+
+    def place(row, column):
+        return table[row * (4 + gap) :, column * (5 + gap) :][:4, :5]
+
+    assert (place(0, 0) == images.BLANK).all()
+    for row in range(3):
+        for column in range(4):
+            if row or column:
+                source = cells[row - 1, column - 1] if row and column else top[column - 1] if column else left[row - 1]
+                np.testing.assert_array_equal(place(row, column), source)

@@ -10,6 +10,7 @@ import pytest
 
 from gan_jax import models
 from gan_jax.errors import UserError
+from gan_jax.interop import names
 from gan_jax.models import blocks, mapping, stylegan2
 from tests import golden_stylegan2 as golden
 
@@ -80,7 +81,7 @@ def test_parameter_counts_and_sizes_are_the_official_ones(config, classes):
         assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == table["total_parameters"]
         for entry in table["parameters"]:
             dummy = np.broadcast_to(np.float32(0), entry["shape"])
-            _, path, value = golden.convert(entry["name"], dummy)
+            (_, path), value = names.stylegan(entry["name"], dummy)
             node = shapes["params"]
             for part in path:
                 node = node[part]
@@ -101,7 +102,7 @@ def test_initial_values_have_the_official_deviations():
     assert not np.any(made["G"]["w_avg"]["mapping_network"]["w_avg"])
     for letter, variables in made.items():
         for entry in json.loads(str(npz[f"table/stylegan2-ada/cifar/res32/c10/{letter}"]))["parameters"]:
-            _, path, _ = golden.convert(entry["name"], np.broadcast_to(np.float32(0), entry["shape"]))
+            (_, path), _ = names.stylegan(entry["name"], np.broadcast_to(np.float32(0), entry["shape"]))
             leaf = variables["params"]
             for part in path:
                 leaf = leaf[part]

@@ -70,7 +70,7 @@ def test_one_device_and_eight_agree(plain, tmp_path, monkeypatch):
     assert np.abs(one - eight).max() <= 1, "at most a rounding apart"
 
 
-def test_labels_are_repeated_over_the_seeds(labelled, tmp_path):
+def test_labels_are_repeated_over_the_seeds(labelled, tmp_path, capsys):
     folder, run = labelled
     files = sample.sample(folder, tmp_path / "out", seeds="0-4", labels="3,8")
     assert [file.name for file in files[:-1]] == [
@@ -78,6 +78,11 @@ def test_labels_are_repeated_over_the_seeds(labelled, tmp_path):
     ]
     for seed, label in ((0, 3), (1, 8)):
         assert np.abs(read(files[seed]) - expected(folder, run, seed, label)).max() < 0.51
+    stills = [read(file)[:, :, None] for file in files[:-1]]
+    blank = np.full_like(stills[0], images.BLANK)
+    laid = [stills[i] for i in (0, 2, 4, 1, 3)] + [blank]
+    np.testing.assert_array_equal(read(files[-1])[:, :, None], images.grid(np.stack(laid), 3))
+    assert "grid.png, from the top: 1 row of label 3, 1 row of label 8" in capsys.readouterr().out
     cycling = sample.sample(folder, tmp_path / "all", seeds="0-11")
     assert [int(file.stem[-1]) for file in cycling[:-1]] == [*range(10), 0, 1]
 
@@ -99,11 +104,24 @@ def test_a_label_out_of_range(labelled, tmp_path, labels):
     ({"seeds": "0-4000000000"}, "--seeds=0-4000000000: .* at most"),
     ({"seeds": "1", "interpolate": 4}, "--interpolate=4: needs two seeds"),
     ({"interpolate": -1}, "--interpolate=-1: needs two seeds or more, one frame or more"),
+    ({"interpolate_in": "w", "interpolate": 4}, "--interpolate_in=w: 'dcgan' has no styles"),
+    ({"style_mixing": "0:1"}, "--style_mixing=0:1: 'dcgan' has no styles; .* take a run of stylegan1"),
+    ({"dlatents": "w.npz"}, "--dlatents=w.npz: 'dcgan' has no styles"),
+    ({"save_dlatents": True}, "--save_dlatents: 'dcgan' has no styles"),
+    ({"noise": "none"}, "--noise=none: 'dcgan' has no noise inputs in this run; leave the flag out"),
+    ({"noise": "off"}, "--noise=off: expected one of const, random, none"),
+    ({"interpolate_in": "z"}, "--interpolate_in=z: needs --interpolate=FRAMES too"),
+    ({"interpolate_in": "x", "interpolate": 4}, "--interpolate_in=x: expected z or w"),
+    ({"style_mixing": "0:1", "seeds": "0"}, "--style_mixing=0:1 with --seeds=0: it names its own seeds; leave one"),
+    ({"dlatents": "a", "truncation": "0.5"}, "--dlatents=a with --truncation=0.5: its styles are taken as they are"),
+    ({"interpolate": 2, "save_dlatents": True}, "--interpolate=2 with --save_dlatents: "),
+    ({"dlatents": "a", "interpolate_in": "z", "interpolate": 2}, "--interpolate_in=z: a file of styles has no z"),
     ({"step": 5}, "no checkpoint of step 5; there are 0"),
 ])  # fmt: skip
 def test_a_flag_that_makes_no_sense(plain, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         sample.sample(plain[0], tmp_path / "out", **flags)
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_that_are_not_there(plain, tmp_path):
@@ -131,19 +149,6 @@ def test_an_interpolation_begins_at_the_first_seed(plain, tmp_path):
     assert 0 < max(steps) < 0.7 * np.abs(frames[0] - frames[6]).mean(), "every step is a small one, the last too"
 
 
-def test_slerp_follows_the_great_circle():
-    """On the unit circle, a share t of the way from angle 0 to angle w is the angle t w."""
-    w = 2.0
-    a, b = np.array([1.0, 0.0]), np.array([np.cos(w), np.sin(w)])
-    for t in np.linspace(0, 1, 7):
-        np.testing.assert_allclose(sample.slerp(a, b, t), [np.cos(t * w), np.sin(t * w)], atol=1e-6)
-    x, y = np.random.default_rng(0).normal(size=(2, 50))
-    np.testing.assert_allclose(sample.slerp(x, y, 0.0), x, rtol=1e-6)
-    np.testing.assert_allclose(sample.slerp(x, y, 1.0), y, rtol=1e-6)
-    np.testing.assert_allclose(sample.slerp(x, x, 0.3), x, rtol=1e-6)
-    np.testing.assert_allclose(sample.slerp(a, 2 * a, 0.5), 1.5 * a, rtol=1e-6)
-
-
 def test_the_fixed_grid_is_fixed_and_depends_on_the_runs_seed(plain):
     _, run = plain
     draw = sample.sampler(run, batch_size=8)
@@ -155,6 +160,20 @@ def test_the_fixed_grid_is_fixed_and_depends_on_the_runs_seed(plain):
     assert (draw(ema, other, np.zeros(4, int)) != one).any()
     again = sample.keys_from(run.config.seed, "evaluation", np.arange(4))
     assert (draw(ema, again, np.zeros(4, int)) != one).any()
+
+
+@pytest.mark.parametrize(("shape", "size"), [((32, 32, 1), 256), ((2,), 256), ((256, 256, 3), 32), ((1024, 2048), 1)])
+def test_large_images_pass_in_small_batches(plain, monkeypatch, shape, size):
+    """On one device; a sample too much would not fit where one of 32 px does."""
+    make_mesh = parallel.make_mesh
+    monkeypatch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
+    _, run = plain
+    seen = []
+    monkeypatch.setattr(parallel, "over_samples", lambda _, mesh: lambda ema, *x: seen.append(x[0].shape) or x[0])
+    run = run._replace(spec=runs.Spec(shape, 0))
+    drawn = sample.sampler(run)({}, np.arange(300), np.zeros(300, int))
+    np.testing.assert_array_equal(drawn, np.arange(300))
+    assert set(seen) == {(size,)} and len(seen) == -(-300 // size)
 
 
 def test_points_of_a_mixture_are_a_table(tmp_path):

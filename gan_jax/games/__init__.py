@@ -10,7 +10,10 @@ A game is a module with
     phases(config, nets)          -> tuple of step.Phase
     sample(nets, ema, keys, labels) -> images (B, H, W, C) in [-1, 1], a function of each sample's key
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
-    truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample` and `decode`
+    latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
+    truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample`, `decode` and `styles`
+    styles, paint                 optional, of games with styles, the halves of `decode`: (nets, ema, z, labels) -> ws
+                                  (B, num_ws, w_size); (nets, ema, ws, keys, noise=) -> images
     stages(config, spec)          optional: tuple of Stage, for games whose batch or networks change on the way; then
                                   `phases` takes the stage as its third argument
 """

@@ -305,7 +305,7 @@ def sample(nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None, **o
 
     Sample i depends on keys[i] and labels[i] alone, noise included. `options` are those of `truncate`.
     """
-    return _draw(nets, ema, latents(nets["generator"], keys), labels, random.fold(keys, NOISE), options)
+    return _draw(nets, ema, latents(nets["generator"], keys), labels, keys, options)
 
 
 def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, **options) -> jax.Array:
@@ -314,12 +314,35 @@ def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, **opti
 
 
 def _draw(nets, ema, z, labels, keys, options):
-    net, own = nets["generator"], dict(ema["generator"])
-    lod, label = own.pop("growth")["lod"], labels if nets["generator"].num_classes else None
-    if not options:
-        return net.apply(own, z, label, train=False, keys=keys, lod=lod)
-    ws = net.apply(own, z, label, method="mapping", **options)
-    return net.apply(own, ws, keys=keys, lod=lod, method="synthesis")
+    net, (own, lod) = nets["generator"], _grown(ema)
+    if options:
+        noise = "const" if keys is None else "random"
+        return paint(nets, ema, styles(nets, ema, z, labels, **options), keys, noise=noise)
+    keys = None if keys is None else random.fold(keys, NOISE)
+    return net.apply(own, z, labels if net.num_classes else None, train=False, keys=keys, lod=lod)
+
+
+def styles(
+    nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
+) -> jax.Array:
+    """Styles ws (B, num_ws, w_size) of latents z (B, latent_size), for generators with such; see `truncate`."""
+    net, label = nets["generator"], labels if nets["generator"].num_classes else None
+    return net.apply(_grown(ema)[0], z, label, psi=psi, cutoff=cutoff, method="mapping")
+
+
+def paint(nets: dict, ema: dict, ws: jax.Array, keys: jax.Array | None = None, *, noise: str = "const") -> jax.Array:
+    """Images (B, *shape) of styles ws (B, num_ws, w_size); noise is 'const', 'none', or 'random' from keys (B,)."""
+    own, lod = _grown(ema)
+    if noise == "none" and "noise" in own:
+        own["noise"] = jax.tree.map(jnp.zeros_like, own["noise"])
+    keys = random.fold(keys, NOISE) if noise == "random" else None
+    return nets["generator"].apply(own, ws, keys=keys, lod=lod, method="synthesis")
+
+
+def _grown(ema: dict) -> tuple[dict, jax.Array]:
+    """The averaged generator's collections, and the lod that it has reached."""
+    own = dict(ema["generator"])
+    return own, own.pop("growth")["lod"]
 
 
 def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:

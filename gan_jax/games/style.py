@@ -133,9 +133,21 @@ def decode(
     nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
 ) -> jax.Array:
     """Images (B, H, W, C) of latents z (B, latent_size), with constant noise; for psi and cutoff see `truncate`."""
-    apply = partial(nets["generator"].apply, ema["generator"])
+    return paint(nets, ema, styles(nets, ema, z, labels, psi=psi, cutoff=cutoff))
+
+
+def styles(
+    nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
+) -> jax.Array:
+    """Styles ws (B, num_ws, w_size) of latents z (B, latent_size); for psi and cutoff see `truncate`."""
     label = labels if nets["generator"].num_classes else None
-    return apply(apply(z, label, psi=psi, cutoff=cutoff, method="mapping"), method="synthesis")
+    return nets["generator"].apply(ema["generator"], z, label, psi=psi, cutoff=cutoff, method="mapping")
+
+
+def paint(nets: dict, ema: dict, ws: jax.Array, keys: jax.Array | None = None, *, noise: str = "const") -> jax.Array:
+    """Images (B, H, W, C) of styles ws (B, num_ws, w_size); noise is 'const', 'none', or 'random' from keys (B,)."""
+    keys = random.fold(keys, NOISE) if noise == "random" else None
+    return nets["generator"].apply(ema["generator"], ws, keys=keys, noise=noise, method="synthesis")
 
 
 def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:

@@ -1,0 +1,303 @@
+"""The fields of our models that official weights were made for, read from their names and shapes.
+
+What shapes cannot tell is taken from the arguments that the network was made with, where the file has them. Filters
+that the file holds are compared with those of the architecture.
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from gan_jax.errors import UserError
+from gan_jax.interop.networks import Network
+from gan_jax.interop.pickles import brief
+from gan_jax.models.blocks import features_at
+from gan_jax.models.stylegan3_design import filter_design, layer_table, layer_taps
+
+Fields = dict[str, Any]
+
+
+def family(tensors: dict[str, np.ndarray]) -> str:
+    """'stylegan2', 'stylegan3' or 'r3gan', by the names of a network's tensors. Raises UserError for another."""
+    names = [name.removeprefix("Model.") for name in tensors]
+    if any(name.startswith("synthesis.input.") for name in names):
+        return "stylegan3"
+    if any(re.match(r"(synthesis\.)?b\d+\.", name) for name in names):
+        return "stylegan2"
+    if any(name.startswith("MainLayers.") for name in names):
+        return "r3gan"
+    raise UserError(f"tensors of no network that is known: {', '.join(names[:5])}")
+
+
+def fields(network: Network, kind: str, *, discriminator: bool) -> Fields:
+    """Fields of the generator or discriminator of that family.
+
+    Raises:
+      UserError: tensors that are missing, arguments that our models do not know, filters of another design.
+    """
+    try:
+        if kind == "r3gan":
+            return r3gan(network, discriminator=discriminator)
+        if discriminator:
+            return stylegan2_discriminator(network)
+        return (stylegan2 if kind == "stylegan2" else stylegan3)(network)
+    except (KeyError, IndexError, ZeroDivisionError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        what = "discriminator" if discriminator else "generator"
+        raise UserError(f"the {what}'s tensors are not those of {kind}: {type(error).__name__}: {error}") from error
+
+
+def _mapping(network: Network, prefix: str = "mapping.") -> Fields:
+    """Fields of a mapping network; its widths are all those of w."""
+    tensors = network.tensors
+    layers = len([name for name in tensors if re.fullmatch(re.escape(prefix) + r"fc\d+\.weight", name)])
+    embed = tensors.get(f"{prefix}embed.weight")
+    classes, embedded = (embed.shape[1], embed.shape[0]) if embed is not None else (0, 0)
+    found: Fields = {"num_classes": classes, "mapping_layers": layers}
+    if f"{prefix}w_avg" in tensors:
+        first = tensors.get(f"{prefix}fc0.weight")
+        w_size = tensors[f"{prefix}w_avg"].shape[0]
+        found |= {"w_size": w_size, "latent_size": (first.shape[1] if first is not None else w_size) - embedded}
+    elif not classes:  # a discriminator without labels has no mapping network
+        return {"num_classes": 0}
+    names = {"lr_multiplier": "mapping_lr_multiplier", "w_avg_beta": "w_avg_beta"}
+    given = dict(network.kwargs.get("mapping_kwargs") or {})
+    known = {"num_layers": layers, "activation": "lrelu", "embed_features": embedded or None, "layer_features": None}
+    if "w_size" in found:
+        known["layer_features"] = found["w_size"]
+    return found | _given(given, names if "w_size" in found else {}, known | {"lr_multiplier": 0.01})
+
+
+def _given(kwargs: dict, names: dict[str, str], expected: dict[str, Any]) -> Fields:
+    """Fields for arguments of known names.
+
+    Args:
+      kwargs: of the file.
+      names: argument -> our field.
+      expected: argument -> the only value that our models have; None in the file means the same. `...`: any will do.
+    Raises:
+      UserError: another argument, or another value.
+    """
+    found = {}
+    for key, value in kwargs.items():
+        if key in names:
+            if not isinstance(value, str | int | float | type(None)):
+                raise UserError(f"{key} is {type(value).__name__} in the file; expected a number or a word")
+            found[names[key]] = value or 0.0 if value is None or key == "conv_clamp" else value
+        elif key not in expected:
+            raise UserError(f"the network was made with {key}={brief(value)}, which is not supported")
+        elif value is not None and expected[key] is not ... and value != expected[key]:
+            raise UserError(f"the network was made with {key}={brief(value)}; supported: {expected[key]!r}")
+    return found
+
+
+def _blocks(tensors: dict[str, np.ndarray], prefix: str) -> list[str]:
+    """Names of the blocks, the smallest first: b4, b8, ..."""
+    found = {match[1] for name in tensors if (match := re.match(re.escape(prefix) + r"(b\d+)\.", name))}
+    blocks = sorted(found, key=lambda name: int(name[1:]))
+    if blocks != [f"b{4 * 2**level}" for level in range(len(blocks))] or len(blocks) < 2:
+        raise UserError(f"blocks {', '.join(blocks)} are not those of a network from 4 pixels on")
+    return blocks
+
+
+def _widths(widths: list[int], kwargs: dict) -> Fields:
+    """channel_base and channel_max of a network with these features, the smallest resolution's first."""
+    top, last = max(widths), len(widths) - 1
+    found = {"channel_base": kwargs.get("channel_base") or widths[last] * 4 * 2**last,
+             "channel_max": kwargs.get("channel_max") or top}  # fmt: skip
+    if [features_at(level, **found) for level in range(last + 1)] != widths:
+        raise UserError(f"blocks of {widths} features do not follow a base and a maximum: {found}")
+    return found
+
+
+def _taps(tensors: dict[str, np.ndarray], name: str) -> Fields:
+    """The one resampling filter of a network, whose buffers end with `name`; {} where it holds none."""
+    filters = {key: value for key, value in tensors.items() if key.rpartition(".")[2] == name}
+    if not filters:
+        return {}
+    key, first = next(iter(filters.items()))
+    for other, value in filters.items():
+        if value.shape != first.shape or not np.allclose(value, first, atol=1e-6):
+            raise UserError(f"resampling filters {key} and {other} differ, which is not supported")
+    taps = first.astype(np.float64)
+    taps = taps.sum(1) if taps.ndim == 2 else taps
+    if first.ndim == 2 and not np.allclose(np.outer(taps, taps) / taps.sum() ** 2, first / first.sum(), atol=1e-6):
+        raise UserError(f"the resampling filter {key} is not separable, which is not supported")
+    whole = taps / np.abs(taps[taps != 0]).min()
+    taps = np.rint(whole) if np.allclose(whole, np.rint(whole), atol=1e-4) else taps / taps.sum()
+    return {"taps": tuple(int(n) if n == int(n) else float(n) for n in taps)}
+
+
+_BLOCK_KWARGS = {"use_fp16": ..., "fp16_channels_last": ..., "resample_filter": ..., "use_noise": True,
+                 "activation": "lrelu", "fused_modconv_default": ..., "freeze_layers": ...}  # fmt: skip
+_SHARED = {"img_resolution": ..., "img_channels": ..., "c_dim": ..., "z_dim": ..., "w_dim": ..., "num_fp16_res": ...,
+           "channel_base": ..., "channel_max": ..., "architecture": ..., "mapping_kwargs": ...}  # fmt: skip
+
+
+def _clamp(network: Network) -> Fields:
+    """conv_clamp as the network's parts have it, for a file without the argument."""
+    value = network.attributes.get("conv_clamp")
+    return {"conv_clamp": float(value)} if isinstance(value, int | float) else {}
+
+
+def stylegan2(network: Network) -> Fields:
+    """Fields of `models.stylegan2.Generator`."""
+    tensors = network.tensors
+    blocks = [f"synthesis.{name}" for name in _blocks(tensors, "synthesis.")]
+    architecture = "skip" if f"{blocks[0]}.torgb.weight" in tensors else "orig"
+    if f"{blocks[1]}.skip.weight" in tensors:
+        architecture = "resnet"
+    given = dict(network.kwargs)
+    given |= given.pop("synthesis_kwargs", None) or {}
+    given |= given.pop("block_kwargs", None) or {}
+    found = {
+        "resolution": int(blocks[-1].rpartition("b")[2]),
+        "channels": tensors[f"{blocks[-1]}.torgb.weight"].shape[0],
+        "architecture": architecture,
+        **_mapping(network),
+        **_widths([tensors[f"{name}.conv1.weight"].shape[0] for name in blocks], given),
+        **_taps(tensors, "resample_filter"),
+        **_clamp(network),
+    }
+    return found | _given(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED)
+
+
+def stylegan2_discriminator(network: Network) -> Fields:
+    """Fields of `models.stylegan2_discriminator.Discriminator`."""
+    tensors = network.tensors
+    blocks = _blocks(tensors, "")
+    architecture = "skip" if f"{blocks[0]}.fromrgb.weight" in tensors else "orig"
+    if f"{blocks[-1]}.skip.weight" in tensors:
+        architecture = "resnet"
+    last = tensors["b4.conv.weight"].shape
+    width = tensors["b4.out.weight"].shape[0]
+    given = dict(network.kwargs)
+    epilogue = dict(given.pop("epilogue_kwargs", None) or {})
+    given |= given.pop("block_kwargs", None) or {}
+    found = {
+        "resolution": int(blocks[-1][1:]),
+        "channels": tensors[f"{blocks[-1]}.fromrgb.weight"].shape[1],
+        "architecture": architecture,
+        **_mapping(network),
+        **_widths([last[0], *(tensors[f"{name}.conv0.weight"].shape[0] for name in blocks[1:])], given),
+        "mbstd_channels": last[1] - last[0],
+        **_taps(tensors, "resample_filter"),
+        **_clamp(network),
+    }
+    if found["num_classes"] and width != last[0]:
+        found["mapping_size"] = width
+    if "mbstd_group_size" in epilogue:
+        found["mbstd_group"] = epilogue.pop("mbstd_group_size") or 0
+    _given(epilogue, {}, {"mbstd_num_channels": found["mbstd_channels"], "activation": "lrelu"})
+    return found | _given(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED | {"cmap_dim": ...})
+
+
+_STYLEGAN3 = {name: name for name in ("channel_base", "channel_max", "num_critical", "first_cutoff", "first_stopband",
+              "filter_size", "output_scale", "conv_clamp", "magnitude_ema_beta")}  # fmt: skip
+_STYLEGAN3 |= {"last_stopband_rel": "last_stopband", "lrelu_upsampling": "upsampling"}
+
+
+def stylegan3(network: Network) -> Fields:
+    """Fields of `models.stylegan3.Generator`."""
+    tensors, given = network.tensors, dict(network.kwargs)
+    given |= given.pop("synthesis_kwargs", None) or {}
+    table = {m[0]: m for name in tensors if (m := re.match(r"synthesis\.(L(\d+)_(\d+)_(\d+))", name))}
+    rows = sorted((int(m[2]), int(m[3]), int(m[4]), m[0]) for m in table.values())
+    _, side, channels, _ = rows[-1]
+    kernel = tensors[f"{rows[0][3]}.weight"].shape[2]
+    radial = [value.ndim == 2 for name, value in tensors.items() if name.endswith(".down_filter")]
+    ours = {
+        "channel_max": max(row[2] for row in rows),
+        **_given(
+            given,
+            _STYLEGAN3,
+            {
+                "conv_kernel": kernel,
+                "use_radial_filters": ...,
+                "margin_size": ...,
+                "num_layers": len(rows) - 1,
+                **_SHARED,
+            },
+        ),
+    }
+    bands = {name: ours[name] for name in ("num_critical", "first_cutoff", "first_stopband", "last_stopband")
+             if name in ours}  # fmt: skip
+    design = filter_design(side, num_layers=len(rows) - 1, **bands)
+    found = {
+        "resolution": side,
+        "channels": channels,
+        "num_layers": len(rows) - 1,
+        "kernel_size": kernel,
+        "margin": round((rows[0][1] - design.rates[0]) / 2),
+        "radial_filters": any(radial) if radial else bool(given.get("use_radial_filters", kernel == 1)),
+        "channel_base": _base([row[2] for row in rows[:-1]], design.cutoffs, ours["channel_max"]),
+        **_mapping(network),
+        **ours,
+    }
+    _check_design(found, [row[3] for row in rows], tensors)
+    return found
+
+
+def _base(widths: list[int], cutoffs: np.ndarray, most: int) -> int:
+    """The channel_base for which rint(min(base / 2 / cutoff, most)) are these widths; a power of two if one fits."""
+    low, high = 0.0, math.inf
+    for n, cutoff in zip(widths, cutoffs, strict=False):
+        low = max(low, (n - 0.5) * 2 * cutoff)
+        high = min(high, (n + 0.5) * 2 * cutoff) if n < most else high
+    power = 2 ** math.ceil(math.log2(low))
+    return power if power <= high else round((low + high) / 2)
+
+
+def _check_design(found: Fields, names: list[str], tensors: dict[str, np.ndarray]) -> None:
+    """Raises UserError where the layers of these fields have other names or filters than those of the file."""
+    known = layer_table.__kwdefaults__.keys() | {"resolution", "channels"}
+    table = layer_table(**{name: value for name, value in found.items() if name in known})
+    ours = [f"synthesis.{layer.name}" for layer in table]
+    if ours != names:
+        raise UserError(f"its layers {_brief(names)} are not those of its arguments, {_brief(ours)}")
+    for name, layer in zip(names, table, strict=True):
+        for side, taps in zip(("up", "down"), layer_taps(layer), strict=True):
+            given = tensors.get(f"{name}.{side}_filter")
+            if given is not None and (taps is None or given.shape != taps.shape or np.abs(given - taps).max() > 1e-5):
+                raise UserError(f"{name}.{side}_filter is not the filter of this layer's design")
+    shift = tensors.get("synthesis.input.transform")
+    if shift is not None and not np.allclose(shift, np.eye(3)):
+        raise UserError("synthesis.input.transform moves the picture; reset it before the network is saved")
+
+
+def _brief(names: list[str]) -> str:
+    return ", ".join(name.removeprefix("synthesis.") for name in names)
+
+
+def r3gan(network: Network, *, discriminator: bool) -> Fields:
+    """Fields of `models.r3gan.Generator` or `Discriminator`."""
+    tensors = {name.removeprefix("Model."): value for name, value in network.tensors.items()}
+    grouped: dict[int, list[np.ndarray]] = {}  # stage -> (expanding, grouped) kernels of its blocks
+    for name, value in tensors.items():
+        if match := re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.LinearLayer2\.Layer\.weight", name):
+            expand = tensors[name.replace("LinearLayer2", "LinearLayer1")]
+            grouped.setdefault(int(match[1]), []).append((expand.shape[1], *value.shape[:2]))
+    rows = [grouped[stage] for stage in range(len(grouped))]
+    rows = rows[::-1] if discriminator else rows
+    (basis,) = (value for name, value in tensors.items() if re.search(r"\.Basis(\.weight)?$", name))
+    (project,) = (value for name, value in tensors.items() if re.search(r"Layers\.\d+\.LinearLayer\.weight$", name))
+    embed = tensors.get("EmbeddingLayer.weight")
+    found = {
+        "resolution": basis.shape[-1] * 2 ** (len(rows) - 1),
+        "channels": tensors["ExtractionLayer.Layer.weight"].shape[1] if discriminator
+        else tensors["AggregationLayer.Layer.weight"].shape[0],
+        "num_classes": embed.shape[1] if embed is not None else 0,
+        "widths": tuple(row[0][0] for row in rows),
+        "blocks": tuple(len(row) for row in rows),
+        "cardinalities": tuple(row[0][1] // row[0][2] for row in rows),
+        "expansion": rows[0][0][1] // rows[0][0][0],
+        **_taps(tensors, "Kernel"),
+    }  # fmt: skip
+    if embed is not None:
+        found["embed_size"] = embed.shape[0]
+    if not discriminator:
+        found["latent_size"] = project.shape[1] - (embed.shape[0] if embed is not None else 0)
+    return found

@@ -1,0 +1,137 @@
+"""The files that hold weights: pickles, torch's zip and legacy files, safetensors. Read without torch, as data."""
+
+import io
+import os
+import pathlib
+import struct
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from gan_jax.errors import MissingPathError, UserError
+from gan_jax.interop import pickles
+from gan_jax.interop.pickles import Damaged, PlainDict, Storage
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # with which torch's legacy files begin
+
+
+class Contents:
+    """What a file of `size` bytes holds: `value`, containers with tensors, and the `metadata` of a safetensors file."""
+
+    def __init__(self, value: Any, size: int, metadata: dict[str, str] | None = None):
+        self.value, self.size, self.metadata = value, size, metadata or {}
+
+
+def read_file(path: os.PathLike | str) -> Contents:
+    """Reads a file of any kind that is known, told by its first bytes.
+
+    Raises:
+      MissingPathError: no such file.
+      UserError: a file that cannot be read, is damaged, or asks for more than data.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise MissingPathError(f"--from={path}: no such file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--from={path}: cannot be read: {error.strerror}") from error
+    try:
+        if data[4:9] == b"\x00\x00\x00\x00{":  # the header's length, which may begin as a pickle does, and the header
+            return _safetensors(path)
+        if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
+            return Contents(_saved(data, nested=_nested), len(data))
+    except UserError as error:
+        raise UserError(f"--from={path}: refused: {error}") from error
+    except Exception as error:  # Damaged, and whatever else a broken file makes of its readers
+        told = str(error)[:200] if isinstance(error, Damaged) else f"{type(error).__name__}: {str(error)[:200]}"
+        raise UserError(f"--from={path}: the file is damaged: {told}; fetch it again") from error
+    raise UserError(f"--from={path}: expected a .pkl, .pth or .safetensors file, and this begins with {data[:8]!r}")
+
+
+def _saved(data: bytes, **options) -> Any:
+    """The value of a pickle, or of a file that torch has saved in either of its formats."""
+    if data[:4] == b"PK\x03\x04":
+        return _zipped(data)
+    file = io.BytesIO(data)
+    value = pickles.read(file, **options)
+    return _legacy(file) if type(value) is int and value == _MAGIC else value
+
+
+def _nested(data: Any, *rest) -> Storage:
+    """A storage that torch has saved for itself inside of a pickle; there may be no further one in it."""
+    if not isinstance(data, bytes):
+        raise Damaged("a saved storage that is not bytes")
+    value = _saved(data)
+    if not isinstance(value, Storage):
+        raise Damaged("something else where a saved storage was expected")
+    return value
+
+
+def _legacy(file: io.BytesIO) -> Any:
+    """The rest of torch's legacy format: a pickle that refers to storages, their keys, their numbers."""
+    if pickles.read(file) != _PROTOCOL:
+        raise Damaged("an unknown protocol of torch's legacy format")
+    pickles.read(file)  # of the machine that wrote it
+    storages: dict[str, Storage] = {}
+
+    def storage(pid: Any) -> Storage:
+        key, made = pickles.storage_of(pid)
+        kept = storages.setdefault(key, made)
+        if (kept.dtype, kept.count) != (made.dtype, made.count) or any(part is not None for part in pid[5:]):
+            raise Damaged(f"storage {key!r} in two forms")
+        return kept
+
+    value = pickles.read(file, storage=storage)
+    for key in pickles.read(file):
+        if key not in storages:
+            raise Damaged(f"storage {key!r}, to which nothing refers")
+        (count,) = struct.unpack("<q", file.read(8))
+        if count != storages[key].count:
+            raise Damaged(f"storage {key!r} of {count} numbers, announced as {storages[key].count}")
+        storages[key].fill(file.read(count * storages[key].dtype.itemsize))
+    return value
+
+
+def _zipped(data: bytes) -> Any:
+    """torch's zip format: `data.pkl` refers to the members `data/<key>`."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(info.file_size for info in archive.infolist()) > len(data):
+            raise Damaged("its parts are larger than itself")
+        return _unzipped(archive, set(archive.namelist()))
+
+
+def _unzipped(archive: zipfile.ZipFile, names: set[str]) -> Any:
+    roots = [name.removesuffix("data.pkl") for name in names if name.rpartition("/")[2] == "data.pkl"]
+    if len(roots) != 1:
+        raise UserError("this zip file holds no weights that torch has saved")
+    (root,) = roots
+    if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+        raise UserError("its numbers are stored with the highest byte first, which is not supported")
+    storages: dict[str, Storage] = {}
+
+    def storage(pid: Any) -> Storage:
+        key, made = pickles.storage_of(pid)
+        if key not in storages:
+            made.fill(archive.read(f"{root}data/{key}"))
+            storages[key] = made
+        return storages[key]
+
+    return pickles.read_bytes(archive.read(f"{root}data.pkl"), storage=storage)
+
+
+def _safetensors(path: pathlib.Path) -> Contents:
+    """The tensors by name, float16 and bfloat16 as they are."""
+    import safetensors
+    import safetensors.numpy
+
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    tensors = safetensors.numpy.load_file(path)
+    return Contents(PlainDict(tensors), path.stat().st_size, metadata)
+
+
+def array(value: Any) -> np.ndarray:
+    """The numbers of a tensor of any of these files; raises Damaged where they are not all there."""
+    return value if isinstance(value, np.ndarray) else value.array()

@@ -1,0 +1,170 @@
+"""Which networks a file holds: their tensors by official name, and the arguments that they were made with."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gan_jax.errors import UserError
+from gan_jax.interop.containers import array
+from gan_jax.interop.pickles import Damaged, Module, Record, Tensor, brief
+
+ROLES = {
+    "G": "G", "g": "G", "netG": "G", "generator": "G",
+    "D": "D", "d": "D", "netD": "D", "discriminator": "D",
+    "G_ema": "G_ema", "g_ema": "G_ema", "ema": "G_ema", "generator_ema": "G_ema",
+}  # fmt: skip
+_WRAPPERS = ("state_dict", "module", "model", "params")  # names around a state dict that tell nothing
+_MOST, _DEEPEST = 100_000, 60  # entries of a file, and containers in containers
+_SHARED = 8  # times that the tensors may be as large as their file, where several are one
+
+
+@dataclasses.dataclass
+class Network:
+    """One network of a file."""
+
+    tensors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # by official name
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)  # of its constructor; {} where unknown
+    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)  # numbers and words of its parts, by last name
+
+
+def find(value: Any, size: int = 2**40) -> tuple[dict[str, Network], list[str]]:
+    """({'G', 'D', 'G_ema' as far as the file has them: network}, names of what else is in it).
+
+    Args:
+      value: of a file, see `containers.read_file`.
+      size: of the file, bytes.
+    Raises:
+      UserError: nothing that is known as a network.
+      Damaged: tensors without their numbers, networks within themselves.
+    """
+    left = _SHARED * size
+
+    def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
+        nonlocal left
+        numbers = array(tensor)
+        left -= numbers.nbytes
+        if left < 0:
+            raise Damaged("many tensors of the same numbers")
+        return numbers
+
+    if _is_module(value):
+        network = _of_module(value, numbers)
+        return {_role(network.tensors): network}, []
+    if not isinstance(value, dict):
+        raise UserError(f"expected networks or their tensors, and this file holds a {type(value).__name__}")
+    modules = {key: item for key, item in value.items() if _is_module(item)}
+    if modules:
+        found = {ROLES[key]: _of_module(item, numbers) for key, item in modules.items() if key in ROLES}
+        rest = [brief(key) for key in value if key not in ROLES]
+    else:
+        found, rest = _of_tensors(value, numbers)
+    if not found:
+        names = ", ".join(map(brief, list(value)[:5])) or "nothing"
+        raise UserError(f"no generator or discriminator in this file: it holds {names}")
+    return found, rest
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, Module) or (
+        isinstance(value, Record) and isinstance(value.state, dict) and "_parameters" in value.state
+    )
+
+
+def _of_module(module: Module | Record, numbers: Callable) -> Network:
+    given = module.state.get("_init_kwargs")
+    network = Network(kwargs=dict(given) if isinstance(given, dict) else {})
+    if module.state.get("_init_args"):
+        raise UserError("a network that was made with arguments without names, which is not supported")
+    for path, state in _parts(module):
+        skipped = state.get("_non_persistent_buffers_set") or ()
+        for section in ("_parameters", "_buffers"):
+            for name, tensor in _dict(state.get(section)).items():
+                if isinstance(tensor, Tensor) and name not in skipped:
+                    network.tensors[".".join((*path, _name(name)))] = numbers(tensor)
+        for name, item in state.items():
+            if isinstance(item, str | int | float):
+                network.attributes.setdefault(_name(name), item)
+    return network
+
+
+def _parts(module: Module | Record) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """(path, attributes) of a network and all networks within it."""
+    left = [((), module)]
+    for _ in range(_MOST):
+        if not left:
+            return
+        path, part = left.pop()
+        yield path, part.state
+        if len(path) > _DEEPEST or len(left) > _MOST:
+            break
+        inner = [(name, item) for name, item in _dict(part.state.get("_modules")).items() if item is not None]
+        if not all(_is_module(item) for _, item in inner):
+            raise Damaged(f"something else than networks within {'.'.join(path) or 'a network'}")
+        left += [((*path, _name(name)), item) for name, item in inner]
+    raise Damaged("networks within networks without end")
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str | int):
+        raise Damaged(f"{brief(name)} where a name was expected")
+    return str(name)
+
+
+def _dict(value: Any) -> dict:
+    if value is not None and not isinstance(value, dict):
+        raise Damaged(f"a {type(value).__name__} where a network's parts were expected")
+    return value or {}
+
+
+def _of_tensors(value: dict, numbers: Callable) -> tuple[dict[str, Network], list[str]]:
+    """Networks of a state dict, or of a dict of such, told apart by the first part of their names."""
+    found: dict[str, Network] = {}
+    single, rest = Network(), []
+    for name, tensor in _flat(value):
+        parts = name.split(".")
+        while len(parts) > 1 and parts[0] in _WRAPPERS:
+            parts.pop(0)
+        network = single
+        if len(parts) > 1 and parts[0] in ROLES:
+            network = found.setdefault(ROLES[parts.pop(0)], Network())
+            while len(parts) > 1 and parts[0] in _WRAPPERS:
+                parts.pop(0)
+        if ".".join(parts) in network.tensors:
+            raise UserError(f"the tensor {name} is in the file twice")
+        network.tensors[".".join(parts)] = numbers(tensor)
+    if single.tensors and found:
+        rest = list(single.tensors)
+        raise UserError(f"tensors that belong to no network: {', '.join(rest[:5])}")
+    if single.tensors:
+        found[_role(single.tensors)] = single
+    return found, [brief(key) for key, item in value.items() if not isinstance(item, dict | Tensor | np.ndarray)]
+
+
+def _flat(value: dict) -> Iterator[tuple[str, Any]]:
+    """(name, tensor) of nested dicts, names joined by dots; everything else is left out."""
+    left = [((), value)]
+    for _ in range(_MOST):
+        if not left:
+            return
+        path, item = left.pop()
+        if isinstance(item, Tensor | np.ndarray):
+            yield ".".join(path), item
+        elif isinstance(item, dict):
+            if len(path) > _DEEPEST or len(left) > _MOST:
+                break
+            left += [((*path, _name(name)), inner) for name, inner in reversed(item.items())]
+    raise Damaged("dicts within dicts without end")
+
+
+def _role(tensors: dict) -> str:
+    """The role of a network that is alone in its file: 'G_ema' or 'D'."""
+    if any(name.startswith("synthesis.") or ".AggregationLayer." in f".{name}" for name in tensors):
+        return "G_ema"
+    if any(name.endswith(".out.weight") or ".ExtractionLayer." in f".{name}" for name in tensors):
+        return "D"
+    names = ", ".join(list(tensors)[:5]) or "none"
+    raise UserError(
+        f"these tensors are of no network that is known: {names}; expected StyleGAN2's, StyleGAN3's or R3GAN's names"
+    )

@@ -1,0 +1,185 @@
+"""The flags of `sample`: what they mean for a run, and which of them it has no use for."""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gan_jax import latents, runs
+from gan_jax.errors import UserError
+
+MOST = 1_000_000  # numbers in one range of --seeds
+COARSE = 7  # layers whose styles are the column's by default
+NOISE = ("const", "random", "none")
+CONFLICTS = (
+    ("style_mixing", "seeds", "it names its own seeds"),
+    ("style_mixing", "interpolate", "they are two pictures"),
+    ("style_mixing", "dlatents", "it makes its own styles"),
+    ("style_mixing", "save_dlatents", "the file is that of --seeds"),
+    ("interpolate", "save_dlatents", "the file is that of still images"),
+    ("dlatents", "seeds", "the file holds the styles"),
+    ("dlatents", "labels", "labels are in its styles already"),
+    ("dlatents", "truncation", "its styles are taken as they are"),
+)
+
+
+class Flags(NamedTuple):
+    """What to draw."""
+
+    seeds: str = ""  # one image each; 0-63
+    labels: str = ""  # classes, repeated over the seeds; needs a conditional run
+    truncation: str = ""  # PSI or PSI,CUTOFF: of all layers, or of the first ones; for models with styles
+    noise: str = ""  # const, random of each seed, none; for models with noise inputs
+    interpolate: int = 0  # frames between each two seeds; 0 for still images
+    interpolate_in: str = ""  # z, along great circles, or w, linearly
+    style_mixing: str = ""  # ROWS:COLUMNS[:LAYERS], see `latents.mix`
+    dlatents: str = ""  # file with styles, see `latents.load`
+    save_dlatents: bool = False  # write the styles of the seeds too
+
+
+class Mixing(NamedTuple):
+    """A table of images with two sources of styles each."""
+
+    rows: int  # so many of the seeds, the rest are the columns
+    layers: np.ndarray  # (L,), those whose styles are the column's
+
+
+class Job(NamedTuple):
+    """What `Flags` mean for a run."""
+
+    flags: Flags
+    seeds: np.ndarray  # (N,), of latents and noise
+    labels: np.ndarray | None  # (N,); None where styles are given
+    options: dict[str, Any]  # of `halves`; empty for a generator without styles
+    ws: np.ndarray | None  # styles (N, num_ws, w_size) of a file
+    mark: str  # that file names begin with
+    mixing: Mixing | None
+
+
+def check(flags: Flags) -> None:
+    """Raises UserError for what makes no sense for any run."""
+    truncation(flags.truncation)
+    for one, other, why in CONFLICTS:
+        if getattr(flags, one) and getattr(flags, other):
+            raise UserError(f"{_shown(flags, one)} with {_shown(flags, other)}: {why}; leave one of them out")
+    if flags.noise and flags.noise not in NOISE:
+        raise UserError(f"--noise={flags.noise}: expected one of {', '.join(NOISE)}")
+    if flags.interpolate_in not in ("", "z", "w"):
+        raise UserError(f"--interpolate_in={flags.interpolate_in}: expected z or w")
+    if flags.interpolate_in and not flags.interpolate:
+        raise UserError(f"--interpolate_in={flags.interpolate_in}: needs --interpolate=FRAMES too")
+    if flags.interpolate_in == "z" and flags.dlatents:
+        raise UserError("--interpolate_in=z: a file of styles has no z; leave the flag out")
+
+
+def _check_abilities(flags: Flags, run: runs.Run) -> None:
+    """Refuses what this run's generator has no use for."""
+    name, styled = run.config.generator.name, has_styles(run)
+    asked = {
+        "truncation": truncation(flags.truncation)[0] != 1,
+        "style_mixing": flags.style_mixing,
+        "dlatents": flags.dlatents,
+        "save_dlatents": flags.save_dlatents,
+        "interpolate_in": flags.interpolate_in == "w",
+    }
+    for flag, given in asked.items():
+        if given and not styled:
+            raise UserError(
+                f"{_shown(flags, flag)}: {name!r} has no styles; leave the flag out, or take a run of stylegan1, "
+                "stylegan2 or stylegan3"
+            )
+    if flags.noise and not (styled and "noise" in jax.eval_shape(lambda: runs.init_state(run)).ema["generator"]):
+        raise UserError(f"--noise={flags.noise}: {name!r} has no noise inputs in this run; leave the flag out")
+
+
+def has_styles(run: runs.Run) -> bool:
+    """Whether the run's generator has styles, and its game the two halves `styles` and `paint`."""
+    return hasattr(run.game, "styles") and hasattr(run.nets["generator"], "num_ws")
+
+
+def _shown(flags: Flags, name: str) -> str:
+    value = getattr(flags, name)
+    return f"--{name}" if value is True else f"--{name}={value}"
+
+
+def read(flags: Flags, run: runs.Run) -> Job:
+    """What the flags mean for this run. Raises UserError for one that does not fit it."""
+    _check_abilities(flags, run)
+    net, options = run.nets["generator"], {}
+    if has_styles(run):
+        psi, cutoff = truncation(flags.truncation)
+        options = {"noise": flags.noise or "const", **(run.game.truncate(run.nets, psi, cutoff) if psi != 1 else {})}
+    mark, ws, mixing = "seed", None, None
+    if flags.style_mixing:
+        rows, columns, layers = _mixing(flags.style_mixing, net.num_ws)
+        seeds, mixing = np.concatenate([rows, columns]), Mixing(len(rows), layers)
+        labels = np.concatenate([_classes(flags.labels, run, len(side)) for side in (rows, columns)])
+    elif flags.dlatents:
+        ws, seeds = latents.load(flags.dlatents, net.num_ws, net.w_size)
+        mark, labels = ("dlatent" if seeds is None else "seed"), None
+        seeds = np.arange(len(ws)) if seeds is None else seeds
+    else:
+        seeds = numbers("seeds", flags.seeds or "0-63")
+        labels = _classes(flags.labels, run, len(seeds))
+    if flags.interpolate and (len(seeds) < 2 or flags.interpolate < 1 or len(run.spec.shape) != 3):
+        needs = "needs two seeds or more, one frame or more, and a model of images"
+        raise UserError(f"--interpolate={flags.interpolate}: {needs}")
+    return Job(flags, seeds, labels, options, ws, mark, mixing)
+
+
+def truncation(text: str) -> tuple[float, int | None]:
+    """Reads `0.7` or `0.7,8`."""
+    text = text or "1"
+    psi, comma, cutoff = text.partition(",")
+    try:
+        psi, cutoff = float(psi), int(cutoff) if comma else None
+    except ValueError:
+        psi = math.nan
+    if not math.isfinite(psi):
+        raise UserError(f"--truncation={text}: expected a number, or a number and a count of layers, such as 0.7,8")
+    return psi, cutoff
+
+
+def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
+    known = run.spec.num_classes
+    if labels and not known:
+        raise UserError(f"--labels={labels}: this run is unconditional; leave the flag out")
+    if not labels:
+        return np.arange(count) % max(known, 1)
+    classes = numbers("labels", labels)
+    if classes.max() >= known:
+        raise UserError(
+            f"--labels={labels}: {classes.max()} is out of range; this run knows the labels 0 to {known - 1}"
+        )
+    return np.resize(classes, count)
+
+
+def _mixing(text: str, num_ws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reads `ROWS:COLUMNS[:LAYERS]`: seeds of the rows and of the columns, and layers."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3):
+        raise UserError(f"--style_mixing={text}: expected ROWS:COLUMNS or ROWS:COLUMNS:LAYERS, such as 0-5:10-14:0-6")
+    rows, columns = (numbers("style_mixing", part) for part in parts[:2])
+    if len(parts) == 2:
+        return rows, columns, np.arange(min(COARSE, num_ws))
+    layers = numbers("style_mixing", parts[2])
+    if layers.max() >= num_ws:
+        raise UserError(
+            f"--style_mixing={text}: no layer {layers.max()}; this generator has the layers 0 to {num_ws - 1}"
+        )
+    return rows, columns, layers
+
+
+def numbers(flag: str, text: str) -> np.ndarray:
+    """Reads `0-63`, `1,5,9` or a mixture of both. Raises UserError otherwise. int64 (N,)."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match or int(match[2] or match[1]) < int(match[1]) or int(match[2] or match[1]) >= 2**32:
+            raise UserError(f"--{flag}={text}: expected whole numbers such as 0-63 or 1,5,9")
+        if int(match[2] or match[1]) - int(match[1]) >= MOST:
+            raise UserError(f"--{flag}={text}: {part} is too long a range; give at most {MOST} at a time")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return np.array(found, np.int64)

@@ -1,0 +1,248 @@
+"""Files of weights are data: nothing in them runs, and what is damaged is told."""
+
+import io
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from gan_jax import cli
+from gan_jax.errors import MissingPathError, UserError
+from gan_jax.interop import containers, pickles
+from tests import interop_files as files
+from tests.interop_files import Call, Global
+
+WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b.bias": np.float32([7, 8])}
+
+
+def _write(path, data: bytes):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("made", [files.legacy_state_dict, files.zipped_state_dict])
+def test_a_state_dict(made, tmp_path):
+    value = containers.read_file(_write(tmp_path / "x.pth", made(WEIGHTS))).value
+    assert list(value) == list(WEIGHTS)
+    for name, expected in WEIGHTS.items():
+        np.testing.assert_array_equal(containers.array(value[name]), expected)
+
+
+def test_a_view_of_a_storage(tmp_path):
+    """Rows of a transposed matrix, from the second number on."""
+    numbers = np.arange(12, dtype=np.float32)
+    reference = files._reference(numbers, "0")
+    view = Call(Global("torch._utils", "_rebuild_tensor_v2"), (reference, 1, (3, 2), (1, 4), False, {}))
+    path = _write(tmp_path / "x.pth", files.zipped({"t": view}, {"0": numbers}))
+    np.testing.assert_array_equal(containers.array(containers.read_file(path).value["t"]), [[1, 5], [2, 6], [3, 7]])
+
+
+def _system(path) -> Call:
+    return Call(Global("os", "system"), (f"touch {path}",))
+
+
+def _evaluated(path) -> Call:
+    return Call(Global("builtins", "eval"), (f"open({str(path)!r}, 'w').close()",))
+
+
+def _through(path) -> Call:
+    """A name that is known, with dots that lead out of it."""
+    return Call(Global("collections", "OrderedDict.__init__.__globals__"), (str(path),))
+
+
+def _by_torch(path) -> Call:
+    return Call(Global("torch", "load"), (str(path),))
+
+
+def _partly(path) -> Call:
+    return Call(Global("functools", "partial"), (Global("os", "system"), f"touch {path}"))
+
+
+def _in_storage(path) -> Call:
+    """The evil is in the bytes of a storage, which are a pickle themselves."""
+    return Call(Global("torch.storage", "_load_from_bytes"), (files.pickled(_system(path)),))
+
+
+def _in_legacy_storage(path) -> Call:
+    return Call(Global("torch.storage", "_load_from_bytes"), (files.legacy(_system(path), {}),))
+
+
+def _in_zipped_storage(path) -> Call:
+    return Call(Global("torch.storage", "_load_from_bytes"), (files.zipped(_system(path), {}),))
+
+
+def _in_state(path) -> Call:
+    """It is an attribute of a network that looks well."""
+    network = files.network("Generator", {"w": np.zeros(2, np.float32)}, {})
+    network.args[0].items["state"]["hook"] = _system(path)
+    return network
+
+
+EVIL = {
+    _system: "os.system", _evaluated: "builtins.eval", _through: "collections.OrderedDict.__init__", _by_torch:
+    "torch.load", _partly: "functools.partial", _in_storage: "os.system", _in_legacy_storage: "os.system",
+    _in_zipped_storage: "os.system", _in_state: "os.system",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("evil", EVIL, ids=lambda evil: evil.__name__)
+@pytest.mark.parametrize("wrap", ["pkl", "legacy", "zip"])
+def test_evil_files_are_refused_and_do_nothing(evil, wrap, tmp_path, capsys):
+    target = tmp_path / "written"
+    value = {"G_ema": evil(target)}
+    made = {"pkl": files.pickled, "legacy": lambda v: files.legacy(v, {}), "zip": lambda v: files.zipped(v, {})}
+    path = _write(tmp_path / "x.pkl", made[wrap](value))
+    assert cli.main(["import", f"--from={path}", f"--workdir={tmp_path / 'run'}"]) == 2
+    told = capsys.readouterr().err
+    expected = EVIL[evil] if wrap == "pkl" or "torch.storage" not in str(evil(target)) else "torch.storage"
+    assert told.startswith("error: ") and "refused" in told and expected in told and len(told.splitlines()) == 1
+    assert not target.exists() and not (tmp_path / "run").exists()
+
+
+def test_the_evil_files_are_evil(tmp_path):
+    """An unguarded reader does what they say."""
+    for evil in (_system, _evaluated):
+        target = tmp_path / evil.__name__
+        pickle.loads(files.pickled(evil(target)))
+        assert target.exists()
+
+
+def test_stand_ins_cannot_be_changed():
+    """A state that is set on a function, on a class, or on a dict of one of them."""
+    function = Global("torch._utils", "_rebuild_tensor_v2")
+    for target in (function, Global("collections", "OrderedDict"), Global("torch.nn.modules.linear", "Linear")):
+        for state in ({"__call__": 1, "__code__": 2}, (None, {"__defaults__": (1,), "__setstate__": 3})):
+            with pytest.raises(pickles.Damaged):
+                pickles.read_bytes(b"\x80\x03" + files.opcodes(target) + files.opcodes(state) + b"b.")
+    made = Call(Global("collections", "OrderedDict"), (), {"items": "shadowed", "__class__": 5}, {"a": 1})
+    assert dict(pickles.read_bytes(files.pickled(made)).items()) == {"a": 1}
+
+
+def test_records_are_names_alone():
+    made = Call(Global("torch.nn.modules.linear", "Linear"), (3,), {"bias": None})
+    record = pickles.read_bytes(files.pickled(made))
+    assert isinstance(record, pickles.Record) and record.origin == "torch.nn.modules.linear Linear"
+    assert record.args == (3,) and record.state == {"bias": None}
+    with pytest.raises(pickles.Damaged, match="not callable"):
+        pickles.read_bytes(files.pickled(Call(made, ())))
+
+
+def _bomb_of_places() -> bytes:
+    return b"\x80\x03]r\xff\xff\xff\x7f."  # remember an empty list as number 2^31 - 1
+
+
+def _bomb_of_bytes() -> bytes:
+    return b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"abc."
+
+
+def _bomb_of_zeros() -> bytes:
+    """A few bytes that unpack to a gigabyte."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**26))
+    return file.getvalue()
+
+
+def _huge_tensor() -> bytes:
+    reference = files._reference(np.zeros(2, np.float32), "0")
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"), (reference, 0, (2**40,), (0,), False, {}))
+    return files.zipped({"synthesis.b4.const": tensor}, {"0": np.zeros(2, np.float32)})
+
+
+def _outside() -> bytes:
+    reference = files._reference(np.zeros(2, np.float32), "0")
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"), (reference, 1, (2,), (1,), False, {}))
+    return files.zipped({"synthesis.b4.const": tensor}, {"0": np.zeros(2, np.float32)})
+
+
+def _negative() -> bytes:
+    reference = files._reference(np.zeros(2, np.float32), "0")
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"), (reference, 1, (2,), (-1,), False, {}))
+    return files.zipped({"synthesis.b4.const": tensor}, {"0": np.zeros(2, np.float32)})
+
+
+def _short_storage() -> bytes:
+    value = {"synthesis.b4.const": files._tensor(np.zeros(9, np.float32), files._reference(np.zeros(9), "0"))}
+    return files.zipped(value, {"0": np.zeros(2, np.float32)})
+
+
+def _self_contained() -> bytes:
+    """A dict within itself."""
+    return b"\x80\x03}q\x00X\x01\x00\x00\x00ah\x00s."
+
+
+def _laughs() -> bytes:
+    """A list of twice a list of twice a list, whose text would be without end, as a size."""
+    doubled = b"]q\x00" + b"".join(b"](h%bh%beq%b" % (bytes([n]), bytes([n]), bytes([n + 1])) for n in range(100))
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(ctorch.storage\n_load_from_bytes\n"
+    tensor += files.opcodes((files.legacy(files._reference(np.zeros(2), "0", None), {"0": np.zeros(2)}),)) + b"RK\x00"
+    return b"\x80\x03" + tensor + doubled + b")" + b"tR."
+
+
+def _copies() -> bytes:
+    """A thousand tensors of one storage."""
+    numbers = np.zeros(10_000, np.float32)
+    tensor = files._tensor(numbers, files._reference(numbers, "0"))
+    return files.zipped({f"G.x{n}": tensor for n in range(1000)}, {"0": numbers})
+
+
+def _deep() -> bytes:
+    return b"\x80\x03" + b"(" * 100_000 + b"t" * 100_000 + b"."
+
+
+DAMAGED = {
+    _bomb_of_places: "place",
+    _bomb_of_bytes: "",
+    _bomb_of_zeros: "larger than itself",
+    _huge_tensor: "beyond",
+    _outside: "beyond",
+    _negative: "sizes",
+    _short_storage: "8 bytes for 9 numbers",
+    _laughs: "a list where sizes",
+    _self_contained: "without end",
+    _deep: "",
+    _copies: "many tensors of the same numbers",
+}
+
+
+@pytest.mark.parametrize("made", DAMAGED, ids=lambda made: made.__name__)
+def test_bombs_and_lies_are_told(made, tmp_path, capsys):
+    path = _write(tmp_path / "x.pkl", made())
+    assert cli.main(["import", f"--from={path}", f"--workdir={tmp_path / 'run'}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: --from={path}: ") and DAMAGED[made] in told and len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("made", [files.legacy_state_dict, files.zipped_state_dict, lambda w: files.pickled(
+    {"G": files.network("Generator", w, {})})])  # fmt: skip
+def test_every_cut_and_many_flips_of_a_file(made, tmp_path):
+    """Whatever is missing or changed, there is a message of ours or another value, and nothing else."""
+    data, path = made(WEIGHTS), tmp_path / "x.pth"
+    rng = np.random.default_rng(0)
+    broken = [data[:n] for n in range(0, len(data), 7)]
+    for place, value in zip(rng.integers(0, len(data), 300), rng.integers(1, 256, 300), strict=True):
+        broken.append(data[:place] + bytes([data[place] ^ value]) + data[place + 1 :])
+    told = 0
+    for one in broken:
+        path.write_bytes(one)
+        try:
+            containers.read_file(path)
+        except UserError as error:
+            told += str(path) in str(error)
+    assert told > len(data) // 7
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(MissingPathError, match="no such file"):
+        containers.read_file(tmp_path / "absent.pkl")
+    with pytest.raises(UserError, match="expected a .pkl, .pth or .safetensors"):
+        containers.read_file(_write(tmp_path / "x.txt", b"hello, world"))
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+    with pytest.raises(UserError, match="no weights that torch has saved"):
+        containers.read_file(tmp_path / "x.npz")
+    for length in (2**20, 0x180):  # the second begins as a pickle does
+        broken = struct.pack("<Q", length) + b"{" + bytes(range(20))
+        with pytest.raises(UserError, match="damaged.*[Hh]eader"):
+            containers.read_file(_write(tmp_path / "x.safetensors", broken))
