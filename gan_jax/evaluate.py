@@ -1,22 +1,29 @@
 """Measures a run: features, statistics, distances, each value with its whole protocol beside it."""
 
+import inspect
+import math
 import pathlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan_jax import __version__, logs, metrics, parallel, runs, sample
+from gan_jax import __version__, games, logs, metrics, parallel, runs, sample
 from gan_jax.errors import UserError
+from gan_jax.metrics import equivariance
 
 FEATURES = ("digits_classifier", "none")
 ALIASES = {"fid": "fd", "kid": "kd"}  # never reported under these names: they are promised to Inception's features
-NAMES = ("fd", "kd", "prdc", "classes", "modes")
+EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
+PUBLISHED = {"eqt": "eqt50k_int", "eqt_frac": "eqt50k_frac", "eqr": "eqr50k"}  # their names where all is as published
+NAMES = ("fd", "kd", "prdc", "classes", "modes", *EQUIVARIANCE)
 _LOWER = ("fd", "kd", "mode_kl")  # values, or groups of values, whose smallest is the best
 PRDC_NEIGHBOURS = 5
+MOVED_TOGETHER = 4  # images that share one draw of the motion, as published
 
 
 def ranking(config: ConfigDict) -> dict:
@@ -35,7 +42,7 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
         raise UserError(
             f"config.evaluation.features={config.evaluation.features!r}: expected one of {', '.join(FEATURES)}"
         )
-    judged = [name for name in listed if name != "modes"]
+    judged = _judged(listed)
     if judged and config.evaluation.features == "none":
         raise UserError(
             f"metrics={','.join(judged)}: they need features, and config.evaluation.features is 'none'; "
@@ -48,7 +55,23 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
         )
     if "modes" in listed and not config.data.name.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {config.data.name!r}")
+    moved = [name for name in listed if name in EQUIVARIANCE]
+    if moved and not _takes_transform(config):
+        raise UserError(
+            f"metrics={','.join(moved)}: they move the generator's input, and config.generator.name="
+            f"{config.generator.name!r} has none that can be moved; take stylegan3, or leave them out"
+        )
     return tuple(dict.fromkeys(listed))
+
+
+def _judged(listed) -> tuple[str, ...]:
+    """Those of the metrics that look at features."""
+    return tuple(name for name in listed if name != "modes" and name not in EQUIVARIANCE)
+
+
+def _takes_transform(config: ConfigDict) -> bool:
+    constructor = games.find(config.game).constructors(config).get("generator")
+    return constructor is not None and "transform" in inspect.signature(constructor.__call__).parameters
 
 
 class _Reference(NamedTuple):
@@ -116,11 +139,12 @@ def measure(
     listed = wanted(run.config, names)
     began = time.monotonic()
     rows = []
-    judged = tuple(name for name in listed if name != "modes")
-    fakes = _generate(run, draw, ema, run.config.evaluation.samples) if listed else None
-    for name in listed:
-        if name == "modes":
-            rows += _modes(run, fakes)
+    judged, moved = _judged(listed), tuple(name for name in listed if name in EQUIVARIANCE)
+    fakes = _generate(run, draw, ema, run.config.evaluation.samples) if judged or "modes" in listed else None
+    if "modes" in listed:
+        rows += _modes(run, fakes)
+    if moved:
+        rows += _equivariance(run, ema, moved)
     if judged:
         rows += _judge(run, draw, fakes, judged, baselines)
     common = {"step": step, "images": images, "samples": run.config.evaluation.samples, "seed": run.config.seed}
@@ -153,6 +177,57 @@ def _modes(run, points: np.ndarray) -> list[dict]:
     }
     protocol = {"data": run.config.data.name, "modes": len(centres), "within_sigmas": 3.0}
     return [{"group": "modes", "metric": k, "value": float(v), **protocol} for k, v in values.items()]
+
+
+def _equivariance(run, ema: dict, names: tuple[str, ...]) -> list[dict]:
+    """EQ-T and EQ-R; image i and its motion are functions of the seed and of i. Processes take shares of the images."""
+    samples, classes = run.config.evaluation.samples, run.spec.num_classes
+    groups = math.ceil(samples / MOVED_TOGETHER)
+    share = math.ceil(groups / jax.process_count())
+    mine = np.arange(groups)[jax.process_index() * share :][:share]
+    sums = _moved_errors(run, ema, [EQUIVARIANCE[name] for name in names], mine)
+    sums = parallel.from_all_processes(sums[None]).sum(0)
+    published = samples == 50_000 and not classes  # theirs draws labels from the data
+    rows = []
+    for name, (error, weight) in zip(names, sums, strict=True):
+        protocol = {"unit": "dB", "psnr_range": equivariance.PEAK, "images_per_motion": MOVED_TOGETHER}
+        if name == "eqr":
+            protocol["rotate_max"] = equivariance.ROTATE_MAX
+        else:
+            protocol["translate_max"] = equivariance.TRANSLATE_MAX
+        value = equivariance.decibels(error, weight, name)
+        rows.append({"group": name, "metric": PUBLISHED[name] if published else name, "value": value, **protocol})
+    return rows
+
+
+def _moved_errors(run, ema: dict, metrics: list[str], groups: np.ndarray) -> np.ndarray:
+    """(metrics, 2), the sums of `equivariance.squared_error` over groups of images with one motion each."""
+    config, net = run.config, run.nets["generator"]
+    total, side = math.ceil(config.evaluation.samples / MOVED_TOGETHER), min(run.spec.shape[:2])
+    draws = {metric: equivariance.draw(metric, total, config.seed) for metric in metrics}
+
+    def generate(ema, keys, labels, transforms):
+        label = labels if run.spec.num_classes else None
+        z = run.game.latents(net, keys)
+        return net.apply(ema["generator"], z, label, train=False, transform=transforms)
+
+    render, sums = sample.in_passes(run, generate), np.zeros((len(metrics), 2))
+    for chunk in np.array_split(groups, range(16, len(groups), 16)):
+        index = (chunk[:, None] * MOVED_TOGETHER + np.arange(MOVED_TOGETHER)).reshape(-1)
+        index = index[index < config.evaluation.samples]
+        if not len(index):  # more processes than groups
+            break
+        own = (index - index[0]) // MOVED_TOGETHER  # group of each image within the chunk
+        keys = sample.keys_from(config.seed, "evaluation", index)
+        draw = partial(render, ema, keys, index % max(run.spec.num_classes, 1))
+        unmoved = draw(np.broadcast_to(np.eye(3, dtype=np.float32), (len(index), 3, 3)))
+        for i, metric in enumerate(metrics):
+            moves = [equivariance.motion(metric, draws[metric][group], side) for group in chunk]
+            moved = draw(np.float32([equivariance.transform(metric, move) for move in moves])[own])
+            for number, move in enumerate(moves):
+                rows = own == number
+                sums[i] += equivariance.squared_error(metric, unmoved[rows], moved[rows], move)
+    return sums
 
 
 def _judge(run, draw, fakes: np.ndarray, names: tuple[str, ...], baselines: bool) -> list[dict]:
@@ -247,7 +322,7 @@ def table(rows: list[dict]) -> str:
     width = max(len(row["metric"]) for row in rows)
     first = rows[0]
     lines = [f"step {first['step']}, {first['images']} images, {first['samples']} samples, {first['seconds']} s"]
-    lines += [f"  {row['metric']:<{width}}  {row['value']:.4f}" for row in rows]
+    lines += [f"  {row['metric']:<{width}}  {row['value']:.4f} {row.get('unit', '')}".rstrip() for row in rows]
     if "features" in first:
         lines.append(
             f"  features {first['features']} (test accuracy {100 * first['features_accuracy']:.2f}%, "

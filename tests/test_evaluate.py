@@ -9,6 +9,7 @@ import pytest
 from gan_jax import cli, evaluate, metrics, parallel, runs, sample
 from gan_jax.data import mixture
 from gan_jax.errors import MissingPathError, UserError
+from gan_jax.metrics import equivariance
 from tests import settings
 
 ALL = "('fd','kd','prdc','classes')"
@@ -160,7 +161,56 @@ def test_modes_of_a_mixture(tmp_path):
     assert values["modes_covered"] == len(centres) and values["high_quality_share"] > 0.96
 
 
+@pytest.fixture(scope="module")
+def movable(tmp_path_factory):
+    """A tiny StyleGAN3 of 18 images, the last two in a group of their own, and its rows."""
+    folder = tmp_path_factory.mktemp("equivariance") / "run"
+    measured = [("evaluation.metrics", "('eqt','eqr')"), ("evaluation.samples", "18"), ("seed", "3")]
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'stylegan3.py'}:smoke", measured)
+    run = settings.fresh_folder(config, folder)
+    return run, folder, evaluate.evaluate(folder, metrics="eqr,eqt,eqt_frac")
+
+
+def test_equivariance_of_a_run(movable):
+    """Equal to the metric of the groups of four, drawn one after another on one device."""
+    run, folder, rows = movable
+    ema = runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
+    keys = sample.keys_from(3, "evaluation", np.arange(18))
+    z = np.asarray(run.game.latents(run.nets["generator"], keys))
+    apply = jax.jit(lambda z, transform: run.nets["generator"].apply(ema, z, train=False, transform=transform))
+
+    def render(group, transform):
+        return apply(z[4 * group : 4 * group + 4], np.float32(transform))
+
+    names = ("eqr", "eqr"), ("eqt", "eqt_int"), ("eqt_frac", "eqt_frac")
+    assert [row["metric"] for row in rows] == [name for name, _ in names]
+    for row, (name, metric) in zip(rows, names, strict=True):
+        draws = equivariance.draw(metric, 5, seed=3)
+        assert row["value"] == pytest.approx(equivariance.equivariance(render, draws, metric=metric), abs=0.01)
+        still = equivariance.equivariance(lambda group, _: render(group, np.eye(3)), draws, metric=metric)
+        assert row["value"] > still + 6, name  # a picture that stays where it is
+
+
+def test_rows_of_equivariance_have_their_protocol(movable, monkeypatch):
+    run, folder, rows = movable
+    for row in rows:
+        assert (row["samples"], row["seed"], row["better"], row["unit"]) == (18, 3, "higher", "dB")
+        assert (row["psnr_range"], row["images_per_motion"]) == (2.0, 4)
+        assert row.get("translate_max") == (None if row["metric"] == "eqr" else 0.125)
+        assert row.get("rotate_max") == (1.0 if row["metric"] == "eqr" else None)
+    assert evaluate.read(folder) == rows and f"{rows[0]['value']:.4f} dB" in evaluate.table(rows)
+    assert evaluate.ranking(run.config) == {"metric": "eqt", "lower_is_better": False}
+
+    monkeypatch.setattr(evaluate, "_moved_errors", lambda run, ema, metrics, groups: np.array([[1.0, 400.0]] * 3))
+    run = run._replace(config=run.config.copy_and_resolve_references().unlock())
+    run.config.evaluation.samples = 50_000
+    names = ("eqt", "eqt_frac", "eqr")
+    values = by_name(evaluate.measure(run, None, {}, step=0, images=0, names=names))
+    assert values == pytest.approx({"eqt50k_int": 32.0412, "eqt50k_frac": 32.0412, "eqr50k": 32.0412})  # 20 log10 40
+
+
 @pytest.mark.parametrize(("names", "message"), [
+    ("eqt,eqr", "metrics=eqt,eqr: they move the generator's input, and config.generator.name='dcgan'"),
     ("fdd", "metrics='fdd': expected some of fd, kd"),
     ("modes", "only mixtures have known modes, not 'digits'"),
 ])  # fmt: skip

@@ -96,7 +96,7 @@ def test_images_that_are_not_square():
 
 def test_mistakes():
     with pytest.raises(UserError, match="eqt_int"):
-        eq.equivariance(lambda n, t: None, [], metric="eqt")
+        eq.equivariance(lambda n, t: np.ones((1, 16, 16, 1)), [(0.5, 0.5)], metric="eqt")
     with pytest.raises(UserError, match="at least one batch"):
         eq.equivariance(lambda n, t: None, [], metric="eqr")
     assert eq.equivariance(lambda n, t: np.ones((1, 16, 16, 1)), [(0.5, 0.5)], metric="eqt_int") == np.inf

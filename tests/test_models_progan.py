@@ -127,6 +127,41 @@ def test_low_precision_keeps_parameters_and_outputs_wide():
     assert images.dtype == jnp.float32
 
 
+LOW = {"resolution": 8, "channels": 1, "feature_base": 64, "feature_max": 8, "num_bf16_res": 1}
+
+
+def check_low_precision(generator, discriminator):
+    """The layers of the highest resolution alone are in bfloat16; images and logits are a little off, and float32.
+
+    For either growing model with the fields of LOW and latents of 4; a resolution's image layer counts to it.
+    """
+    rng = np.random.default_rng(0)
+    for net, inputs in ((generator, rng.normal(size=(4, 4))), (discriminator, rng.normal(size=(4, 8, 8, 1)))):
+        inputs = np.float32(inputs)
+        _, shapes = jax.eval_shape(lambda net=net, inputs=inputs: net.init_with_output(
+            jax.random.key(0), inputs, train=True, capture_intermediates=True, mutable=True))  # fmt: skip
+        seen = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes.pop("intermediates")):
+            names = [part.key for part in path if hasattr(part, "key") and part.key[:4] in ("base", "4x4_", "8x8_")]
+            seen |= {name: leaf.dtype for name in names if not name.endswith("_style")}
+        assert {"base_conv", "8x8_conv0", "8x8_conv1"} < seen.keys()
+        low = {name for name, dtype in seen.items() if dtype == jnp.bfloat16}
+        assert low == {name for name in seen if name.startswith("8x8")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(shapes["params"])} == {jnp.dtype("float32")}
+
+        filled = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
+        both = net.copy(num_bf16_res=0), net
+        play = jax.jit(lambda v, x, both=both: [one.apply(v, x, train=False, lod=jnp.float32(0.25)) for one in both])
+        full, low = play(filled, inputs)
+        assert low.dtype == jnp.float32
+        assert 1e-6 < np.abs(full - low).max() < 0.05 * np.abs(full).max()
+
+
+@pytest.mark.parametrize("fused", (False, True))
+def test_the_highest_resolutions_in_bfloat16(fused):
+    check_low_precision(Generator(**LOW, latent_size=4, fused_scale=fused), Discriminator(**LOW, fused_scale=fused))
+
+
 def test_images_below_four_pixels_are_refused():
     with pytest.raises(UserError, match="sides of 4 or more"):
         Generator(resolution=(3, 8))

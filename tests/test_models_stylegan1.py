@@ -12,6 +12,7 @@ from gan_jax.errors import UserError
 from gan_jax.layers.rescale import downscale, upscale
 from gan_jax.models.stylegan1 import Discriminator, Generator
 from tests import golden_growing as golden
+from tests import test_models_progan
 
 FILES = ("stylegan1_a", "stylegan1_b", "stylegan1_c")
 # File c normalises pixels of two channels, not instances: where both are small, their rounding is enlarged.
@@ -171,6 +172,12 @@ def test_full_size_parameter_counts_are_the_official_ones():
         init = functools.partial(Generator(resolution=size, grow=False).init, jax.random.key(0), train=True)
         fixed = jax.eval_shape(lambda init=init: init(jnp.zeros((2, 512))))
         assert sum(x.size for x in jax.tree.leaves(fixed["params"])) == expected["G_total_without_ToRGB_lod1plus"]
+
+
+def test_the_highest_resolutions_in_bfloat16():
+    small = {"latent_size": 4, "w_size": 4, "mapping_features": 4, "mapping_layers": 2}
+    low = {**test_models_progan.LOW, "fused_scale": "always"}
+    test_models_progan.check_low_precision(Generator(**low, **small), Discriminator(**low))
 
 
 def test_mistakes_are_told():

@@ -1,7 +1,5 @@
 """One step on one device and on many, in both modes, whole and in micro-batches."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 
 from gan_jax import optim, parallel, runs
 from gan_jax import step as steps
-from tests import settings
+from tests import hlo, settings
 
 # Plain descent and activations without a kink: Adam turns rounding into whole steps, and among the million activations
 # of a few steps some lie so near zero that rounding decides on which side of a ReLU they are.
@@ -158,9 +156,4 @@ def test_compiled_step_on_eight_devices_only_reduces():
     state = jax.device_put(jax.jit(lambda: runs.init_state(run))(), parallel.replicated(mesh))
     step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
     text = step.lower(state, parallel.shard_batch(settings.random_batch(run, 0), mesh)).compile().as_text()
-    assert "all-reduce" in text
-    for collective in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
-        assert f" {collective}(" not in text, collective
-    for line in text.splitlines():
-        window = re.search(r"window=\{size=(\d+)x(\d+)[^}]*lhs_dilate", line)
-        assert not window or max(int(window[1]), int(window[2])) <= 5, line
+    hlo.check(text, largest=5)

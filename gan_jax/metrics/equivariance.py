@@ -17,6 +17,9 @@ from jax import lax
 from gan_jax.errors import UserError
 
 METRICS = ("eqt_int", "eqt_frac", "eqr")
+TRANSLATE_MAX = 0.125  # largest shift along an axis, as published
+ROTATE_MAX = 1.0  # largest angle, in half turns
+PEAK = 2.0  # range of the images, for the ratio
 LANCZOS = 3  # half-width of the filters, in samples
 _UP = 4  # enlargement before a rotated image is read
 _FIELD = 64  # the ideal filters are convolved on a square that reaches so many samples from its centre
@@ -27,45 +30,85 @@ def equivariance(
     draws: Iterable[np.ndarray],
     *,
     metric: str,
-    translate_max: float = 0.125,
-    rotate_max: float = 1.0,
+    translate_max: float = TRANSLATE_MAX,
+    rotate_max: float = ROTATE_MAX,
 ) -> float:
     """PSNR in decibels of one of METRICS: EQ-T by whole pixels, EQ-T by fractions of them, EQ-R.
 
     Args:
       render: (number of the batch, transform (3, 3)) -> images (B, H, W, C): the same latents for the same number,
         through the generator whose input plane is mapped by the transform.
-      draws: for each batch one draw from U[0, 1): (2,) for a translation of (2 u - 1) translate_max along x and y,
-        a scalar for a rotation by (2 u - 1) pi rotate_max.
+      draws: for each batch one draw, see `motion`.
     Raises:
       UserError: an unknown metric, or no draws.
     """
+    error = weight = 0.0
+    for number, one in enumerate(draws):
+        unmoved = render(number, np.eye(3))
+        limits = {"translate_max": translate_max, "rotate_max": rotate_max}
+        move = motion(metric, one, min(unmoved.shape[1:3]), **limits)
+        more, pixels = squared_error(metric, unmoved, render(number, transform(metric, move)), move)
+        error, weight = error + more, weight + pixels
+    return decibels(error, weight, metric)
+
+
+def motion(
+    metric: str, draw: np.ndarray, side: int, *, translate_max: float = TRANSLATE_MAX, rotate_max: float = ROTATE_MAX
+) -> float | np.ndarray:
+    """How far a picture is moved: an angle, (2 u - 1) pi rotate_max, or a shift (2,), (2 u - 1) translate_max.
+
+    Args:
+      metric: one of METRICS.
+      draw: u in [0, 1), a scalar for 'eqr', else (2,) along x and y.
+      side: pixels of the image's shorter side, to whose multiples 'eqt_int' rounds.
+    Raises:
+      UserError: an unknown metric.
+    """
     if metric not in METRICS:
         raise UserError(f"metric {metric!r} is unknown; expected one of {', '.join(METRICS)}")
-    error = weight = 0.0
-    for number, draw in enumerate(draws):
-        unmoved = render(number, np.eye(3))
-        if metric == "eqr":
-            angle = (2 * float(draw) - 1) * math.pi * rotate_max
-            moved = render(number, rotation(-angle))
-            reference, known = rotate(unmoved, angle)
-            moved, valid = band_limit(moved, angle)
-        else:
-            side = min(unmoved.shape[1:3])
-            shift = (2 * np.asarray(draw, np.float64) - 1) * translate_max
-            shift = np.rint(shift * side) / side if metric == "eqt_int" else shift
-            moved = render(number, translation(-shift))
-            reference, known = translate(unmoved, shift, whole=metric == "eqt_int")
-            valid = 1.0
-        error += float(_squared_error(reference, moved, known * valid))
-        weight += float(np.sum(known * valid)) * unmoved.shape[0] * unmoved.shape[3]
+    if metric == "eqr":
+        return (2 * float(draw) - 1) * math.pi * rotate_max
+    shift = (2 * np.asarray(draw, np.float64) - 1) * translate_max
+    return np.rint(shift * side) / side if metric == "eqt_int" else shift
+
+
+def transform(metric: str, move: float | np.ndarray) -> np.ndarray:
+    """(3, 3), the map of the generator's input plane whose picture is moved by `motion`'s result."""
+    return rotation(-move) if metric == "eqr" else translation(-move)
+
+
+def squared_error(metric: str, unmoved: jax.Array, moved: jax.Array, move: float | np.ndarray) -> tuple[float, float]:
+    """(sum of squared errors, number of values) between the moved image of the unmoved input and the moved input's.
+
+    Args:
+      metric: one of METRICS.
+      unmoved: images (B, H, W, C).
+      moved: the same through the generator with `transform`.
+      move: see `motion`.
+    """
+    if metric == "eqr":
+        reference, known = rotate(unmoved, move)
+        moved, valid = band_limit(moved, move)
+        known = known * valid
+    else:
+        reference, known = translate(unmoved, move, whole=metric == "eqt_int")
+    error = float(_squared_error(reference, moved, known))
+    return error, float(np.sum(known)) * unmoved.shape[0] * unmoved.shape[3]
+
+
+def decibels(error: float, weight: float, metric: str) -> float:
+    """PSNR of images in [-1, 1] from the sums that `squared_error` gives; infinite where there is no error.
+
+    Raises:
+      UserError: nothing was summed up.
+    """
     if not weight:
         raise UserError(f"{metric}: no draws, or no pixel that stays within the image; give at least one batch")
-    return 20 * math.log10(2) - 10 * math.log10(error / weight) if error else math.inf
+    return 20 * math.log10(PEAK) - 10 * math.log10(error / weight) if error else math.inf
 
 
 def draw(metric: str, batches: int, seed: int) -> np.ndarray:
-    """Draws from U[0, 1) for `equivariance`: (batches, 2), or (batches,) for 'eqr'."""
+    """Draws from U[0, 1) for `motion`: (batches, 2), or (batches,) for 'eqr'."""
     shape = (batches,) if metric == "eqr" else (batches, 2)
     return np.random.default_rng(seed).random(shape)
 

@@ -21,6 +21,7 @@ from gan_jax.layers.equalized import EqualDense
 from gan_jax.layers.minibatch_stddev import minibatch_stddev
 from gan_jax.layers.norm import pixel_norm
 from gan_jax.layers.rescale import ScaledConv, downscale, fade, features, sizes, upscale
+from gan_jax.models.blocks import block_dtype, wide
 from gan_jax.models.mapping import one_hot
 
 ROOT = math.sqrt(2)  # He et al.'s gain, part of the equalized scale; activations have none
@@ -43,7 +44,8 @@ class Generator(nn.Module, kw_only=True):
     normalize_latents: bool = True
     pixel_norm: bool = True  # after every activation
     epsilon: float = 1e-8  # of pixel_norm; the authors take 1e-4 in half precision
-    dtype: jnp.dtype = jnp.float32  # of the computation
+    num_bf16_res: int = 0  # highest resolutions that compute in bfloat16
+    dtype: jnp.dtype = jnp.float32  # of the computation elsewhere
 
     def __post_init__(self):
         sizes(self.resolution)
@@ -74,9 +76,9 @@ class Generator(nn.Module, kw_only=True):
             if stage:
                 x = self._block(x, stage, f"{h}x{w}")
             if (here <= (level or 0) + 1 or level is None) if fading else here == (level or 0):
-                rgb = ScaledConv(self.channels, 1, gain=1.0, dtype=self.dtype, name=f"{h}x{w}_to_image")(x)
+                rgb = wide(ScaledConv(self.channels, 1, gain=1.0, dtype=x.dtype, name=f"{h}x{w}_to_image")(x))
                 images = rgb if images is None else fade(rgb, upscale(images), 0.0 if lod is None else lod - here)
-        return wide(images)
+        return images
 
     def _base(self, z, label):
         h, w = sizes(self.resolution)[0]
@@ -92,7 +94,8 @@ class Generator(nn.Module, kw_only=True):
         return self._activate(ScaledConv(n, dtype=self.dtype, name="base_conv")(x))
 
     def _block(self, x, stage, size):
-        options = {"features": self._features(stage + 1), "dtype": self.dtype}
+        dtype = block_dtype(stage, self.levels, self.num_bf16_res) or self.dtype
+        options = {"features": self._features(stage + 1), "dtype": dtype}
         x = self._activate(ScaledConv(resample="up", fused=self.fused_scale, name=f"{size}_conv0", **options)(x))
         return self._activate(ScaledConv(name=f"{size}_conv1", **options)(x))
 
@@ -117,7 +120,8 @@ class Discriminator(nn.Module, kw_only=True):
     stddev_group: int = 4  # neighbours whose deviation is a feature; below 2: none
     stddev_channels: int = 1  # such features, each of a share of the others
     grow: bool = True  # an image layer at every resolution; else at the last one only
-    dtype: jnp.dtype = jnp.float32  # of the computation
+    num_bf16_res: int = 0  # highest resolutions that compute in bfloat16
+    dtype: jnp.dtype = jnp.float32  # of the computation elsewhere
 
     def __post_init__(self):
         sizes(self.resolution)
@@ -160,23 +164,27 @@ class Discriminator(nn.Module, kw_only=True):
             if fading and (stage == first or level is None):
                 x = downscale(x)
                 old = self._from_image(x, stage - 1)
-                y = fade(y, old, 0.0 if lod is None else lod - (self.levels - stage))
+                y = fade(y.astype(old.dtype), old, 0.0 if lod is None else lod - (self.levels - stage))
         return self._base(y, count)
 
     def _from_image(self, x, stage):
         h, w = sizes(self.resolution)[stage]
-        conv = ScaledConv(self._features(stage + 1), 1, dtype=self.dtype, name=f"{h}x{w}_from_image")
+        conv = ScaledConv(self._features(stage + 1), 1, dtype=self._dtype(stage), name=f"{h}x{w}_from_image")
         return activate(conv(x))
 
     def _block(self, x, stage):
-        h, w = sizes(self.resolution)[stage]
-        x = activate(ScaledConv(self._features(stage + 1), dtype=self.dtype, name=f"{h}x{w}_conv0")(x))
-        options = {"features": self._features(stage), "dtype": self.dtype, "name": f"{h}x{w}_conv1"}
+        (h, w), dtype = sizes(self.resolution)[stage], self._dtype(stage)
+        x = activate(ScaledConv(self._features(stage + 1), dtype=dtype, name=f"{h}x{w}_conv0")(x))
+        options = {"features": self._features(stage), "dtype": dtype, "name": f"{h}x{w}_conv1"}
         if self.fused_scale:
             return activate(ScaledConv(resample="down", fused=True, **options)(x))
         return downscale(activate(ScaledConv(**options)(x)))
 
+    def _dtype(self, stage):
+        return block_dtype(stage, self.levels, self.num_bf16_res) or self.dtype
+
     def _base(self, x, count):
+        x = x.astype(self.dtype)
         if self.stddev_group > 1:
             x = minibatch_stddev(x, group_size=self.stddev_group, channels=self.stddev_channels)
         x = activate(ScaledConv(self._features(1), dtype=self.dtype, name="base_conv")(x))
@@ -187,11 +195,6 @@ class Discriminator(nn.Module, kw_only=True):
 
     def _features(self, stage: int) -> int:
         return features(stage, self.feature_base, self.feature_decay, self.feature_max)
-
-
-def wide(x: jax.Array) -> jax.Array:
-    """At least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def activate(x: jax.Array) -> jax.Array:

@@ -25,8 +25,9 @@ from gan_jax.layers.fir import normalised, upfirdn2d
 from gan_jax.layers.norm import instance_norm, pixel_norm
 from gan_jax.layers.rescale import ScaledConv, fade, features, sizes, upscale
 from gan_jax.models import progan
+from gan_jax.models.blocks import block_dtype, wide
 from gan_jax.models.mapping import one_hot, truncate
-from gan_jax.models.progan import ROOT, activate, wide
+from gan_jax.models.progan import ROOT, activate
 
 FUSED_FROM = 128  # pixels of the larger side from which 'auto' fuses
 
@@ -55,7 +56,8 @@ class Generator(nn.Module, kw_only=True):
     blur: tuple[float, ...] = (1.0, 2.0, 1.0)  # filter after doubling; (): none
     fused_scale: str = "auto"  # doubling and convolution as one: 'always' | 'never' | 'auto', from 128 pixels on
     grow: bool = True  # an image layer at every resolution; else at the last one only
-    dtype: jnp.dtype = jnp.float32  # of the synthesis
+    num_bf16_res: int = 0  # highest resolutions that compute in bfloat16
+    dtype: jnp.dtype = jnp.float32  # of the synthesis elsewhere
 
     def __post_init__(self):
         sizes(self.resolution)
@@ -87,7 +89,8 @@ class Generator(nn.Module, kw_only=True):
             normalize=self.normalize_latents,
         )
         names = ("resolution", "channels", "feature_base", "feature_decay", "feature_max", "styles", "const_input",
-                 "noise", "pixel_norm", "instance_norm", "blur", "fused_scale", "grow", "dtype")  # fmt: skip
+                 "noise", "pixel_norm", "instance_norm", "blur", "fused_scale", "grow",
+                 "num_bf16_res", "dtype")  # fmt: skip
         self.synthesis_network = Synthesis(**{name: getattr(self, name) for name in names})
         self.average = self.variable("w_avg", "w_avg", jnp.zeros, (self.w_size,), jnp.float32)
 
@@ -184,6 +187,7 @@ class Synthesis(nn.Module, kw_only=True):
     blur: tuple[float, ...]
     fused_scale: str
     grow: bool
+    num_bf16_res: int
     dtype: jnp.dtype
 
     @nn.compact
@@ -199,9 +203,9 @@ class Synthesis(nn.Module, kw_only=True):
                 break
             x = self._block(x, stage, size, w, keys) if stage else self._base(w, keys)
             if (here <= (level or 0) + 1 or level is None) if fading else here == (level or 0):
-                rgb = ScaledConv(self.channels, 1, gain=1.0, dtype=self.dtype, name=f"{size}_to_image")(x)
+                rgb = wide(ScaledConv(self.channels, 1, gain=1.0, dtype=x.dtype, name=f"{size}_to_image")(x))
                 images = rgb if images is None else fade(rgb, upscale(images), 0.0 if lod is None else lod - here)
-        return wide(images)
+        return images
 
     def _base(self, w, keys):
         h, w_ = sizes(self.resolution)[0]
@@ -219,7 +223,8 @@ class Synthesis(nn.Module, kw_only=True):
 
     def _block(self, x, stage, size, w, keys):
         n = self._features(stage + 1)
-        options = {"use_bias": False, "dtype": self.dtype}
+        dtype = block_dtype(stage, len(sizes(self.resolution)) - 1, self.num_bf16_res) or self.dtype
+        options = {"use_bias": False, "dtype": dtype}
         fused = is_fused(self.fused_scale, 2 * min(x.shape[1:3]))
         x = ScaledConv(n, resample="up", fused=fused, name=f"{size}_conv0", **options)(x)
         x = self._finish(low_pass(x, self.blur), 2 * stage, f"{size}_conv0", w, keys)
@@ -284,9 +289,9 @@ class Discriminator(progan.Discriminator, kw_only=True):
     heads = None  # there are no class logits
 
     def _block(self, x, stage):
-        h, w = sizes(self.resolution)[stage]
-        x = activate(ScaledConv(self._features(stage + 1), dtype=self.dtype, name=f"{h}x{w}_conv0")(x))
-        options = {"fused": is_fused(self.fused_scale, min(h, w)), "dtype": self.dtype, "name": f"{h}x{w}_conv1"}
+        (h, w), dtype = sizes(self.resolution)[stage], self._dtype(stage)
+        x = activate(ScaledConv(self._features(stage + 1), dtype=dtype, name=f"{h}x{w}_conv0")(x))
+        options = {"fused": is_fused(self.fused_scale, min(h, w)), "dtype": dtype, "name": f"{h}x{w}_conv1"}
         return activate(ScaledConv(self._features(stage), resample="down", **options)(low_pass(x, self.blur)))
 
 
