@@ -15,7 +15,8 @@
 FID and times are the authors' own (README of NVlabs/stylegan2-ada-pytorch, docs/configs.md of NVlabs/stylegan3); nothing
 of this size was trained here. They compute the four highest resolutions in float16 where this takes bfloat16. FFHQ at 256
 px must be made by averaging squares of pixels. A base configuration says nothing of the data, of mirroring or of labels:
-those here are the ones of the results above.
+those here are the ones of the results above. MetFaces from another run's networks, imported ones too:
+`paper1024` with --config.transfer.workdir=RUN and --config.augment.speed_images=100_000.
 
 Folders and zips are looked for at `config.data.name`; CIFAR-10 must have been prepared with TFDS. FID comes with
 Inception's features, which are not part of this version.

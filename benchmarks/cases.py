@@ -1,0 +1,85 @@
+"""What is timed: networks, losses and batch of each case, as configs of gan_jax and the phases of one cycle."""
+
+import copy
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    """One training step, played over whole cycles of its phases."""
+
+    reference: str  # module of `benchmarks.reference` that plays the same
+    config: dict  # of gan_jax; what it leaves out has gan_jax's defaults
+    shape: tuple[int, int, int]  # of the images, (H, W, C)
+    steps: int  # of a cycle
+    phases: dict[str, int]  # name -> every so many steps, in the order in which they are played
+
+    def cycle(self) -> list[tuple[str, ...]]:
+        """The phases that are due at each step of a cycle."""
+        return [tuple(name for name, every in self.phases.items() if step % every == 0) for step in range(self.steps)]
+
+
+def names() -> tuple[str, ...]:
+    """The cases there are."""
+    return tuple(_CASES)
+
+
+def find(name: str, smoke: bool = False) -> Case:
+    """A case by name, with `smoke` at 8 px with very narrow players."""
+    case = copy.deepcopy(_CASES[name])
+    return _shrink(case) if smoke else case
+
+
+def _dcgan(resolution: int, steps: int) -> Case:
+    adam = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8}
+    config = {
+        "game": "unconditional",
+        "batch_size": 64,  # the default of PyTorch's example
+        "data": {"name": f"synthetic:{resolution}"},
+        "generator": {"name": "dcgan", "latent_size": 100, "width": 64},
+        "discriminator": {"name": "dcgan", "width": 64},
+        "loss": {"name": "non_saturating"},
+        "optim": {"generator": adam, "discriminator": adam},
+        "ema": {"half_life_images": 5_000.0},
+    }
+    phases = {"discriminator": 1, "generator": 1}
+    return Case("dcgan_torch", config, (resolution, resolution, 3), steps, phases)
+
+
+def _stylegan2(resolution: int, channel_base: int, channel_max: int, batch_size: int) -> Case:
+    adam = {"name": "adam", "learning_rate": 2.5e-3, "b1": 0.0, "b2": 0.99, "eps": 1e-8}
+    width = {"channel_base": channel_base, "channel_max": channel_max}
+    config = {
+        "game": "style",
+        "batch_size": batch_size,
+        "data": {"name": f"synthetic:{resolution}"},
+        "generator": {"name": "stylegan2", **width},
+        "discriminator": {"name": "stylegan2", **width},
+        "loss": {"r1_gamma": 0.0002 * resolution**2 / batch_size},
+        "every": {"path_length_steps": 4, "penalty_steps": 16},
+        "optim": {"generator": adam, "discriminator": adam},
+        "ema": {"half_life_images": 10_000.0},
+    }
+    phases = {"generator": 1, "path_length": 4, "discriminator": 1, "penalty": 16}
+    return Case("stylegan2_torch", config, (resolution, resolution, 3), 16, phases)
+
+
+def _shrink(case: Case) -> Case:
+    config, (_, _, channels) = case.config, case.shape
+    config["batch_size"], config["data"] = 8, {"name": "synthetic:8"}
+    config["generator"]["latent_size"] = 8
+    if config["game"] == "style":
+        config["generator"] |= {"w_size": 8, "mapping_layers": 2}
+        config["every"] = {"path_length_steps": 2, "penalty_steps": 2}
+        for net in ("generator", "discriminator"):
+            config[net] |= {"channel_base": 64, "channel_max": 8}
+    else:
+        config["generator"]["width"] = config["discriminator"]["width"] = 8
+    phases = {name: min(every, 2) for name, every in case.phases.items()}
+    return case._replace(shape=(8, 8, channels), steps=2, phases=phases)
+
+
+_CASES = {
+    "stylegan2_32": _stylegan2(32, channel_base=4096, channel_max=128, batch_size=8),
+    "dcgan_32": _dcgan(32, steps=8),
+    "dcgan_64": _dcgan(64, steps=4),
+}

@@ -1,0 +1,252 @@
+"""The two sides of a comparison, each in a process of its own: the same case, the same weights, the same data.
+
+Both sides offer `outputs`, `check_steps`, `play` and `peak`. The PyTorch side is built from the JAX side's weights and
+complete config.
+"""
+
+import importlib
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import Case
+
+BATCHES = 4  # different ones, prepared beforehand
+# Adam's while steps are compared: its first step is nearly linear in the gradient then, and not the sign of each entry.
+CHECK_ADAM = {"eps": 1.0, "learning_rate": 1.0}
+_SIDE: Any = None  # of this process
+
+
+class Worker:
+    """A side in a process of its own; `call` runs one of its methods there."""
+
+    def __init__(self, side: type, *arguments):
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, mp_context=context)
+        self._pool.submit(_begin, side, arguments).result()
+
+    def call(self, method: str, *arguments) -> Any:
+        """What the side's method returns."""
+        return self._pool.submit(_call, method, arguments).result()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pool.shutdown()
+
+
+def _begin(side: type, arguments: tuple) -> None:
+    global _SIDE
+    _SIDE = side(*arguments)
+
+
+def _call(method: str, arguments: tuple) -> Any:
+    return getattr(_SIDE, method)(*arguments)
+
+
+def images(case: Case, number: int) -> np.ndarray:
+    """Batch `number` of real images: noise, uint8 (B, H, W, C)."""
+    rng = np.random.default_rng(number)
+    return rng.integers(0, 256, (case.config["batch_size"], *case.shape), dtype=np.uint8)
+
+
+def draws(case: Case, config: dict) -> dict[str, np.ndarray]:
+    """What a step draws at random, for both sides: latents, and the direction of the path length."""
+    rng = np.random.default_rng(1)
+    size = (case.config["batch_size"], config["generator"]["latent_size"])
+    if config["game"] != "style":
+        return {"z": rng.standard_normal(size, np.float32)}
+    named = {f"{phase}/z": rng.standard_normal(size, np.float32) for phase in case.phases if phase != "penalty"}
+    return named | {"path_length/noise": rng.standard_normal((size[0], *case.shape), np.float32)}
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held, MiB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+class JaxSide:
+    """gan_jax: the run that `train` would build from the case's config, and its jitted steps."""
+
+    def __init__(self, case: Case):
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        import jax
+        from ml_collections import ConfigDict
+
+        from gan_jax import config as configs
+        from gan_jax import parallel, runs
+
+        jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
+        parallel.silence()
+        self.case, self.spec = case, runs.Spec(case.shape, 0)
+        self.config = configs.complete(ConfigDict(case.config), runs.defaults)
+        self.run = runs.build(self.config, self.spec)
+        self.mesh = parallel.make_mesh(jax.devices()[:1])
+        state = jax.jit(lambda: _without_zeros(runs.init_state(self.run)))()
+        self.state = jax.device_put(state, parallel.replicated(self.mesh))
+        self.batches = [parallel.shard_batch({"image": images(case, n)}, self.mesh) for n in range(BATCHES)]
+        self.programs: dict[tuple[str, ...], Any] = {}
+
+    def settings(self) -> dict:
+        """The complete config."""
+        return self.config.to_dict()
+
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        """{net: {path: array}} of parameters and collections."""
+        import jax
+
+        found: dict[str, dict[str, np.ndarray]] = {net: {} for net in self.state.params}
+        for net, arrays in found.items():
+            for tree in (self.state.params[net], *self.state.variables[net].values()):
+                for path, value in jax.tree_util.tree_leaves_with_path(tree):
+                    arrays["/".join(str(key.key) for key in path)] = np.asarray(value)
+        return found
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Images (B, H, W, C) of the averaged generator for fixed latents, and logits (B,) of fixed images."""
+        import jax
+
+        z = next(iter(draws(self.case, self.settings()).values()))
+        x = images(self.case, 0).astype(np.float32) / 127.5 - 1
+        nets, state = self.run.nets, self.state
+
+        def compute(state, z, x):
+            variables = {"params": state.params["discriminator"], **state.variables["discriminator"]}
+            logits = nets["discriminator"].apply(variables, x, None, train=False)
+            return {"images": self.run.game.decode(nets, state.ema, z, None), "logits": logits}
+
+        return jax.device_get(jax.jit(compute)(state, z, x))
+
+    def check_steps(self) -> dict[str, float]:
+        """Metrics of the first step of each phase alone, with given draws, no style mixing and constant noise."""
+        import jax
+
+        from gan_jax import parallel, runs
+
+        config = self.config.copy_and_resolve_references()
+        for settings in config.optim.values():
+            settings.update(CHECK_ADAM)
+        if config.game == "style":
+            config.style = {"mixing": 0.0, "noise": "const"}
+        run = runs.build(config, self.spec)
+        batch = {"image": images(self.case, 0), **draws(self.case, self.settings())}
+        metrics = {}
+        for phase in self.case.phases:
+            state = jax.tree.map(lambda x: x.copy(), self.state)  # the step consumes it
+            metrics |= self._program(run, (phase,))(state, parallel.shard_batch(batch, self.mesh))[1]
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _program(self, run, due: tuple[str, ...]):
+        from gan_jax import parallel
+        from gan_jax import step as steps
+
+        phases = tuple(phase for phase in run.phases if phase.name in due)
+        assert tuple(phase.name for phase in phases) == due, (phases, due)
+        step = steps.make_step(phases, run.optimizers, seed=run.config.seed, ema=run.ema)
+        return parallel.data_parallel(step, self.mesh, run.config.parallel)
+
+    def play(self, cycle: list[tuple[str, ...]]) -> tuple[float, float]:
+        """(seconds, CPU seconds of all threads) of these steps, from the first dispatch to the last result."""
+        import jax
+
+        for due in cycle:
+            if due not in self.programs:
+                self.programs[due] = self._program(self.run, due)
+        began = _clocks()
+        for number, due in enumerate(cycle):
+            self.state, metrics = self.programs[due](self.state, self.batches[number % BATCHES])
+        jax.block_until_ready((self.state, metrics))
+        ended = _clocks()
+        assert all(np.isfinite(float(value)) for value in metrics.values()), metrics
+        return ended[0] - began[0], ended[1] - began[1]
+
+    def peak(self) -> float:
+        """MiB."""
+        return peak_mib()
+
+
+def _without_zeros(state):
+    """The State with small numbers for all that starts at zero, so that a comparison sees biases and noise too."""
+    import jax
+    import jax.numpy as jnp
+
+    def fill(tree):
+        leaves, structure = jax.tree.flatten(tree)
+        keys = jax.random.split(jax.random.key(0), len(leaves))
+        small = [0.1 * jax.random.normal(key, x.shape, x.dtype) for key, x in zip(keys, leaves, strict=True)]
+        return structure.unflatten([jnp.where(jnp.any(x != 0), x, y) for x, y in zip(leaves, small, strict=True)])
+
+    params = {net: fill(tree) for net, tree in state.params.items()}
+    averaged = {net: tree | {"params": jax.tree.map(jnp.copy, params[net])} for net, tree in state.ema.items()}
+    return state._replace(params=params, ema=averaged)
+
+
+class TorchSide:
+    """The reference in PyTorch, from the JAX side's config and weights."""
+
+    def __init__(self, case: Case, config: dict, weights: dict, threads: int, options: dict):
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        self.case, self.config, self.weights, self.options = case, config, weights, dict(options)
+        layout = torch.channels_last if self.options.pop("channels_last") else torch.contiguous_format
+        self.options["layout"] = layout
+        self.trainer = self._trainer(config)
+        self.batches = [torch.from_numpy(_planes(images(case, n))) for n in range(BATCHES)]
+
+    def _trainer(self, config: dict):
+        module = importlib.import_module(f"benchmarks.reference.{self.case.reference}")
+        trainer = module.Trainer(config, self.case.shape, **self.options)
+        trainer.load(self.weights)
+        return trainer
+
+    def _draws(self):
+        import torch
+
+        given = draws(self.case, self.config)
+        for name in [name for name in given if name.startswith("path_length/")]:
+            given[name] = given[name][:: self.config["loss"]["path_length_shrink"]]
+        return {name: torch.from_numpy(_planes(value)) for name, value in given.items()}
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """As `JaxSide.outputs`."""
+        z = next(iter(self._draws().values()))
+        result = self.trainer.outputs(z, self.batches[0].float() / 127.5 - 1)
+        return {"images": result["images"].permute(0, 2, 3, 1).numpy(), "logits": result["logits"].numpy()}
+
+    def check_steps(self) -> dict[str, float]:
+        """As `JaxSide.check_steps`."""
+        optim = {player: settings | CHECK_ADAM for player, settings in self.config["optim"].items()}
+        metrics = {}
+        for phase in self.case.phases:
+            trainer = self._trainer(self.config | {"optim": optim})
+            metrics |= trainer.step(self.batches[0], (phase,), self._draws())
+        return {name: float(value) for name, value in metrics.items()}
+
+    def play(self, cycle: list[tuple[str, ...]]) -> tuple[float, float]:
+        """As `JaxSide.play`."""
+        began = _clocks()
+        for number, due in enumerate(cycle):
+            metrics = self.trainer.step(self.batches[number % BATCHES], due)
+        ended = _clocks()
+        assert all(np.isfinite(float(value)) for value in metrics.values()), metrics
+        return ended[0] - began[0], ended[1] - began[1]
+
+    def peak(self) -> float:
+        """MiB."""
+        return peak_mib()
+
+
+def _planes(value: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(value, -1, 1)) if value.ndim == 4 else value

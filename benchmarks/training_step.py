@@ -1,0 +1,223 @@
+"""Times a training step of gan_jax beside the same step in PyTorch, on the CPU.
+
+    python benchmarks/training_step.py --models=stylegan2_32,dcgan_32,dcgan_64 --repeats=5
+
+Prints a table and writes JSON. Before anything is timed, both sides must give equal images, logits, losses, penalties
+and norms of gradients and updates for equal weights and draws. `docs/benchmarks.md` tells how to read the result.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # started as a script
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks import cases  # noqa: E402
+from benchmarks.sides import JaxSide, TorchSide, Worker  # noqa: E402
+from gan_jax.errors import UserError  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "training_step_cpu.json"
+# Largest difference, relative to the largest value. In a step, a few inputs of leaky ReLUs lie so near to zero that
+# rounding puts them on different sides, and each moves the gradient at its pixels; all other pixels agree to 1e-7.
+TOLERANCE = {"outputs": 1e-4, "steps": 1e-3}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: 0, or 2 after a message for what its user can mend."""
+    flags = _flags(arguments)
+    try:
+        _check(flags)
+        report = _header(flags)
+        for name in flags.models:
+            report["models"][name] = measure(cases.find(name, flags.smoke), flags)
+            print("\n".join(rows(name, report["models"][name])), flush=True)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    report["load_average"]["after"] = os.getloadavg()
+    if flags.out:
+        flags.out.parent.mkdir(parents=True, exist_ok=True)
+        flags.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {flags.out}")
+    return 0
+
+
+def _flags(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    words = {"type": lambda text: tuple(text.split(","))}
+    add("--models", **words, default=cases.names(), help=f"of {','.join(cases.names())}")
+    add("--sides", **words, default=("jax", "torch"), help="jax,torch, or jax alone")
+    add("--repeats", type=int, default=5, help="cycles timed on each side, in turn")
+    add("--phases", action="store_true", help="time each phase alone too")
+    add("--compile", action="store_true", help="torch.compile, but for the penalties")
+    add("--channels-last", action="store_true", help="PyTorch's other layout of images")
+    add("--shared-fakes", action="store_true", help="PyTorch's DCGAN draws fakes once a step, as its example does")
+    add("--smoke", action="store_true", help="tiny networks, one repeat, nothing written unless --out is given")
+    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
+    flags = parser.parse_args(arguments)
+    if flags.smoke:
+        flags.repeats = 1
+    elif flags.out is None:
+        flags.out = RESULTS
+    return flags
+
+
+def _check(flags) -> None:
+    for name in flags.models:
+        if name not in cases.names():
+            raise UserError(f"--models={name}: expected some of {','.join(cases.names())}")
+    if flags.sides not in (("jax",), ("jax", "torch")):
+        raise UserError(f"--sides={','.join(flags.sides)}: expected jax,torch or jax")
+    if flags.repeats < 1:
+        raise UserError(f"--repeats={flags.repeats}: expected 1 or more")
+    if flags.phases and flags.shared_fakes:
+        raise UserError("--phases --shared-fakes: the generator's phase alone has no fakes to share; give one of both")
+    if "torch" in flags.sides and importlib.util.find_spec("torch") is None:
+        raise UserError("PyTorch is not installed: pip install torch, or time gan_jax alone with --sides=jax")
+
+
+def measure(case: cases.Case, flags) -> dict:
+    """Everything about one case, as it stands in the JSON.
+
+    Raises:
+      UserError: the two sides do not compute the same.
+    """
+    workers = {"jax": Worker(JaxSide, case)}
+    try:
+        config = workers["jax"].call("settings")
+        result = {"config": config, "shape": case.shape, "steps_per_cycle": case.steps}
+        if "torch" in flags.sides:
+            options = {"channels_last": flags.channels_last, "compiled": flags.compile}
+            if case.reference == "dcgan_torch":
+                options["shared_fakes"] = flags.shared_fakes
+            weights = workers["jax"].call("weights")
+            workers["torch"] = Worker(TorchSide, case, config, weights, _cores(), options)
+            result["differences"] = _compare(workers)
+        result |= _time(workers, case.cycle(), flags.repeats, config["batch_size"])
+        if flags.phases:
+            count = max(case.steps // 4, 1)
+            result["phases"] = {
+                phase: _time(workers, [(phase,)] * count, flags.repeats, config["batch_size"]) for phase in case.phases
+            }
+        return result
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def _compare(workers: dict) -> dict[str, float]:
+    """The largest relative difference of every quantity that both sides compute. Raises UserError."""
+    found = {}
+    for method, tolerance in (("outputs", TOLERANCE["outputs"]), ("check_steps", TOLERANCE["steps"])):
+        ours, theirs = (workers[side].call(method) for side in ("jax", "torch"))
+        for name in theirs:
+            a, b = np.asarray(ours[name], np.float64), np.asarray(theirs[name], np.float64)
+            assert a.shape == b.shape, (name, a.shape, b.shape)
+            found[name] = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12))
+            if not found[name] <= tolerance:
+                raise UserError(f"{name}: the sides differ by {found[name]:.1e}, at most {tolerance} is expected")
+    return found
+
+
+def _time(workers: dict, cycle: list, repeats: int, batch_size: int) -> dict:
+    """Images per second of each side, in turn; what the first cycle took longer is compilation and warming up."""
+    first = {side: worker.call("play", cycle)[0] for side, worker in workers.items()}
+    taken: dict[str, list[tuple[float, float]]] = {side: [] for side in workers}
+    for _ in range(repeats):
+        for side, worker in workers.items():
+            taken[side].append(worker.call("play", cycle))
+    count = batch_size * len(cycle)
+    result = {}
+    for side, worker in workers.items():
+        walls, cpus = zip(*taken[side], strict=True)
+        result[side] = {
+            "images_per_second": _spread([count / s for s in walls]),
+            "images_per_cpu_second": _spread([count / s for s in cpus]),
+            "compile_seconds": max(first[side] - statistics.median(walls), 0.0),
+            "peak_rss_mib": worker.call("peak"),
+        }
+    if "torch" in workers:
+        for number, name in enumerate(("ratio", "ratio_cpu")):
+            pairs = zip(taken["jax"], taken["torch"], strict=True)
+            result[name] = _spread([theirs[number] / ours[number] for ours, theirs in pairs])
+    return result
+
+
+def _spread(values: list[float]) -> dict:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "all": values}
+
+
+def rows(name: str, result: dict) -> list[str]:
+    """Lines of the table for one case."""
+    columns = "images/s", "range", "images/CPU s", "compile s", "peak MiB"
+    lines = ["{:24} {:6} {:>10} {:>18} {:>12} {:>10} {:>9}".format("", "", *columns)]
+    for part, measured in ((name, result), *((f"  {k}", v) for k, v in result.get("phases", {}).items())):
+        for side in ("jax", "torch"):
+            if side in measured:
+                m = measured[side]
+                speeds = f"{_columns(m['images_per_second'])} {m['images_per_cpu_second']['median']:12.2f}"
+                costs = f"{m['compile_seconds']:10.1f} {m['peak_rss_mib']:9.0f}"
+                lines.append(f"{part:24} {side:6} {speeds} {costs}")
+        if "ratio" in measured:
+            lines.append(f"{part:24} {'ratio':6} {_columns(measured['ratio'])} {measured['ratio_cpu']['median']:12.2f}")
+    if "differences" in result:
+        found = result["differences"]
+        worst = max(found, key=found.get)
+        lines.append(f"equal on both sides: {', '.join(found)}; largest difference {found[worst]:.1e} ({worst})")
+    return lines
+
+
+def _columns(spread: dict) -> str:
+    return f"{spread['median']:10.2f} {spread['low']:8.2f}..{spread['high']:<8.2f}"
+
+
+def _header(flags) -> dict:
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", *(p for p in ("torch",) if p in flags.sides))
+    return {
+        "benchmark": "training_step",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "settings": {
+            "device": "cpu",
+            "precision": "float32",
+            "threads": _cores(),
+            "repeats": flags.repeats,
+            "smoke": flags.smoke,
+            "torch_compile": flags.compile,
+            "torch_channels_last": flags.channels_last,
+            "torch_shared_fakes": flags.shared_fakes,
+        },
+        "load_average": {"before": os.getloadavg()},
+        "models": {},
+    }
+
+
+def _machine() -> dict:
+    model = platform.processor() or platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = found[0] if found else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": model, "cores": _cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The benchmark of the training step: its smoke form, what it writes, and that it compares before it times."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import cases, training_step
+from gan_jax.errors import UserError
+
+TORCH = importlib.util.find_spec("torch") is not None
+
+
+def test_smoke_writes_what_was_measured(tmp_path, capsys):
+    out = tmp_path / "results" / "step.json"
+    sides = "jax,torch" if TORCH else "jax"
+    assert training_step.main(["--models=dcgan_32", "--smoke", f"--sides={sides}", f"--out={out}"]) == 0
+    report = json.loads(out.read_text())
+    assert report["settings"]["smoke"] and report["settings"]["repeats"] == 1
+    assert {"jax", "flax", "numpy", "python"} <= report["versions"].keys()
+    assert report["machine"]["cores"] >= 1 and report["machine"]["memory_gib"] > 0
+    case = report["models"]["dcgan_32"]
+    assert case["config"]["batch_size"] == 8 and case["config"]["optim"]["generator"]["b1"] == 0.5
+    speed = case["jax"]["images_per_second"]
+    assert len(speed["all"]) == 1 and speed["low"] == speed["median"] == speed["high"] > 0
+    assert case["jax"]["peak_rss_mib"] > 50
+    printed = capsys.readouterr().out
+    assert "dcgan_32" in printed and f"{speed['median']:.2f}" in printed
+    assert ("ratio" in case) == TORCH
+    if TORCH:
+        assert max(case["differences"].values()) < 1e-4 and "generator/grad_norm" in case["differences"]
+
+
+def test_cycles_hold_each_phase_as_often_as_it_is_due():
+    case = cases.find("stylegan2_32")
+    cycle = case.cycle()
+    counts = {phase: sum(phase in due for due in cycle) for phase in case.phases}
+    assert counts == {"generator": 16, "path_length": 4, "discriminator": 16, "penalty": 1}
+    assert cycle[0] == ("generator", "path_length", "discriminator", "penalty")
+    assert cycle[1] == ("generator", "discriminator")
+
+
+@pytest.mark.skipif(TORCH, reason="PyTorch is installed")
+def test_without_pytorch_one_line_tells_what_to_do(capsys):
+    assert training_step.main(["--models=dcgan_32", "--smoke"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install torch" in error and "--sides=jax" in error
+
+
+@pytest.mark.parametrize("flag", ("--models=dcgan_33", "--sides=torch", "--repeats=0"))
+def test_wrong_flags_are_named(flag, capsys):
+    assert training_step.main([flag, "--out=never.json"]) == 2
+    assert flag.split("=")[1] in capsys.readouterr().err
+
+
+class _Fixed:
+    """A side that gives what it is told to."""
+
+    def __init__(self, logits, loss, seconds=()):
+        self.results = {
+            "outputs": {"logits": np.array(logits)},
+            "check_steps": {"d/loss": loss, "own": 1.0},
+            "peak": 1.0,
+        }
+        self.seconds = list(seconds)
+
+    def call(self, method, *arguments):
+        return self.seconds.pop(0) if method == "play" else self.results[method]
+
+
+def test_sides_that_differ_are_not_timed():
+    jax, torch = _Fixed([1.0, 2.0], 0.5), _Fixed([1.0, 2.0001], 0.50002)
+    found = training_step._compare({"jax": jax, "torch": torch})
+    assert found == {"logits": pytest.approx(5e-5, rel=1e-3), "d/loss": pytest.approx(4e-5, rel=1e-2), "own": 0.0}
+    with pytest.raises(UserError, match="logits: the sides differ by 5.0e-04"):
+        training_step._compare({"jax": jax, "torch": _Fixed([1.0, 2.001], 0.5)})
+    with pytest.raises(UserError, match="d/loss"):
+        training_step._compare({"jax": jax, "torch": _Fixed([1.0, 2.0], 0.51)})
+
+
+def test_speeds_ratios_and_compilation():
+    jax = _Fixed([0.0], 0.0, [(9.0, 9.0), (2.0, 4.0), (4.0, 4.0), (1.0, 2.0)])
+    torch = _Fixed([0.0], 0.0, [(1.0, 1.0), (1.0, 1.0), (1.0, 2.0), (1.0, 2.0)])
+    result = training_step._time({"jax": jax, "torch": torch}, [("g",), ("g", "d")], 3, 8)
+    assert result["jax"]["images_per_second"] == {"median": 8.0, "low": 4.0, "high": 16.0, "all": [8.0, 4.0, 16.0]}
+    assert result["jax"]["compile_seconds"] == 7.0 and result["torch"]["compile_seconds"] == 0.0
+    assert result["ratio"]["all"] == [0.5, 0.25, 1.0] and result["ratio"]["median"] == 0.5
+    assert result["ratio_cpu"]["all"] == [0.25, 0.5, 1.0]
