@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import inspect
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterable
@@ -19,6 +20,13 @@ from gan_jax.errors import MissingPathError, UserError
 # A resumed run may change these: they move no number of the steps that are already done.
 SAFE = ("total_images", "every.log_images", "every.sample_images", "every.checkpoint_images", "every.evaluate_images",
         "evaluation", "checkpoints", "grid", "parallel")  # fmt: skip
+RANGES = {  # what `check_range` can expect of a number
+    "0 or more": lambda x: x >= 0,
+    "above 0": lambda x: x > 0,
+    "1 or more": lambda x: x >= 1,
+    "0 to 1": lambda x: 0 <= x <= 1,
+    "0 or more and below 1": lambda x: 0 <= x < 1,
+}
 
 
 def load(
@@ -230,6 +238,16 @@ def _set_option(config: ml_collections.ConfigDict, sections: list[str], name: st
         value = text
     with section.unlocked():
         section[name] = value
+
+
+def check_range(config: ml_collections.ConfigDict, expected: str, *keys: str) -> None:
+    """Raises UserError for the first of the dotted keys that is no finite number as `expected`, one of `RANGES`.
+
+    Keys that the config lacks pass.
+    """
+    for key, value in flatten(config):
+        if key in keys and not (isinstance(value, int | float) and math.isfinite(value) and RANGES[expected](value)):
+            raise UserError(f"config.{key}={value!r}: expected a finite number, {expected}")
 
 
 def _is_whole_float(text: str) -> bool:

@@ -147,7 +147,9 @@ def measure(
         rows += _equivariance(run, ema, moved)
     if judged:
         rows += _judge(run, draw, fakes, judged, baselines)
-    common = {"step": step, "images": images, "samples": run.config.evaluation.samples, "seed": run.config.seed}
+    noise = {"noise": "random"} if "noise" in ema.get("generator", {}) else {}
+    drawn = {"samples": run.config.evaluation.samples, "seed": run.config.seed, **noise}
+    common = {"step": step, "images": images, **drawn}
     order = {name: i for i, name in enumerate(listed)}
     rows.sort(key=lambda row: order[row["group"]])
     for row in rows:

@@ -87,6 +87,8 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
         _with_b2, settings, correction, settings.decay_images or total_images - settings.decay_begin_images
     )
     at = moving if settings.b2_final else lambda _: fixed
+    if isinstance(settings.frozen, str):
+        raise UserError(f"frozen={settings.frozen!r}: expected a tuple of paths, such as ({settings.frozen!r},)")
     if settings.frozen:
         at = _freezing(at, tuple(settings.frozen))
     return Optimizer(at, lambda images: jnp.float32(peak) * factor(images))
@@ -100,15 +102,15 @@ def _freezing(at: Callable, frozen: tuple[str, ...]) -> Callable:
         found = set()
 
         def of(path, leaf):
-            name = "/".join(str(key.key) for key in path[1:]) + "/"
+            name = jax.tree_util.keystr(path[1:], simple=True, separator="/") + "/"
             hits = [prefix for prefix in frozen if name.startswith(prefix.strip("/") + "/")]
             found.update(hits)
             return 0.0 if hits else 1.0
 
         mask = jax.tree_util.tree_map_with_path(of, params)
         if missing := [prefix for prefix in frozen if prefix not in found]:
-            known = sorted({"/".join(str(key.key) for key in path[1:-1])
-                            for path, _ in jax.tree_util.tree_leaves_with_path(params)})  # fmt: skip
+            paths = [path[1:-1] for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+            known = sorted({jax.tree_util.keystr(path, simple=True, separator="/") for path in paths})
             raise UserError(f"frozen={missing[0]!r}: no such parameters; there are {', '.join(known)}")
         return mask
 

@@ -1,8 +1,9 @@
 """Devices and processes: the mesh, the wrapping of a per-device step, and the few collectives that games use."""
 
 import logging
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -127,6 +128,30 @@ def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
             f"config.batch_size={batch_size} cannot be dealt over {mesh.size} devices in "
             f"config.accumulate={accumulate} micro-batches: it must be a positive multiple of {share}"
         )
+
+
+def check_groups(groups: Mapping[str, int], batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Refuses a batch of which a device's micro-batch does not hold whole groups of samples.
+
+    What is found of a group would depend on the number of devices.
+
+    Args:
+      groups: config key -> neighbours of a batch that belong together; 0 or more than the batch: all of it.
+      batch_size, accumulate, mesh: as for `check_batch_size`, which they have passed.
+    Raises:
+      UserError: see above.
+    """
+    local = batch_size // (accumulate * mesh.size)
+    for key, size in groups.items():
+        group = min(size or batch_size, batch_size)
+        if local % group:
+            common = math.gcd(local, group)
+            smaller = f"set config.{key}={common}, or " if common > 1 else ""
+            raise UserError(
+                f"config.{key}={size}: a device's micro-batch must hold whole groups of {group} samples, it has {local}"
+                f" (a batch of {batch_size} over {mesh.size} devices, config.accumulate={accumulate}); "
+                f"{smaller}take a larger batch, or fewer devices or micro-batches"
+            )
 
 
 def vary(tree: Any) -> Any:

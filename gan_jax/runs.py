@@ -33,6 +33,12 @@ DEFAULTS = {
         "freeze_layers": 0,  # first layers of the discriminator that do not move
     },
 }
+_RANGES = {  # numbers that any game may have, `net` being any net's section; a game checks its own
+    "0 or more": ("ema.half_life_images", "ema.rampup", "ema.growth_images", "{net}.mbstd_group"),
+    "0 or more and below 1": ("ema.decay",),
+    "0 to 1": ("{net}.w_avg_beta", "{net}.magnitude_ema_beta"),
+    "1 or more": ("{net}.latent_size",),
+}
 _OF_THE_DATA = ("shape", "resolution", "channels", "num_classes", "axis_name")  # model fields that are no settings
 
 
@@ -100,6 +106,8 @@ def build(config: ConfigDict, spec: Spec, stage: games.Stage | None = None) -> R
         if value < least:
             raise UserError(f"config.{key}={value}: expected {least} or more")
     game = games.find(config.game)
+    for expected, keys in _RANGES.items():
+        configs.check_range(config, expected, *(k.format(net=net) for k in keys for net in game.NETS))
     nets = game.nets(config, spec)
     stage = stage or games.stages(game, config, spec)[0]
     phases = games.phases(game, config, nets, stage)
@@ -115,6 +123,9 @@ def _first_layers(config: ConfigDict, net) -> tuple[str, ...]:
     if not count or getattr(net, "latent_size", None) is not None:
         return ()
     known = net.layers() if hasattr(net, "layers") else ()
+    if net is None or not known:
+        what = f"config.transfer.freeze_layers={count}: {config.discriminator.name!r} does not name its layers in order"
+        raise UserError(f"{what}; give their paths as config.optim.discriminator.frozen")
     if not 0 <= count <= len(known):
         raise UserError(f"config.transfer.freeze_layers={count}: expected 0 to {len(known)} with this discriminator")
     return known[:count]
@@ -170,6 +181,7 @@ def transfer(run: Run, state: steps.State, workdir: str, mesh) -> tuple[steps.St
     config, spec, _ = read_folder(workdir)
     restored = restore(build(config, spec), workdir, mesh)
     taken, fresh = 0, []
+    broken = "".join(f"{line}\n" for line in restored.broken)
 
     def choose(path, ours, theirs):
         nonlocal taken
@@ -188,7 +200,8 @@ def transfer(run: Run, state: steps.State, workdir: str, mesh) -> tuple[steps.St
     if not taken:
         raise UserError(f"config.transfer.workdir={workdir}: no array of that run has a name and shape of this one's")
     left = f"; fresh: {', '.join(fresh[:4])}{' ...' if len(fresh) > 4 else ''}" if fresh else ""
-    return state._replace(**parts), f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
+    told = f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
+    return state._replace(**parts), broken + told
 
 
 def abstract_state(run: Run, mesh) -> steps.State:

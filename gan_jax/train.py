@@ -37,6 +37,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
     stages = games.stages(run.game, config, run.spec)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
+        parallel.check_groups(games.groups(run.game, config, run.nets), stage.batch_size, config.accumulate, mesh)
     if dry_run:
         print(describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, stages[-1].batch_size))
         return True

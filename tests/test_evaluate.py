@@ -84,7 +84,7 @@ def test_values_that_are_known_beforehand(rows):
     assert values[f"{name}/floor_train_vs_held_out"] < values[f"{name}/pixel_gaussian"]
     shares = [value for key, value in values.items() if key.startswith("class_share/")]
     assert sum(shares) == pytest.approx(1) and min(shares) == values["class_share_min"]
-    assert 0.1 <= values["confidence"] <= 1 and values["precision"] <= 0.2
+    assert 0.1 <= values["confidence"] <= 1 and values["coverage"] <= 0.2
 
 
 def test_reals_against_themselves(digits, reals, rows):

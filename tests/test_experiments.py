@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 
 import jax
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from gan_jax import config as configs
-from gan_jax import parallel, runs
+from gan_jax import games, parallel, runs
+from gan_jax import step as steps
 from gan_jax.errors import UserError
 from gan_jax.sample import sample
 from gan_jax.train import train
@@ -118,6 +120,17 @@ def test_the_full_config_builds_and_has_the_published_size(name):
     if name in COUNTS:
         assert (sizes["generator"], sizes["discriminator"]) == COUNTS[name]
     assert min(sizes.values()) > 10_000
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_stage_compiles_at_most_four_variants_of_its_step(name):
+    """One for each set of phases that is due together, over all steps until they repeat."""
+    config = _load(name)
+    run = runs.build(config, _spec(config))
+    for stage in games.stages(run.game, config, run.spec):
+        phases = games.phases(run.game, config, run.nets, stage)
+        repeat = math.lcm(*(phase.every for phase in phases))
+        assert len({steps.due(phases, step) for step in range(repeat)}) <= 4
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, games, losses, parallel, runs, sample
+from gan_jax import augment, checkpoint, games, losses, parallel, runs, sample
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
@@ -24,7 +24,7 @@ from tests import hlo, settings, test_models_progan, test_models_stylegan1
 def play_of(generator, discriminator, level, **loss):
     weights = ConfigDict({**progressive.DEFAULTS["loss"], **loss})
     nets = {"generator": generator, "discriminator": discriminator}
-    return progressive.Play(nets, level, generator.levels, None, weights, False)
+    return progressive.Play(nets, level, generator.levels, None, weights, False, augment.Augmentation(), 0)
 
 
 def nhwc(x):
@@ -218,16 +218,26 @@ def test_layers_of_other_stages_do_not_move():
 
 @pytest.mark.parametrize("make", (config_of, small_style))
 def test_one_device_and_eight_agree_and_only_sum(make):
-    """In mid-fade, by plain gradient descent: Adam would turn rounding of gradients of zero into whole steps."""
+    """In mid-fade, a device with one group of two, by plain gradient descent.
+
+    Adam would turn rounding of gradients of zero into whole steps.
+    """
     sgd = {f"optim__{net}__{key}": value for net in progressive.NETS
            for key, value in {"name": "sgd", "learning_rate": 0.01}.items()}  # fmt: skip
-    config = make(discriminator__stddev_group=0, **sgd)
+    config = make(discriminator__stddev_group=2, batch_size=16, **sgd)
     run = runs.build(config, SPEC, stages_of(config)[1])
     batch = settings.random_batch(run, 0)
-    one, (one_metrics,) = settings.play(run, count=1, batches=[batch], state=state_at(run, 32))
+
+    def start():
+        """Not the fresh constant image, whose deviation of nought an instance norm divides by."""
+        rng, state = np.random.default_rng(1), state_at(run, 32)
+        moved = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), state.params)
+        return state._replace(params=moved)
+
+    one, (one_metrics,) = settings.play(run, count=1, batches=[batch], state=start())
     mesh = parallel.make_mesh(jax.devices()[:8])
     step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
-    arguments = jax.device_put(state_at(run, 32), parallel.replicated(mesh)), parallel.shard_batch(batch, mesh)
+    arguments = jax.device_put(start(), parallel.replicated(mesh)), parallel.shard_batch(batch, mesh)
     program = step.lower(*arguments).compile()
     eight, eight_metrics = jax.device_get(program(*arguments))
     assert one_metrics["discriminator/lod"] == 0.5
@@ -316,7 +326,69 @@ def test_classes_are_learned_from_labels():
     assert 4 < measured[0]["discriminator/loss_class"] < 6 and 2 < measured[0]["generator/loss_class"] < 3  # log 10
 
 
+# Augmentation.
+
+
+def augmented(**section):
+    """The first step, at 4 px, with such an `augment` section: (memory before it, state after it, metrics)."""
+    config = config_of()
+    with config.unlocked():
+        config.augment = section
+    config = configs.complete(config, runs.defaults)
+    run = runs.build(config, SPEC)
+    before = state_at(run, 0)
+    memory = jax.device_get(before.memory)
+    after, (metrics,) = settings.play(run, count=1, state=before)
+    return memory, after, metrics
+
+
+def test_augmentation_is_of_what_the_discriminator_sees():
+    """A strength of nought changes nothing, and an adapted one has counted the batch."""
+    _, plain, plainly = augmented(name="none")
+    _, moved, measured = augmented(name="diffaugment")
+    assert moved.memory == plain.memory == ()
+    assert measured["discriminator/augment_p"] == 1 and "discriminator/augment_p" not in plainly
+    for name in ("real_logit", "fake_logit", "gradient_penalty"):
+        assert measured[f"discriminator/{name}"] != pytest.approx(plainly[f"discriminator/{name}"], rel=1e-4), name
+    assert measured["generator/fake_logit"] != pytest.approx(plainly["generator/fake_logit"], rel=1e-4)
+
+    geometry = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac")  # slow to compile
+    memory, same, adapting = augmented(name="ada", p=0.0, **dict.fromkeys(geometry, 0.0))
+    for key, value in plainly.items():
+        assert adapting[key] == pytest.approx(value, rel=1e-5), key
+    assert settings.largest_difference(same.params, plain.params) < 1e-5
+    assert jax.tree.structure(memory) == jax.tree.structure(same.memory)
+    assert same.memory.count == 8 and same.memory.p == 0 and 0 < abs(same.memory.signs) <= 8
+
+
+def test_penalties_are_of_the_images_before_augmentation():
+    """Of a discriminator's view that doubles images, the gradient is twice as large, and the logits are of the view."""
+    common = {"resolution": 8, "channels": 1, "feature_base": 12, "feature_max": 3}
+    net = progan.Discriminator(**common)
+    play = play_of(progan.Generator(**common, latent_size=2), net, 0, r1_gamma=2.0, r2_gamma=2.0, gradient_penalty=0.0)
+    real, fake = np.random.default_rng(0).normal(size=(2, 4, 8, 8, 1)).astype(np.float32)
+    params = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((4, 8, 8, 1)), train=True))()["params"]
+    game = losses.adversarial("non_saturating")
+
+    @jax.jit
+    def terms(real, fake, scale):
+        views = (lambda x: scale * x, lambda x: scale * x)
+        return progressive.discriminator_loss(play, game, params, real, fake, None, None, None, views)[1]
+
+    doubled, plain = terms(real, fake, 2.0), terms(2 * real, 2 * fake, 1.0)
+    for name in ("real_logit", "fake_logit"):
+        np.testing.assert_allclose(doubled[name], plain[name], rtol=1e-5)
+    for name in ("r1", "r2"):
+        assert plain[name] > 0
+        np.testing.assert_allclose(doubled[name], 4 * plain[name], rtol=1e-4)
+
+
 # Mistakes.
+
+
+def test_a_loss_that_compares_with_real_images_is_refused_when_the_run_is_built():
+    with pytest.raises(UserError, match="config.loss.name='relativistic': the generator's loss sees no real images"):
+        runs.build(config_of(loss__name="relativistic"), SPEC)
 
 
 def test_what_does_not_grow_is_refused():

@@ -20,6 +20,7 @@ from tests import hlo, settings
 
 PHASES = {"generator": "Gmain", "path_length": "Greg", "discriminator": "Dmain", "penalty": "Dreg"}
 EVERY = {"path_length": 4, "penalty": 16}
+SHAPE = (16, 16, 1)  # of the smoke run's images
 
 
 def _config(**overrides):
@@ -168,7 +169,7 @@ def _check(ours, theirs, tolerance, name):
 
 def _gradient_bound(path) -> float:
     """The gradient of a noise strength is one number in which all pixels cancel: float32 is off by 8e-4."""
-    return 1e-2 if path[-1].key == "noise_strength" else 1e-4
+    return 1e-3 if path[-1].key == "noise_strength" else 1e-4
 
 
 def test_golden_losses_of_each_phase(played):
@@ -299,7 +300,7 @@ def test_path_length_against_finite_differences(architecture):
 @pytest.fixture(scope="module")
 def everywhere():
     """One step of all four phases, mixed and augmented, on 1 and on 8 devices, and the latter's program."""
-    run = settings.build(_config(batch_size=32, data__flip=True))
+    run = settings.build(_config(batch_size=32, data__flip=True), SHAPE)
     mesh = parallel.make_mesh(jax.devices()[:8])
     state = jax.device_put(jax.jit(lambda: runs.init_state(run))(), parallel.replicated(mesh))
     step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
@@ -338,12 +339,12 @@ def test_the_mean_length_is_that_of_all_devices(everywhere):
 
 
 def test_phases_stand_in_the_official_order_and_vanish_with_their_weight():
-    table = settings.build(_config(every__path_length_steps=4, every__penalty_steps=16)).phases
+    table = settings.build(_config(every__path_length_steps=4, every__penalty_steps=16), SHAPE).phases
     assert [(p.name, p.player, p.every) for p in table] == [
         ("generator", "generator", 1), ("path_length", "generator", 4),
         ("discriminator", "discriminator", 1), ("penalty", "discriminator", 16)]  # fmt: skip
     assert len({steps.due(table, step) for step in range(64)}) == 3
-    table = settings.build(_config(loss__path_length_weight=0.0, loss__r1_gamma=0.0)).phases
+    table = settings.build(_config(loss__path_length_weight=0.0, loss__r1_gamma=0.0), SHAPE).phases
     assert [p.name for p in table] == ["generator", "discriminator"]
 
 
@@ -352,10 +353,10 @@ def test_adaptive_augmentation_joins_every_look_of_the_discriminator(monkeypatch
     config = _config()
     with config.unlocked():
         config.augment = {"name": "ada", "p": 0.25}
-    run = settings.build(configs.complete(config, runs.defaults))
+    run = settings.build(configs.complete(config, runs.defaults), SHAPE)
     mesh = parallel.make_mesh(jax.devices()[:1])
     state = jax.eval_shape(lambda: runs.init_state(run))
-    batch = {"image": jax.ShapeDtypeStruct((1, 8, 32, 32, 1), np.uint8)}
+    batch = {"image": jax.ShapeDtypeStruct((1, 8, *SHAPE), np.uint8)}
     seen = []
     monkeypatch.setattr(
         augment.Ada, "__call__", lambda self, images, keys, strength: seen.append(images.shape) or images
@@ -363,7 +364,7 @@ def test_adaptive_augmentation_joins_every_look_of_the_discriminator(monkeypatch
     step = steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema)
     after, metrics = jax.eval_shape(parallel.data_parallel(step, mesh), state, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert seen == [(8, 32, 32, 1)] * 4  # the fakes of two phases, reals, R1's reals
+    assert seen == [(8, *SHAPE)] * 4  # the fakes of two phases, reals, R1's reals
     assert "discriminator/augment" in metrics and after.memory["augment"].p.shape == ()
 
 
@@ -377,7 +378,7 @@ def test_style_mixing_starts_at_every_layer_but_the_first_and_as_often_as_asked(
 
 
 def test_samples_are_truncated_towards_the_mean_style():
-    run = settings.build(_config(), num_classes=3)
+    run = settings.build(_config(), SHAPE, num_classes=3)
     keys, labels = jax.random.split(jax.random.key(1), 4), jnp.arange(4) % 3
 
     @partial(jax.jit, static_argnames=("psi", "cutoff"))
@@ -390,7 +391,7 @@ def test_samples_are_truncated_towards_the_mean_style():
     mean = draw(keys, labels, psi=0.0)
     np.testing.assert_allclose(mean, np.broadcast_to(mean[:1], mean.shape), atol=1e-6)
     assert np.abs(plain - plain[:1]).max() > 1e-3
-    with pytest.raises(UserError, match="this generator has 8 layers"):
+    with pytest.raises(UserError, match="this generator has 6 layers"):
         style.truncate(run.nets, 0.5, 9)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from gan_jax import cli, parallel, runs
+from gan_jax import cli, evaluate, parallel, runs
 from gan_jax.errors import UserError
 from gan_jax.interop import architectures, containers, importer, networks
 from gan_jax.interop.networks import Network
+from gan_jax.metrics import digits_classifier
 from tests import golden_r3gan, golden_stylegan2, golden_stylegan3, settings
 from tests import interop_files as files
 
@@ -227,6 +228,35 @@ def test_options_come_from_overrides_and_experiments(small, tmp_path):
     np.testing.assert_array_equal(noise["b16"]["conv1"]["noise_const"], arrays["synthesis.b16.conv1.noise_const"])
     with pytest.raises(UserError, match="the generator's tensors do not fit .* expected"):
         importer.import_weights(source, tmp_path / "x", overrides=[("generator.w_size", "8")])
+
+
+def test_an_import_with_an_experiment_is_evaluated(tmp_path, capsys, monkeypatch):
+    """A StyleGAN2 of 32x32 grey images, the first channel of the recorded one's, beside the digits.
+
+    The judge is fitted briefly, in a cache of its own.
+    """
+    monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(digits_classifier, "STEPS", 20)
+    arrays, meta = golden_stylegan2.load("sg2_net_a_skip_resnet_uncond")
+    made = {}
+    for letter in ("G", "D"):
+        tensors = _under(arrays, f"params/{letter}/")
+        for name in [name for name in tensors if ".torgb." in name and "affine" not in name]:
+            tensors[name] = tensors[name][:1]
+        for name in [name for name in tensors if name.endswith("fromrgb.weight")]:
+            tensors[name] = tensors[name][:, :1]
+        kwargs = {**meta[f"{letter}_kwargs"], "img_channels": 1}
+        made[letter] = files.network(letter, tensors, kwargs, BUFFERS)
+    (tmp_path / "x.pkl").write_bytes(files.pickled({"G": made["G"], "D": made["D"], "G_ema": made["G"]}))
+    experiment = f"--config={settings.EXPERIMENTS / 'digits_stylegan2.py'}"
+    flags = [f"--workdir={tmp_path / 'run'}", experiment, "--config.evaluation.samples=50"]
+    assert cli.main(["import", f"--from={tmp_path / 'x.pkl'}", *flags]) == 0
+    assert cli.main(["evaluate", f"--workdir={tmp_path / 'run'}", "--metrics=kd"]) == 0
+    (row,) = evaluate.read(tmp_path / "run")
+    assert (row["metric"], row["data"], row["reals"]) == ("kd_digits_classifier", "digits", 1437)
+    assert (row["step"], row["samples"]) == (0, 50) and np.isfinite(row["value"]) and row["value"] > 0
+    assert row["data_fingerprint"] == runs.read_folder(tmp_path / "run")[2]["fingerprint"]
+    assert "kd_digits_classifier" in capsys.readouterr().out
 
 
 def test_an_experiment_that_is_not_there(tmp_path, capsys):

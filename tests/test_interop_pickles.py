@@ -3,14 +3,17 @@
 import io
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from gan_jax import cli
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.interop import containers, pickles
+from tests import golden_stylegan2
 from tests import interop_files as files
 from tests.interop_files import Call, Global
 
@@ -192,7 +195,115 @@ def _deep() -> bytes:
     return b"\x80\x03" + b"(" * 100_000 + b"t" * 100_000 + b"."
 
 
+def _deep_key() -> bytes:
+    """A tuple in a tuple in a tuple, ..., as a key: hashing it takes a frame of the C stack for each."""
+    return b"\x80\x04})" + b"\x85" * 1_000_000 + b"K\x01s."
+
+
+_TWICE = b")\x94" + b"2\x86\x94" * 100  # a tuple of twice a tuple of twice a tuple, ...
+
+
+def _twofold_key() -> bytes:
+    """Hashing it takes twice as long with every level."""
+    return b"\x80\x04}" + _TWICE + b"K\x01s."
+
+
+def _remembered_key() -> bytes:
+    """The same after it was dropped, marked, and fetched from memory, among other keys."""
+    return b"\x80\x04}" + _TWICE + b"0((10(X\x01\x00\x00\x00aK\x01h\x64K\x02u."
+
+
+def _twofold_item() -> bytes:
+    return b"\x80\x04\x8f(" + _TWICE + b"\x90."
+
+
+def _twofold_frozen_item() -> bytes:
+    return b"\x80\x04(" + _TWICE + b"\x91."
+
+
+def _twofold_key_of_a_marked_dict() -> bytes:
+    return b"\x80\x04(" + _TWICE + b"K\x01d."
+
+
+def _twofold_item_of_a_called_set() -> bytes:
+    return b"\x80\x04cbuiltins\nset\n(](" + _TWICE + b"etR."
+
+
+def _twofold_key_of_a_called_dict() -> bytes:
+    return b"\x80\x04ccollections\nOrderedDict\n](" + _TWICE + b"K\x01\x86e\x85R."
+
+
+def _twofold_place() -> bytes:
+    """In the list of storages that follows a legacy file's value."""
+    system = b"".join(map(files.pickled, (0x1950A86A20F9469CFC6C, 1001, {}, {})))
+    return system + b"\x80\x04](" + _TWICE + b"e."
+
+
+def _twofold_name() -> bytes:
+    """Of an argument, in a list of pairs where the arguments within an argument are expected."""
+    arrays, kwargs = _small()
+    network = files.network("G", arrays, {**kwargs, "synthesis_kwargs": "HERE"})
+    made = files.pickled({"G": network})
+    here = files.opcodes("HERE")
+    assert made.count(here) == 1
+    return made.replace(here, b"](" + _TWICE + b"K\x01\x86e")
+
+
+def _small() -> tuple[dict, dict]:
+    arrays, meta = golden_stylegan2.load("sg2_loss_uncond")
+    prefix = "params/G/"
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}, meta["G_kwargs"]
+
+
+def _long_number() -> bytes:
+    return b"\x80\x04}" + _digits() + b"K\x01s."
+
+
+def _long_name() -> bytes:
+    """Of a part of a network; it is refused before it would be written down."""
+    network = files.network("G", {"w": np.zeros(2, np.float32)}, {})
+    network.args[0].items["state"]["_modules"] = {2**600: None}
+    return files.pickled({"G": network})
+
+
+def _digits() -> bytes:
+    data = (10**5000).to_bytes(2077, "little")
+    return b"\x8b" + struct.pack("<i", len(data)) + data
+
+
+def _many_copies() -> bytes:
+    """One saved storage, loaded a hundred times."""
+    load = b"ctorch.storage\n_load_from_bytes\nq\x00" + files.opcodes(_stored(np.zeros(10_000))) + b"\x85q\x01R"
+    return b"\x80\x03](" + load + b"h\x00h\x01R" * 100 + b"e."
+
+
+def _stored(numbers) -> bytes:
+    return files.legacy(files._reference(numbers, "0", None), {"0": numbers})
+
+
+def _empty_tensor() -> bytes:
+    """No numbers of any size."""
+    reference = files._reference(np.zeros(0, np.float32), "0")
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"), (reference, 0, (0, 2**40), (1, 1), False, {}))
+    return files.zipped({"synthesis.b4.const": tensor}, {"0": np.zeros(0, np.float32)})
+
+
+_KEY = "a key that is neither a name nor a short number"
 DAMAGED = {
+    _deep_key: _KEY,
+    _twofold_key: _KEY,
+    _remembered_key: _KEY,
+    _twofold_item: _KEY,
+    _twofold_frozen_item: _KEY,
+    _twofold_key_of_a_marked_dict: _KEY,
+    _twofold_item_of_a_called_set: "a set of something else than names",
+    _twofold_key_of_a_called_dict: "",
+    _twofold_place: "storage a tuple, to which nothing refers",
+    _twofold_name: "synthesis_kwargs is a list",
+    _long_number: "LONG4",
+    _long_name: "a key that",
+    _many_copies: "again and again",
+    _empty_tensor: "holds no number",
     _bomb_of_places: "place",
     _bomb_of_bytes: "",
     _bomb_of_zeros: "larger than itself",
@@ -232,6 +343,39 @@ def test_every_cut_and_many_flips_of_a_file(made, tmp_path):
         except UserError as error:
             told += str(path) in str(error)
     assert told > len(data) // 7
+
+
+def test_keys_of_known_files():
+    """Names and short numbers, however they were made, are keys and items."""
+    value = {"a": 1, 7: {"b": 2}, 2**62: 3, None: 4, True: 5}
+    for protocol in range(2, 6):
+        assert pickles.read_bytes(pickle.dumps(value, protocol)) == value
+        assert pickles.read_bytes(pickle.dumps({"x", 3}, protocol)) == {"x", 3}
+    shared = ("a", ("b",))  # tuples are values as deep as they like
+    assert pickles.read_bytes(pickle.dumps([shared, shared, {"k": shared}])) == [shared, shared, {"k": shared}]
+
+
+@pytest.mark.parametrize(
+    "step", [b"s", b"u", b"0", b"2", b"t", b"q\x00", b"\x94", b"h\x00", b"R", b"(s", b"(2", b"](0s"]
+)
+def test_steps_without_their_values(step):
+    with pytest.raises(pickles.Damaged):
+        pickles.read_bytes(b"\x80\x04" + step + b".")
+
+
+def test_safetensors_are_read_once(tmp_path):
+    """Their numbers are held in memory once, and not beside the file's bytes."""
+    numbers = np.arange(2**20, dtype=np.float32)
+    safetensors.numpy.save_file({"a": numbers, "b": numbers + 1}, tmp_path / "x.safetensors")
+    containers.read_file(tmp_path / "x.safetensors")  # imports
+    tracemalloc.start()
+    try:
+        read = containers.read_file(tmp_path / "x.safetensors")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(read.value["b"], numbers + 1)
+    assert read.size == (tmp_path / "x.safetensors").stat().st_size and peak < 1.6 * read.size
 
 
 def test_other_files(tmp_path):

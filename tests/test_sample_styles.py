@@ -221,3 +221,14 @@ def test_a_generator_without_noise_inputs_refuses_the_flag():
         sample_flags.read(sample_flags.Flags(noise="const"), run)
     job = sample_flags.read(sample_flags.Flags(style_mixing="0:3"), run)
     assert job.mixing.layers.tolist() == [0, 1, 2, 3, 4], "of input, three layers and RGB layer"
+
+
+def test_what_is_measured_has_random_noise_of_each_sample():
+    """As the official metrics have it: not the constant noise of single pictures, and no other sample's."""
+    run = settings.build(style_config(), (8, 8, 1), 10)
+    ema = jax.jit(lambda: lively(runs.init_state(run)))().ema
+    keys, labels = sample.keys_of(np.arange(3)), jnp.arange(3)
+    drawn = jax.jit(lambda keys: style.sample(run.nets, ema, keys, labels))(keys)
+    ws = style.styles(run.nets, ema, style.latents(run.nets["generator"], keys), labels)
+    np.testing.assert_allclose(drawn, style.paint(run.nets, ema, ws, keys, noise="random"), rtol=1e-4, atol=1e-4)
+    assert np.abs(drawn - style.paint(run.nets, ema, ws)).max() > 0.01

@@ -1,5 +1,7 @@
 """Runs that start from another run's parameters, with layers of the discriminator frozen."""
 
+import zlib
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from gan_jax.models import stylegan2
 from gan_jax.train import train
 from tests import settings
 
+SHAPE = (16, 16, 1)  # of the smoke run's images
+
 
 def _config(**overrides):
     config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_stylegan2.py'}:smoke")
@@ -20,11 +24,25 @@ def _config(**overrides):
     return config
 
 
+def _moved(state):
+    """Every array of its own: averages are not the parameters, the mean of w is not nought."""
+    parts = {field: jax.tree_util.tree_map_with_path(
+        lambda path, x: x + 0.01 * (1 + zlib.crc32(jax.tree_util.keystr(path).encode()) % 97), getattr(state, field))
+        for field in ("params", "variables", "ema")}  # fmt: skip
+    return state._replace(**parts)
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    make_mesh = parallel.make_mesh
+    monkeypatch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A fresh run's folder, which stands for one that has been trained."""
+    """A run's folder, which stands for one that has been trained."""
     folder = tmp_path_factory.mktemp("transfer") / "source"
-    return folder, settings.fresh_folder(_config(seed=7), folder)
+    return folder, settings.fresh_folder(_config(seed=7), folder, _moved)
 
 
 def _state(folder):
@@ -39,19 +57,32 @@ def test_a_new_run_starts_from_the_other_one_and_frozen_layers_stay(source, tmp_
     taken = len(jax.tree.leaves([getattr(_state(folder), field) for field in ("params", "variables", "ema")]))
     assert f"{taken} of {taken} arrays from {folder}, step 0" in capsys.readouterr().out
     before, after = _state(folder).params["discriminator"], _state(tmp_path / "run").params["discriminator"]
-    top = "b32x32" if "b32x32" in before else "b32"
     for path, old in jax.tree_util.tree_leaves_with_path(before):
         new = after
         for key in path:
             new = new[key.key]
-        frozen = path[0].key == top and path[1].key in ("fromrgb", "conv0", "conv1")
+        frozen = path[0].key == "b16" and path[1].key in ("fromrgb", "conv0", "conv1")
         assert (np.asarray(old) == np.asarray(new)).all() == frozen, path
+
+
+def test_every_array_is_taken_over(source):
+    folder, _ = source
+    run = settings.build(_config(), SHAPE)
+    fresh = jax.jit(lambda: runs.init_state(run))()
+    state, told = runs.transfer(run, fresh, str(folder), parallel.make_mesh(jax.devices()[:1]))
+    theirs = _state(folder)
+    for field in ("params", "variables", "ema"):
+        pairs = zip(jax.tree_util.tree_leaves_with_path(getattr(state, field)),
+                    jax.tree_util.tree_leaves_with_path(getattr(theirs, field)), strict=True)  # fmt: skip
+        for (path, ours), (other, taken) in pairs:
+            assert path == other and np.array_equal(np.asarray(ours), np.asarray(taken)), (field, path)
+    assert "fresh" not in told and int(state.step) == 0
 
 
 def test_what_does_not_fit_is_fresh_and_told(source):
     folder, _ = source
     config = _config(generator__w_size=6)
-    run = settings.build(config)
+    run = settings.build(config, SHAPE)
     mesh = parallel.make_mesh(jax.devices()[:1])
     fresh = jax.jit(lambda: runs.init_state(run))()
     state, told = runs.transfer(run, fresh, str(folder), mesh)
@@ -67,10 +98,12 @@ def test_mistakes(source, tmp_path):
     folder, _ = source
     with pytest.raises(MissingPathError, match="give the folder of a run that has trained"):
         train(_config(transfer__workdir=str(tmp_path / "none")), str(tmp_path / "run"))
-    with pytest.raises(UserError, match="freeze_layers=99: expected 0 to 10"):
-        settings.build(_config(transfer__freeze_layers=99))
+    with pytest.raises(UserError, match="freeze_layers=99: expected 0 to 7"):
+        settings.build(_config(transfer__freeze_layers=99), SHAPE)
+    with pytest.raises(UserError, match="freeze_layers=1: 'dcgan' does not name its layers in order"):
+        settings.build(settings.digits(transfer__freeze_layers=1))
     with pytest.raises(UserError, match="frozen='b99': no such parameters; there are b16"):
-        run = settings.build(_config(optim__discriminator__frozen="b99"))
+        run = settings.build(_config(optim__discriminator__frozen="b99"), SHAPE)
         jax.eval_shape(lambda: runs.init_state(run))
 
 
@@ -84,6 +117,29 @@ def test_the_order_of_the_discriminators_layers():
     for path in net.layers():
         block, layer = path.split("/")
         assert layer in params[block]
+
+
+def test_frozen_parameters_stay_under_decay_and_moments():
+    """Adam with L2 and decoupled decay: what is frozen stays to the bit, the rest moves as if it were alone."""
+    import jax.numpy as jnp
+
+    section = {"name": "adam", "learning_rate": 0.1, "weight_decay": 0.1, "l2": 0.1}
+    params = {"net": {"a": {"kernel": jnp.ones(2)}, "b": {"kernel": jnp.asarray([1.0, 2.0])}}}
+    alone = {"net": {"b": params["net"]["b"]}}
+    ends = []
+    for tree, frozen in ((params, ("a",)), (alone, ())):
+        player = optim.optimizer({**section, "frozen": frozen}, batch_size=1, total_images=10)
+        state = player.init(tree)
+        for step in range(3):
+            grads = jax.tree.map(lambda x, step=step: x * (step - 0.5), tree)
+            updates, state = player.update(grads, state, tree, jnp.int32(step))
+            tree = jax.tree.map(jnp.add, tree, updates)
+        ends.append(tree["net"])
+    np.testing.assert_array_equal(ends[0]["a"]["kernel"], 1.0)
+    np.testing.assert_array_equal(ends[0]["b"]["kernel"], ends[1]["b"]["kernel"])
+    assert not np.array_equal(ends[1]["b"]["kernel"], [1.0, 2.0])
+    with pytest.raises(UserError, match="frozen='b32': expected a tuple of paths"):
+        optim.optimizer({**section, "frozen": "b32"}, batch_size=1, total_images=10)
 
 
 def test_frozen_parameters_do_not_count_in_the_clipped_norm():

@@ -14,6 +14,7 @@ A game is a module with
     truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample`, `decode` and `styles`
     styles, paint                 optional, of games with styles, the halves of `decode`: (nets, ema, z, labels) -> ws
                                   (B, num_ws, w_size); (nets, ema, ws, keys, noise=) -> images
+    groups(config)                optional: {config key: neighbours of a batch that belong together}, see `groups`
     stages(config, spec)          optional: tuple of Stage, for games whose batch or networks change on the way; then
                                   `phases` takes the stage as its third argument
 """
@@ -57,6 +58,16 @@ def stages(game: ModuleType, config, spec) -> tuple[Stage, ...]:
 def phases(game: ModuleType, config, nets: dict, stage: Stage) -> tuple:
     """The game's table of moves in a stage, a tuple of step.Phase."""
     return game.phases(config, nets, stage) if hasattr(game, "stages") else game.phases(config, nets)
+
+
+def groups(game: ModuleType, config, nets: dict) -> dict[str, int]:
+    """Config key -> so many neighbours of a batch belong together (0: all), so that no device may hold a part of them.
+
+    Those of nets are their `sample_groups`, field -> number.
+    """
+    found = {net: getattr(module, "sample_groups", {}) for net, module in nets.items()}
+    of_nets = {f"{net}.{field}": size for net, fields in found.items() for field, size in fields.items()}
+    return of_nets | (game.groups(config) if hasattr(game, "groups") else {})
 
 
 def begins(stages: tuple[Stage, ...]) -> tuple[int, ...]:

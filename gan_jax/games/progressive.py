@@ -9,6 +9,7 @@ Its phases: `discriminator` and `generator`, one step each. Beside the generator
 `growth`, the lod that it has reached, so that samples are drawn as the generator is, enlarged to the full resolution.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gan_jax import augment, losses, models, penalties
 from gan_jax import config as configs
-from gan_jax import losses, models, penalties
 from gan_jax.errors import UserError
 from gan_jax.games import Stage
+from gan_jax.games.growth import first_level, level_of_detail, stages  # noqa: F401, `stages` is a part of a game
 from gan_jax.layers import pixels, random
-from gan_jax.layers.rescale import downscale, fade, sizes, upscale
+from gan_jax.layers.rescale import downscale, fade, upscale
 from gan_jax.step import Out, Phase, Rng, State
 
 NETS = ("generator", "discriminator")
@@ -50,10 +52,13 @@ DEFAULTS = {
         "device_batch_limits": (),  # (shorter side, largest batch on one of `devices`) pairs
         "devices": 1,  # that the batch sizes are meant for; the run itself may have others
     },
+    "augment": {"name": "none"},  # see `augment.NAMES`: of real and generated images at their level, after fading
 }
 
 # Independent draws of one phase: folded into each sample's key, or into the batch's.
-LATENT, FLIP, PENALTY, NOISE, MIXED_LATENT, MIXED_LAYER, IS_MIXED = range(7)
+LATENT, FLIP, PENALTY, NOISE, MIXED_LATENT, MIXED_LAYER, IS_MIXED, AUGMENT_REAL, AUGMENT_FAKE = range(9)
+
+View = Callable[[jax.Array], jax.Array]  # images -> what the discriminator sees of them
 
 
 class Play(NamedTuple):
@@ -65,6 +70,8 @@ class Play(NamedTuple):
     growth: Any  # config.growth
     loss: Any  # config.loss
     flip: bool
+    augmentation: augment.Augmentation
+    batch_size: int  # over all devices
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
@@ -77,7 +84,9 @@ def nets(config, spec) -> dict[str, nn.Module]:
         raise UserError(f"config.game='progressive' makes images, and this data has the shape {tuple(spec.shape)}")
     data = {"resolution": tuple(spec.shape[:2]), "channels": spec.shape[2], "num_classes": spec.num_classes}
     built = {}
-    for net, constructor in constructors(config).items():
+    table = constructors(config)
+    for net in NETS:
+        constructor = table[net]
         if not hasattr(constructor, "levels"):
             raise UserError(f"config.{net}.name={config[net].name!r} does not grow: take progan or stylegan1")
         built[net] = configs.build(constructor, config[net], net, **data)
@@ -85,12 +94,13 @@ def nets(config, spec) -> dict[str, nn.Module]:
 
 
 def constructors(config) -> dict[str, type]:
-    """net -> the class whose fields are the schema of its config section."""
-    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)}
+    """section -> the class whose fields are its schema: one for each net, and the augmentation."""
+    augmentation = augment.constructor(config.get("augment", DEFAULTS["augment"])["name"])
+    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augmentation}
 
 
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
-    """Fresh parameters of all resolutions; no memory."""
+    """Fresh parameters of all resolutions, and the memory of an adaptive augmentation."""
     params, variables = {}, {}
     label = jnp.zeros((2,), jnp.int32) if spec.num_classes else None
     inputs = {"generator": jnp.zeros((2, nets["generator"].latent_size)), "discriminator": jnp.zeros((2, *spec.shape))}
@@ -98,76 +108,27 @@ def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
         made = dict(net.init(jax.random.fold_in(key, number), inputs[name], label, train=True))
         params[name] = made.pop("params")
         variables[name] = made
-    variables["generator"]["growth"] = {"lod": jnp.float32(_first_level(config.growth, spec.shape[:2]))}
-    return params, variables, ()
-
-
-def stages(config, spec) -> tuple[Stage, ...]:
-    """One stage for each resolution and one for each fade, the last without an end.
-
-    At n images, with t and f the training and transition images and i = n // (t + f), lod is the first level
-    less i less max(n - i (t + f) - t, 0) / f, at least 0. Each stage is where the integers about lod are the same.
-
-    Raises:
-      UserError: durations, batch sizes or an initial resolution that make no sense.
-    """
-    growth, first = config.growth, _first_level(config.growth, spec.shape[:2])
-    training, transition = growth.training_images, growth.transition_images
-    if first and (training < 0 or transition < 0 or training + transition < 1):
-        raise UserError(
-            f"config.growth.training_images={training}, transition_images={transition}: expected 0 or more, not both 0"
-        )
-    result = []
-    for level in range(first, -1, -1):
-        begin = (first - level) * (training + transition)
-        if level < first and transition:
-            result.append(_stage(config, spec, level, begin - transition + 1, begin))
-        end = begin + training + (1 if transition else 0) if level else 2**31 - 1
-        result.append(_stage(config, spec, level, begin, end))
-    return tuple(result)
-
-
-def _stage(config, spec, level: int, start: int, end: int) -> Stage:
-    growth, side = config.growth, min(spec.shape[:2]) >> level
-    batch_size = dict(growth.batch_sizes).get(side, config.batch_size)
-    batch_size -= batch_size % growth.devices
-    limit = dict(growth.device_batch_limits).get(side, batch_size) * growth.devices
-    batch_size = min(batch_size, limit)
-    if batch_size < 1:
-        raise UserError(f"config.growth: at {side} pixels no image is left of the batch; see batch_sizes and devices")
-    return Stage(batch_size, start, end, level, dict(growth.learning_rates).get(side, 1.0))
-
-
-def _first_level(growth, resolution) -> int:
-    """Halvings from the data's resolution to the initial one."""
-    sides = [min(size) for size in sizes(tuple(resolution))]
-    if growth.initial_resolution not in sides:
-        raise UserError(
-            f"config.growth.initial_resolution={growth.initial_resolution}: images of {resolution[0]}x{resolution[1]} "
-            f"grow through {', '.join(map(str, sides))}"
-        )
-    return len(sides) - 1 - sides.index(growth.initial_resolution)
-
-
-def level_of_detail(growth, first: int, images: jax.Array) -> jax.Array:
-    """lod after so many images, float32; `first` is the level at which the run starts. See `stages`."""
-    if not first:
-        return jnp.float32(0)
-    duration = growth.training_images + growth.transition_images
-    whole = images // duration
-    into = jnp.maximum(images - whole * duration - growth.training_images, 0)
-    return jnp.maximum((first - whole) - into.astype(jnp.float32) / max(growth.transition_images, 1), 0.0)
+    variables["generator"]["growth"] = {"lod": jnp.float32(first_level(config.growth, spec.shape[:2]))}
+    return params, variables, augment.build(config.augment).init()
 
 
 def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     """The table of moves at the stage's level.
 
     Raises:
-      UserError: an unknown loss.
+      UserError: an unknown loss, one that compares with real images, or a weight out of range.
     """
+    weights = ("gradient_penalty", "drift", "r1_gamma", "r2_gamma", "class_weight")
+    configs.check_range(config, "0 or more", *(f"loss.{weight}" for weight in weights))
+    configs.check_range(config, "above 0", "loss.gradient_target")
+    configs.check_range(config, "0 to 1", "loss.style_mixing")
     game = losses.adversarial(config.loss.name, **config.loss.options.to_dict())
-    first = _first_level(config.growth, nets["generator"].resolution)
-    play = Play(nets, stage.level, first, config.growth, config.loss, config.data.flip)
+    if game.needs_real:
+        raise UserError(f"config.loss.name={config.loss.name!r}: the generator's loss sees no real images in this game")
+    augmentation = augment.build(config.augment)
+    first = first_level(config.growth, nets["generator"].resolution)
+    shared = (config.growth, config.loss, config.data.flip, augmentation, stage.batch_size)
+    play = Play(nets, stage.level, first, *shared)
     table = {"discriminator": _discriminator_phase, "generator": _generator_phase}
     return tuple(Phase(net, partial(loss, play=play, game=game), (net,), net) for net, loss in table.items())
 
@@ -181,15 +142,32 @@ def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: P
     real = reals(real, play.level, lod)
     share = random.uniform(random.fold(rng.samples, PENALTY), ())
     fake, label = jax.lax.stop_gradient(fake), batch.get("label")
-    loss, metrics = discriminator_loss(play, game, params["discriminator"], real, fake, label, lod, share)
-    return loss, Out(metrics | {"lod": moved["growth"]["lod"]}, {"generator": moved})
+    views = (_view(play, state, rng, AUGMENT_REAL), _view(play, state, rng, AUGMENT_FAKE))
+    arguments = (params["discriminator"], real, fake, label, lod, share, views)
+    loss, metrics, logits = discriminator_loss(play, game, *arguments)
+    metrics |= {"lod": moved["growth"]["lod"]}
+    if type(play.augmentation) is not augment.Augmentation:
+        metrics |= {"augment_p": play.augmentation.strength(state.memory, state.images)}
+    memory = play.augmentation.observe(state.memory, jax.lax.stop_gradient(logits), play.batch_size)
+    return loss, Out(metrics, {"generator": moved}, memory)
 
 
 def _generator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game):
     lod = _lod(play, state)
     fake, moved = _fakes(play, params, state, batch, rng, lod)
-    loss, metrics = generator_loss(play, game, params["discriminator"], fake, batch.get("label"), lod)
+    view = _view(play, state, rng, AUGMENT_FAKE)
+    loss, metrics = generator_loss(play, game, params["discriminator"], fake, batch.get("label"), lod, view)
     return loss, Out(metrics, {"generator": moved})
+
+
+def _view(play: Play, state: State, rng: Rng, draw: int) -> View:
+    """Augments a batch; the same way every time."""
+    strength = play.augmentation.strength(state.memory, state.images)
+    return lambda images: play.augmentation(images, random.fold(rng.samples, draw), strength)
+
+
+def _plain(images: jax.Array) -> jax.Array:
+    return images
 
 
 def _lod(play: Play, state: State) -> jax.Array | None:
@@ -237,19 +215,22 @@ def discriminator_loss(
     label: jax.Array | None,  # (B,) or (B, num_classes), of both
     lod: jax.Array | float | None,
     share: jax.Array,  # (B,) in [0, 1), of the generated image where the gradient is penalised
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The discriminator's loss, and its terms by name.
+    views: tuple[View, View] = (_plain, _plain),  # of real and generated images
+) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+    """The discriminator's loss, its terms by name, and the logits (B,) of the real images.
+
+    Penalties are of gradients with respect to images before they are augmented.
 
     Gradients are those with respect to images of full size: a pixel at level l stands for 4^l equal ones, each with
     1 / 4^l of its gradient, so that squared norms are 4^l times smaller.
     """
     weights, scale = play.loss, 2.0**play.level
 
-    def logits(x):
-        return judge(play, params, x, label, lod)[0]
+    def logits(x, view=views[0]):
+        return judge(play, params, view(x), label, lod)[0]
 
-    real_logits, real_classes = judge(play, params, real, label, lod)
-    fake_logits, fake_classes = judge(play, params, fake, label, lod)
+    real_logits, real_classes = judge(play, params, views[0](real), label, lod)
+    fake_logits, fake_classes = judge(play, params, views[1](fake), label, lod)
     terms = {f"loss_{name}": value.mean() for name, value in game.discriminator(real_logits, fake_logits).items()}
     if weights.drift:
         terms["drift"] = weights.drift * jnp.mean(jnp.square(real_logits))
@@ -264,8 +245,9 @@ def discriminator_loss(
     if weights.r1_gamma:
         terms["r1"] = penalties.r1(logits, real, gamma=weights.r1_gamma / scale**2).mean()
     if weights.r2_gamma:
-        terms["r2"] = penalties.r2(logits, fake, gamma=weights.r2_gamma / scale**2).mean()
-    return sum(terms.values()), terms | {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+        terms["r2"] = penalties.r2(partial(logits, view=views[1]), fake, gamma=weights.r2_gamma / scale**2).mean()
+    told = {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+    return sum(terms.values()), terms | told, real_logits
 
 
 def generator_loss(
@@ -275,11 +257,10 @@ def generator_loss(
     fake: jax.Array,  # (B, h, w, C) at the level
     label: jax.Array | None,  # (B,) or (B, num_classes)
     lod: jax.Array | float | None,
+    view: View = _plain,  # of generated images
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The generator's loss, and its terms by name. Raises UserError for a loss that compares with real images."""
-    if game.needs_real:
-        raise UserError(f"config.loss.name={play.loss.name!r} looks at real images too, which this game does not offer")
-    logits, classes = judge(play, params, fake, label, lod)
+    """The generator's loss, and its terms by name."""
+    logits, classes = judge(play, params, view(fake), label, lod)
     terms = {"loss_fake": game.generator(None, logits).mean()}
     if classes is not None:
         terms["loss_class"] = play.loss.class_weight * class_loss(classes, label).mean()

@@ -44,10 +44,12 @@ DEFAULTS = {
     "every": {"path_length_steps": 4, "penalty_steps": 16},
     "style": {
         "mixing": 0.9,  # share of samples with the styles of two latents
-        "noise": "random",  # in training, see the generator; 'const' when sampling
+        "noise": "random",  # in training: one of `NOISES`
     },
     "augment": {"name": "none"},  # see `augment.NAMES`
 }
+
+NOISES = ("random", "const", "none")  # of the generator in training
 
 # Independent draws of one phase: folded into each sample's key.
 LATENT, MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = range(8)
@@ -99,15 +101,10 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     """The table of moves.
 
     Raises:
-      UserError: a period or a share out of range.
+      UserError: a period, weight or share out of range, or an unknown noise.
     """
+    _check(config)
     loss, every, style = config.loss, config.every, config.style
-    counts = {f"every.{key}": every[key] for key in ("path_length_steps", "penalty_steps")}
-    for key, value in (counts | {"loss.path_length_shrink": loss.path_length_shrink}).items():
-        if value < 1:
-            raise UserError(f"config.{key}={value}: expected 1 or more")
-    if not 0 <= style.mixing <= 1:
-        raise UserError(f"config.style.mixing={style.mixing}: expected a share, 0 to 1")
     rules = Rules(nets, loss, style, augment.build(config.augment), config.data.flip, config.batch_size)
 
     def phase(name: str, loss_fn, player: str, period: int = 1) -> Phase:
@@ -122,11 +119,28 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     return tuple(table)
 
 
+def _check(config) -> None:
+    """Raises UserError as `phases` does."""
+    periods = ("every.path_length_steps", "every.penalty_steps")
+    configs.check_range(config, "1 or more", *periods, "loss.path_length_shrink")
+    configs.check_range(config, "0 or more", "loss.r1_gamma", "loss.path_length_weight", "loss.blur_sigma")
+    configs.check_range(config, "above 0" if config.loss.blur_sigma else "0 or more", "loss.blur_fade_images")
+    configs.check_range(config, "0 to 1", "loss.path_length_decay", "style.mixing")
+    if config.style.noise not in NOISES:
+        raise UserError(f"config.style.noise={config.style.noise!r}: expected one of {', '.join(NOISES)}")
+
+
+def groups(config) -> dict[str, int]:
+    """See `games.groups`: the samples of which one has its path measured."""
+    return {"loss.path_length_shrink": config.loss.path_length_shrink} if config.loss.path_length_weight else {}
+
+
 def sample(
     nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
 ) -> jax.Array:
-    """Images (B, H, W, C) of the averaged generator; sample i depends on keys[i] and labels[i] alone."""
-    return decode(nets, ema, latents(nets["generator"], keys), labels, psi=psi, cutoff=cutoff)
+    """Images (B, H, W, C) of the averaged generator; sample i and its noise depend on keys[i] and labels[i] alone."""
+    ws = styles(nets, ema, latents(nets["generator"], keys), labels, psi=psi, cutoff=cutoff)
+    return paint(nets, ema, ws, keys, noise="random")
 
 
 def decode(

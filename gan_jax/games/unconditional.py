@@ -37,6 +37,8 @@ DEFAULTS = {
     "every": {"generator_steps": 1, "penalty_steps": 1},  # n_critic; above 1, the penalty is lazy
 }
 
+WEIGHTS = ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan")
+
 # Independent draws of one phase: folded into each sample's key.
 LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR, AUGMENT_REAL, AUGMENT_FAKE = range(8)
 REAL, FAKE = (DROPOUT_REAL, AUGMENT_REAL), (DROPOUT_FAKE, AUGMENT_FAKE)
@@ -93,18 +95,15 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     """The table of moves for `config.loss`.
 
     Raises:
-      UserError: an unknown loss, or a period below one step.
+      UserError: an unknown loss, or a period or weight out of range.
     """
+    configs.check_range(config, "1 or more", "every.generator_steps", "every.penalty_steps")
+    configs.check_range(config, "0 or more", *(f"loss.{weight}" for weight in WEIGHTS))
+    configs.check_range(config, "0 or more", "loss.penalty_decay_images", "loss.penalty_final_factor")
     loss = config.loss
     game = losses.adversarial(loss.name, **loss.options.to_dict())
     every = config.every
-    for key in ("generator_steps", "penalty_steps"):
-        if every[key] < 1:
-            raise UserError(f"config.every.{key}={every[key]}: expected 1 or more")
-    for key in ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan"):
-        if loss[key] < 0:
-            raise UserError(f"config.loss.{key}={loss[key]}: expected 0 or more")
-    weights = {k: loss[k] for k in ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan") if loss[k]}
+    weights = {k: loss[k] for k in WEIGHTS if loss[k]}
     lazy = every.penalty_steps > 1 and bool(weights)
     common = dict(nets=nets, flip=config.data.flip, augmentation=augment.build(config.augment))
     decay = dict(end=loss.penalty_final_factor, length=loss.penalty_decay_images)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from gan_jax.errors import UserError
+from gan_jax.interop import arguments
 from gan_jax.interop.networks import Network
-from gan_jax.interop.pickles import brief
 from gan_jax.models.blocks import features_at
 from gan_jax.models.stylegan3_design import filter_design, layer_table, layer_taps
 
 Fields = dict[str, Any]
+_MOST_TAPS, _MOST_MARGIN = 64, 256
 
 
 def family(tensors: dict[str, np.ndarray]) -> str:
@@ -43,7 +44,7 @@ def fields(network: Network, kind: str, *, discriminator: bool) -> Fields:
         if discriminator:
             return stylegan2_discriminator(network)
         return (stylegan2 if kind == "stylegan2" else stylegan3)(network)
-    except (KeyError, IndexError, ZeroDivisionError, TypeError, ValueError) as error:
+    except (LookupError, ArithmeticError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         what = "discriminator" if discriminator else "generator"
@@ -64,34 +65,11 @@ def _mapping(network: Network, prefix: str = "mapping.") -> Fields:
     elif not classes:  # a discriminator without labels has no mapping network
         return {"num_classes": 0}
     names = {"lr_multiplier": "mapping_lr_multiplier", "w_avg_beta": "w_avg_beta"}
-    given = dict(network.kwargs.get("mapping_kwargs") or {})
+    given = arguments.taken(dict(network.kwargs), "mapping_kwargs")
     known = {"num_layers": layers, "activation": "lrelu", "embed_features": embedded or None, "layer_features": None}
     if "w_size" in found:
         known["layer_features"] = found["w_size"]
-    return found | _given(given, names if "w_size" in found else {}, known | {"lr_multiplier": 0.01})
-
-
-def _given(kwargs: dict, names: dict[str, str], expected: dict[str, Any]) -> Fields:
-    """Fields for arguments of known names.
-
-    Args:
-      kwargs: of the file.
-      names: argument -> our field.
-      expected: argument -> the only value that our models have; None in the file means the same. `...`: any will do.
-    Raises:
-      UserError: another argument, or another value.
-    """
-    found = {}
-    for key, value in kwargs.items():
-        if key in names:
-            if not isinstance(value, str | int | float | type(None)):
-                raise UserError(f"{key} is {type(value).__name__} in the file; expected a number or a word")
-            found[names[key]] = value or 0.0 if value is None or key == "conv_clamp" else value
-        elif key not in expected:
-            raise UserError(f"the network was made with {key}={brief(value)}, which is not supported")
-        elif value is not None and expected[key] is not ... and value != expected[key]:
-            raise UserError(f"the network was made with {key}={brief(value)}; supported: {expected[key]!r}")
-    return found
+    return found | arguments.fields(given, names if "w_size" in found else {}, known | {"lr_multiplier": 0.01})
 
 
 def _blocks(tensors: dict[str, np.ndarray], prefix: str) -> list[str]:
@@ -106,8 +84,9 @@ def _blocks(tensors: dict[str, np.ndarray], prefix: str) -> list[str]:
 def _widths(widths: list[int], kwargs: dict) -> Fields:
     """channel_base and channel_max of a network with these features, the smallest resolution's first."""
     top, last = max(widths), len(widths) - 1
-    found = {"channel_base": kwargs.get("channel_base") or widths[last] * 4 * 2**last,
-             "channel_max": kwargs.get("channel_max") or top}  # fmt: skip
+    said = {key: kwargs[key] for key in ("channel_base", "channel_max") if kwargs.get(key) is not None}
+    found = {"channel_base": widths[last] * 4 * 2**last, "channel_max": top}
+    found |= {key: arguments.number(key, value) for key, value in said.items()}
     if [features_at(level, **found) for level in range(last + 1)] != widths:
         raise UserError(f"blocks of {widths} features do not follow a base and a maximum: {found}")
     return found
@@ -119,6 +98,8 @@ def _taps(tensors: dict[str, np.ndarray], name: str) -> Fields:
     if not filters:
         return {}
     key, first = next(iter(filters.items()))
+    if max(first.shape) > _MOST_TAPS:
+        raise UserError(f"the resampling filter {key} has the shape {first.shape}; at most {_MOST_TAPS} taps")
     for other, value in filters.items():
         if value.shape != first.shape or not np.allclose(value, first, atol=1e-6):
             raise UserError(f"resampling filters {key} and {other} differ, which is not supported")
@@ -139,8 +120,8 @@ _SHARED = {"img_resolution": ..., "img_channels": ..., "c_dim": ..., "z_dim": ..
 
 def _clamp(network: Network) -> Fields:
     """conv_clamp as the network's parts have it, for a file without the argument."""
-    value = network.attributes.get("conv_clamp")
-    return {"conv_clamp": float(value)} if isinstance(value, int | float) else {}
+    said = {name: value for name, value in network.attributes.items() if name == "conv_clamp"}
+    return arguments.fields(said, {"conv_clamp": "conv_clamp"}, {})
 
 
 def stylegan2(network: Network) -> Fields:
@@ -151,8 +132,8 @@ def stylegan2(network: Network) -> Fields:
     if f"{blocks[1]}.skip.weight" in tensors:
         architecture = "resnet"
     given = dict(network.kwargs)
-    given |= given.pop("synthesis_kwargs", None) or {}
-    given |= given.pop("block_kwargs", None) or {}
+    given |= arguments.taken(given, "synthesis_kwargs")
+    given |= arguments.taken(given, "block_kwargs")
     found = {
         "resolution": int(blocks[-1].rpartition("b")[2]),
         "channels": tensors[f"{blocks[-1]}.torgb.weight"].shape[0],
@@ -162,7 +143,7 @@ def stylegan2(network: Network) -> Fields:
         **_taps(tensors, "resample_filter"),
         **_clamp(network),
     }
-    return found | _given(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED)
+    return found | arguments.fields(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED)
 
 
 def stylegan2_discriminator(network: Network) -> Fields:
@@ -175,8 +156,8 @@ def stylegan2_discriminator(network: Network) -> Fields:
     last = tensors["b4.conv.weight"].shape
     width = tensors["b4.out.weight"].shape[0]
     given = dict(network.kwargs)
-    epilogue = dict(given.pop("epilogue_kwargs", None) or {})
-    given |= given.pop("block_kwargs", None) or {}
+    epilogue = arguments.taken(given, "epilogue_kwargs")
+    given |= arguments.taken(given, "block_kwargs")
     found = {
         "resolution": int(blocks[-1][1:]),
         "channels": tensors[f"{blocks[-1]}.fromrgb.weight"].shape[1],
@@ -189,10 +170,9 @@ def stylegan2_discriminator(network: Network) -> Fields:
     }
     if found["num_classes"] and width != last[0]:
         found["mapping_size"] = width
-    if "mbstd_group_size" in epilogue:
-        found["mbstd_group"] = epilogue.pop("mbstd_group_size") or 0
-    _given(epilogue, {}, {"mbstd_num_channels": found["mbstd_channels"], "activation": "lrelu"})
-    return found | _given(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED | {"cmap_dim": ...})
+    same = {"mbstd_num_channels": found["mbstd_channels"], "activation": "lrelu"}
+    found |= arguments.fields(epilogue, {"mbstd_group_size": "mbstd_group"}, same)
+    return found | arguments.fields(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED | {"cmap_dim": ...})
 
 
 _STYLEGAN3 = {name: name for name in ("channel_base", "channel_max", "num_critical", "first_cutoff", "first_stopband",
@@ -203,7 +183,7 @@ _STYLEGAN3 |= {"last_stopband_rel": "last_stopband", "lrelu_upsampling": "upsamp
 def stylegan3(network: Network) -> Fields:
     """Fields of `models.stylegan3.Generator`."""
     tensors, given = network.tensors, dict(network.kwargs)
-    given |= given.pop("synthesis_kwargs", None) or {}
+    given |= arguments.taken(given, "synthesis_kwargs")
     table = {m[0]: m for name in tensors if (m := re.match(r"synthesis\.(L(\d+)_(\d+)_(\d+))", name))}
     rows = sorted((int(m[2]), int(m[3]), int(m[4]), m[0]) for m in table.values())
     _, side, channels, _ = rows[-1]
@@ -211,7 +191,7 @@ def stylegan3(network: Network) -> Fields:
     radial = [value.ndim == 2 for name, value in tensors.items() if name.endswith(".down_filter")]
     ours = {
         "channel_max": max(row[2] for row in rows),
-        **_given(
+        **arguments.fields(
             given,
             _STYLEGAN3,
             {
@@ -237,6 +217,8 @@ def stylegan3(network: Network) -> Fields:
         **_mapping(network),
         **ours,
     }
+    if not 0 <= found["margin"] <= _MOST_MARGIN:
+        raise UserError(f"{rows[0][3]} has a margin of {found['margin']}; expected 0 to {_MOST_MARGIN}")
     _check_design(found, [row[3] for row in rows], tensors)
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.interop import pickles
-from gan_jax.interop.pickles import Damaged, PlainDict, Storage
+from gan_jax.interop.pickles import Damaged, Storage
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # with which torch's legacy files begin
 
@@ -34,11 +34,14 @@ def read_file(path: os.PathLike | str) -> Contents:
     if not path.is_file():
         raise MissingPathError(f"--from={path}: no such file")
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(9)
+            lengthy = start[4:] == b"\x00\x00\x00\x00{"  # of safetensors: the header's length, and the header
+            data = b"" if lengthy else start + file.read()  # the length may begin as a pickle does
     except OSError as error:
         raise UserError(f"--from={path}: cannot be read: {error.strerror}") from error
     try:
-        if data[4:9] == b"\x00\x00\x00\x00{":  # the header's length, which may begin as a pickle does, and the header
+        if lengthy:
             return _safetensors(path)
         if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
             return Contents(_saved(data, nested=_nested), len(data))
@@ -47,7 +50,7 @@ def read_file(path: os.PathLike | str) -> Contents:
     except Exception as error:  # Damaged, and whatever else a broken file makes of its readers
         told = str(error)[:200] if isinstance(error, Damaged) else f"{type(error).__name__}: {str(error)[:200]}"
         raise UserError(f"--from={path}: the file is damaged: {told}; fetch it again") from error
-    raise UserError(f"--from={path}: expected a .pkl, .pth or .safetensors file, and this begins with {data[:8]!r}")
+    raise UserError(f"--from={path}: expected a .pkl, .pth or .safetensors file, and this begins with {start[:8]!r}")
 
 
 def _saved(data: bytes, **options) -> Any:
@@ -85,8 +88,8 @@ def _legacy(file: io.BytesIO) -> Any:
 
     value = pickles.read(file, storage=storage)
     for key in pickles.read(file):
-        if key not in storages:
-            raise Damaged(f"storage {key!r}, to which nothing refers")
+        if not isinstance(key, str) or key not in storages:
+            raise Damaged(f"storage {pickles.brief(key)}, to which nothing refers")
         (count,) = struct.unpack("<q", file.read(8))
         if count != storages[key].count:
             raise Damaged(f"storage {key!r} of {count} numbers, announced as {storages[key].count}")
@@ -124,12 +127,10 @@ def _unzipped(archive: zipfile.ZipFile, names: set[str]) -> Any:
 def _safetensors(path: pathlib.Path) -> Contents:
     """The tensors by name, float16 and bfloat16 as they are."""
     import safetensors
-    import safetensors.numpy
 
     with safetensors.safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-    tensors = safetensors.numpy.load_file(path)
-    return Contents(PlainDict(tensors), path.stat().st_size, metadata)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return Contents(tensors, path.stat().st_size, file.metadata())
 
 
 def array(value: Any) -> np.ndarray:

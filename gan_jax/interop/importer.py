@@ -21,6 +21,7 @@ from gan_jax.interop.pickles import Damaged
 
 UNKNOWN_DATA = "folder:its-training-images"  # of a network that comes without an experiment
 FORMAT = "gan_jax 1"  # of our own safetensors files, in their metadata
+_LARGEST = 2**14  # side of images, and their channels
 _ADAM = {"name": "adam", "learning_rate": 0.002, "b1": 0.0, "b2": 0.99, "eps": 1e-8}
 _STYLE = {"game": "style", "ema": {"half_life_images": 10_000.0}}
 _BASES = {
@@ -66,8 +67,10 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
         found = _own(contents) if "gan_jax" in contents.metadata else _official(contents)
     if found.config is not None and config:
         raise UserError(f"--config={config}: the file has its own config; leave the flag out, or override its keys")
-    stated = _stated(config, found) if found.config is None else found.config
-    run = runs.build(configs.resolve(stated, overrides, runs.defaults), found.spec)
+    experiment = configs.load(config) if config else None
+    with _about(source, named=False):  # a message may be about a flag
+        stated = _stated(experiment, found) if found.config is None else found.config
+        run = runs.build(configs.resolve(stated, overrides, runs.defaults), found.spec)
     summary = _summary(run) if found.data is None else found.data
     with _about(source):
         state = _state(run, found)
@@ -80,12 +83,17 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
 
 
 @contextlib.contextmanager
-def _about(source: str):
-    """Puts the file's name before what is wrong with it."""
+def _about(source: str, *, named: bool = True):
+    """Makes one message of whatever goes wrong with what the file says; `named`: puts its name before our own ones."""
     try:
         yield
     except (UserError, Damaged) as error:
+        if not named:
+            raise
         raise UserError(f"--from={source}: {error}") from error
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--from={source}: no network can be built of what the file says: {told:.300}") from error
 
 
 def _sha256(source: os.PathLike | str) -> str:
@@ -120,19 +128,23 @@ def _spec(fields: dict[str, dict]) -> runs.Spec:
     side, channels, classes = said["generator"]
     if any(other != said["generator"] for other in said.values()):
         raise UserError(f"generator and discriminator differ in resolution, channels and labels: {said}")
+    if not (1 <= side <= _LARGEST and 1 <= channels <= _LARGEST and classes <= 2**20):
+        raise UserError(f"images of {side}x{side}x{channels} with {classes} classes are larger than any that are known")
     return runs.Spec((side, side, channels), classes)
 
 
-def _stated(path: str, found: Found) -> ConfigDict:
+def _stated(experiment: ConfigDict | None, found: Found) -> ConfigDict:
     """The experiment, or what the family needs, with the fields of the file's networks."""
     adam = {"optim": {"generator": dict(_ADAM), "discriminator": dict(_ADAM)}}
-    config = configs.load(path) if path else ConfigDict({**_BASES[found.kind], **adam, "data": {"name": UNKNOWN_DATA}})
+    config = experiment
+    if config is None:
+        config = ConfigDict({**_BASES[found.kind], **adam, "data": {"name": UNKNOWN_DATA}})
     critic = "stylegan2" if found.kind == "stylegan3" else found.kind  # registered with both
     with config.unlocked():
         for net, name in (("generator", found.kind), ("discriminator", critic)):
             stated = dict(config.get(net, {}))
             section = stated if stated.get("name") == name else {"name": name}
-            if net not in found.fields and not path:  # a fresh discriminator, as wide as the generator
+            if net not in found.fields and experiment is None:  # a fresh discriminator, as wide as the generator
                 same = ("widths", "blocks", "cardinalities") if name == "r3gan" else ("channel_base", "channel_max")
                 section |= {key: found.fields["generator"][key] for key in same}
             config[net] = ConfigDict({**section, **found.fields.get(net, {})})
@@ -176,6 +188,8 @@ def _place(network: Network, kind: str, discriminator: bool) -> dict[str, np.nda
 def _state(run: runs.Run, found: Found):
     """A fresh State with the file's arrays in place; what the file has is not drawn."""
     shapes = jax.eval_shape(lambda: runs.init_state(run))
+    if found.config is not None and found.params.keys() != shapes.params.keys():
+        raise UserError(f"it holds {', '.join(found.params)}; its config has the networks {', '.join(shapes.params)}")
     given: dict[str, dict] = {"params": {}, "variables": {}, "ema": {}}
     for net, tree in found.params.items():
         if net not in shapes.params:

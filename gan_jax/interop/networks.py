@@ -44,6 +44,8 @@ def find(value: Any, size: int = 2**40) -> tuple[dict[str, Network], list[str]]:
     def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
         nonlocal left
         numbers = array(tensor)
+        if not numbers.size:  # its other sizes may be anything
+            raise Damaged(f"a tensor of shape {numbers.shape}, which holds no number")
         left -= numbers.nbytes
         if left < 0:
             raise Damaged("many tensors of the same numbers")
@@ -78,7 +80,8 @@ def _of_module(module: Module | Record, numbers: Callable) -> Network:
     if module.state.get("_init_args"):
         raise UserError("a network that was made with arguments without names, which is not supported")
     for path, state in _parts(module):
-        skipped = state.get("_non_persistent_buffers_set") or ()
+        skipped = state.get("_non_persistent_buffers_set")
+        skipped = skipped if isinstance(skipped, set) else ()
         for section in ("_parameters", "_buffers"):
             for name, tensor in _dict(state.get(section)).items():
                 if isinstance(tensor, Tensor) and name not in skipped:
@@ -107,7 +110,7 @@ def _parts(module: Module | Record) -> Iterator[tuple[tuple[str, ...], dict]]:
 
 
 def _name(name: Any) -> str:
-    if not isinstance(name, str | int):
+    if not isinstance(name, str | int) or (isinstance(name, int) and name.bit_length() > 64):
         raise Damaged(f"{brief(name)} where a name was expected")
     return str(name)
 

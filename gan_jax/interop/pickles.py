@@ -8,7 +8,6 @@ is not in the table is refused, and told.
 
 import io
 import pickle
-import pickletools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,12 +16,16 @@ import ml_dtypes
 import numpy as np
 
 from gan_jax.errors import UserError
+from gan_jax.interop import opcodes
+from gan_jax.interop.opcodes import Damaged
 
 _MODULES = ("copy_reg", "copyreg"), ("__builtin__", "builtins"), ("numpy.core.multiarray", "numpy._core.multiarray")
 DTYPES = {
     "Float": np.float32, "Double": np.float64, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16, "Long": np.int64,
     "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_,
 }  # fmt: skip
+
+_SHARED, _NAMES = 4, 1000  # times its length that a file may have copied; names that it may ask for
 
 # Classes whose objects become records. They are named, never looked up: a longer list lets nothing more happen.
 _RECORDS = re.compile(
@@ -35,12 +38,10 @@ _RECORDS = re.compile(
 )
 
 
-class Damaged(ValueError):
-    """The file is not what its beginning says; the message is a part of the one that the user sees."""
-
-
 def brief(value: Any) -> str:
     """A value of a file for a message: in full where it is short, else its type; what it holds may be without end."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"  # to write it down takes the square of that
     if isinstance(value, str | int | float | bytes | None):
         return f"{value!r:.60}"
     if isinstance(value, tuple) and len(value) < 8 and all(type(item) is int for item in value):
@@ -74,9 +75,12 @@ class Record:
 
 
 class PlainDict(dict):
-    """Any dict-like class; what else its objects carry is dropped."""
+    """Any dict-like class; what else its objects carry is dropped. It is made empty: its keys are to be checked."""
 
     __slots__ = ()
+
+    def __init__(self):
+        super().__init__()
 
     def __setstate__(self, state):
         pass
@@ -136,12 +140,13 @@ class Tensor(NamedTuple):
 class _Call:
     """A function of this file for the pickle to call; it cannot be changed."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_spend")
 
-    def __init__(self, function: Callable):
-        self._function = function
+    def __init__(self, function: Callable, spend: Callable[[tuple], None]):
+        self._function, self._spend = function, spend
 
     def __call__(self, *args):
+        self._spend(args)
         return self._function(*args)
 
     def __setstate__(self, state):
@@ -182,9 +187,13 @@ def _object(cls, base=None, state=None) -> Record | PlainDict:
     return cls.__new__(cls)
 
 
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str) or (type(value) is int and value.bit_length() <= 64)
+
+
 def _set(values=()) -> set:
-    if not isinstance(values, list | tuple | set):
-        raise Damaged("a set of no list")
+    if not isinstance(values, list | tuple | set) or not all(map(_is_key, values)):
+        raise Damaged("a set of something else than names")
     return set(values)
 
 
@@ -217,13 +226,15 @@ class Reader(pickle.Unpickler):
     """Unpickles from a file object, see the module.
 
     Args:
-      file: binary, at the start of a pickle.
+      file: binary, at the start of a pickle that `opcodes.check` has passed.
+      size: of the pickle, bytes.
       storage: (what the file says of a storage) -> Storage; None where there may be none.
       nested: bytes of a saved storage -> Storage; None where there may be none.
     """
 
-    def __init__(self, file, *, storage: Callable | None = None, nested: Callable | None = None):
+    def __init__(self, file, size: int, *, storage: Callable | None = None, nested: Callable | None = None):
         super().__init__(file, encoding="latin1")
+        self._left = _SHARED * size
         self._storage, self._nested = storage, nested
         self._classes: dict[str, Any] = {}
 
@@ -233,16 +244,24 @@ class Reader(pickle.Unpickler):
             module = new if module == old else module
         key = f"{module} {name}"
         if key not in self._classes:
+            if len(self._classes) == _NAMES:
+                raise Damaged(f"more than {_NAMES} names")
             self._classes[key] = self._stand_in(key)
         return self._classes[key]
 
+    def _spend(self, args: tuple) -> None:
+        """Counts what functions are given to copy, which a short file may give again and again."""
+        self._left -= sum(len(arg) for arg in args if isinstance(arg, bytes | str | list | tuple | set | dict))
+        if self._left < 0:
+            raise Damaged("the same values given again and again")
+
     def _stand_in(self, key: str) -> Any:
         if key in _FUNCTIONS:
-            return _Call(_FUNCTIONS[key])
+            return _Call(_FUNCTIONS[key], self._spend)
         if key in _DICTS:
             return PlainDict
         if key == "torch.storage _load_from_bytes" and self._nested:
-            return _Call(self._nested)
+            return _Call(self._nested, self._spend)
         storage = re.fullmatch(r"torch(?:\.storage)? (\w+)Storage", key)
         if (storage and storage[1] in DTYPES) or _RECORDS.fullmatch(key):
             return type("Record", (Record,), {"__slots__": (), "origin": key})
@@ -281,22 +300,14 @@ def read(file, **options) -> Any:
     """
     start = file.tell()
     try:
-        _check(file)
+        opcodes.check(file)
+        size = file.tell() - start
         file.seek(start)
-        return Reader(file, **options).load()
+        return Reader(file, size, **options).load()
     except (UserError, Damaged):
         raise
     except Exception as error:  # whatever a broken pickle makes of its reader
         raise Damaged(f"{type(error).__name__}: {str(error)[:200]}") from error
-
-
-def _check(file) -> None:
-    """Raises where the pickle's places in memory are beyond its length, or where it uses the registry of copyreg."""
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if "PUT" in opcode.name and int(argument) > number:
-            raise Damaged(f"place {argument} after {number} steps")
-        if opcode.name.startswith(("EXT", "NEXT_BUFFER")):
-            raise Damaged(f"the step {opcode.name}")
 
 
 def read_bytes(data: bytes, **options) -> Any:

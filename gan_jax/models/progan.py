@@ -132,6 +132,11 @@ class Discriminator(nn.Module, kw_only=True):
         """How often the full resolution can be halved."""
         return len(sizes(self.resolution)) - 1
 
+    @property
+    def sample_groups(self) -> dict[str, int]:
+        """Field -> neighbours of a batch that are seen together."""
+        return {"stddev_group": self.stddev_group} if self.stddev_group > 1 else {}
+
     def __call__(
         self,
         x: jax.Array,

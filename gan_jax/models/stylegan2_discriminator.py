@@ -87,7 +87,7 @@ class Discriminator(nn.Module, kw_only=True):
     channel_max: int = 512  # features at most
     mapping_layers: int = 8  # of a conditional one
     mapping_size: int = 0  # entries of its mapped label; 0: the features of the last block
-    mbstd_group: int = 4  # samples among which the standard deviation is taken; 0: a device's whole batch
+    mbstd_group: int = 4  # samples among which the standard deviation is taken; 0: the whole batch
     mbstd_channels: int = 1  # standard deviations that are appended; 0: none
     conv_clamp: float = 0.0  # limit of every layer's output, 256 with low precision; 0: none
     num_bf16_res: int = 0  # highest resolutions that compute in bfloat16
@@ -97,6 +97,11 @@ class Discriminator(nn.Module, kw_only=True):
         check_choice("architecture", self.architecture, ARCHITECTURES)
         plan(self.resolution)
         super().__post_init__()
+
+    @property
+    def sample_groups(self) -> dict[str, int]:
+        """Field -> neighbours of a batch that are seen together; 0: all."""
+        return {"mbstd_group": self.mbstd_group} if self.mbstd_channels else {}
 
     def layers(self) -> tuple[str, ...]:
         """Paths of the blocks' layers from the image on, in the order in which transfer learning freezes them."""
