@@ -83,6 +83,9 @@ def test_images_at_every_lod(name):
     for case in ("psi0.7_cutoff4", "psi-0.4_all", "mixed_lod0.0"):
         images = draw(npz[f"out/w_{case}"], 0.0)
         golden.assert_close(images, nhwc(npz[f"out/images_{case}"]), TOLERANCE[name], case)
+    if 1.25 in lods(npz):
+        images = draw(npz["out/w_mixed_lod1.25"], 1.25)
+        golden.assert_close(images, nhwc(npz["out/images_mixed_lod1.25"]), TOLERANCE[name], "mixed at lod 1.25")
 
 
 @pytest.mark.parametrize("name", FILES)
