@@ -9,10 +9,10 @@ import numpy as np
 
 from gan_jax import latents, runs
 from gan_jax.errors import UserError
+from gan_jax.models.stylegan2 import NOISE
 
 MOST = 1_000_000  # numbers in one range of --seeds
 COARSE = 7  # layers whose styles are the column's by default
-NOISE = ("const", "random", "none")
 CONFLICTS = (
     ("style_mixing", "seeds", "it names its own seeds"),
     ("style_mixing", "interpolate", "they are two pictures"),

@@ -274,7 +274,7 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
       the first that a run evaluated.
     """
     evaluations = {run: logs.read_lines(root / run / "evaluations.jsonl") for run in combinations}
-    names = list(dict.fromkeys(line.get("metric") for lines in evaluations.values() for line in lines))
+    names = list(dict.fromkeys(line["metric"] for lines in evaluations.values() for line in lines if "metric" in line))
     metric = metric or next(iter(names), "")
     rows, better = [], "lower"  # as losses are
     for run, values in combinations.items():
@@ -347,8 +347,9 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """The object of a JSON file. Raises UserError where it is damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(value, dict)
-    except (OSError, ValueError, AssertionError) as error:
+        if not isinstance(value, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError) as error:
         way_out = "bring it back or delete it, and run the same command again"
         raise UserError(f"{path}: cannot be read as a JSON object; {way_out}") from error
     return value

@@ -139,7 +139,7 @@ def test_initial_weights_are_glorots_and_wider_inside_blocks():
         (lambda: Generator(num_classes=10), "num_classes=10: the model 'sngan' takes no labels"),
         (lambda: Discriminator(num_classes=10), "takes no labels"),
         (lambda: Generator(widths=()), r"widths=\(\): expected one number"),
-        (lambda: Generator(latent="gaussian"), "latent 'gaussian' is unknown; expected normal or uniform"),
+        (lambda: Generator(latent="gaussian"), "latent 'gaussian' is unknown; expected one of normal, uniform"),
     ],
 )
 def test_what_cannot_be_built(make, message):

@@ -32,7 +32,7 @@ CASES = [
     (STYLE, "loss.blur_fade_images", "-1", "0 or more"),
     (STYLE, "every.penalty_steps", "0", "1 or more"),
     (STYLE, "style.mixing", "1.5", "0 to 1"),
-    (STYLE, "style.noise", "radom", "random, const, none"),
+    (STYLE, "style.noise", "radom", "const, random, none"),
     (GROWING, "loss.class_weight", "-5", "0 or more"),
     (GROWING, "loss.gradient_penalty", "-5", "0 or more"),
     (GROWING, "loss.gradient_target", "0", "above 0"),

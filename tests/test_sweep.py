@@ -207,11 +207,13 @@ def test_a_run_stopped_by_a_signal_is_not_done(tmp_path, capsys):
     assert "1 combinations, 0 to run" not in capsys.readouterr().out
 
 
-def test_damaged_files_are_told_or_passed_over(program, tmp_path):
+def test_damaged_files_are_told_or_passed_over(program, tmp_path, capsys):
     folder = tmp_path / "sweep"
     sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
     with (folder / "000-a=2" / "evaluations.jsonl").open("a") as file:
-        file.write('{"metric": "fd", "val')
+        file.write('{"step": 11}\n{"metric": "fd", "val')
+    sweeping.sweep("f.py", [], ["config.a=2"], folder, metric="fid", command=program)
+    assert "they evaluated fd, recall" in capsys.readouterr().out
     sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
     assert read_csv(folder)[0]["fd"] == "2"
     (folder / "sweep.json").write_text('{"config": ')

@@ -25,6 +25,7 @@ from gan_jax.errors import UserError
 from gan_jax.games import unconditional
 from gan_jax.layers import pixels, random
 from gan_jax.layers.fir import blur
+from gan_jax.models import stylegan2
 from gan_jax.step import Out, Phase, Rng, State
 
 NETS = ("generator", "discriminator")
@@ -44,12 +45,10 @@ DEFAULTS = {
     "every": {"path_length_steps": 4, "penalty_steps": 16},
     "style": {
         "mixing": 0.9,  # share of samples with the styles of two latents
-        "noise": "random",  # in training: one of `NOISES`
+        "noise": "random",  # in training: one of `stylegan2.NOISE`
     },
     "augment": {"name": "none"},  # see `augment.NAMES`
 }
-
-NOISES = ("random", "const", "none")  # of the generator in training
 
 # Independent draws of one phase: folded into each sample's key.
 LATENT, MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = range(8)
@@ -126,8 +125,8 @@ def _check(config) -> None:
     configs.check_range(config, "0 or more", "loss.r1_gamma", "loss.path_length_weight", "loss.blur_sigma")
     configs.check_range(config, "above 0" if config.loss.blur_sigma else "0 or more", "loss.blur_fade_images")
     configs.check_range(config, "0 to 1", "loss.path_length_decay", "style.mixing")
-    if config.style.noise not in NOISES:
-        raise UserError(f"config.style.noise={config.style.noise!r}: expected one of {', '.join(NOISES)}")
+    if config.style.noise not in stylegan2.NOISE:
+        raise UserError(f"config.style.noise={config.style.noise!r}: expected one of {', '.join(stylegan2.NOISE)}")
 
 
 def groups(config) -> dict[str, int]:

@@ -20,6 +20,7 @@ from gan_jax.layers.dropout import dropout
 from gan_jax.layers.linear import Conv, ConvTranspose, Dense
 from gan_jax.layers.norm import BatchNorm
 from gan_jax.layers.random import fold
+from gan_jax.models.blocks import check_choice
 
 
 class Generator(nn.Module, kw_only=True):
@@ -48,9 +49,9 @@ class Generator(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        _choice("stem", self.stem, ("conv", "dense"))
-        _choice("activation", self.activation, ("relu", "leaky_relu"))
-        _choice("latent", self.latent, ("normal", "uniform"))
+        check_choice("stem", self.stem, ("conv", "dense"))
+        check_choice("activation", self.activation, ("relu", "leaky_relu"))
+        check_choice("latent", self.latent, ("normal", "uniform"))
         _check(self)
         super().__post_init__()
 
@@ -113,7 +114,7 @@ class Discriminator(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        _choice("head", self.head, ("conv", "dense"))
+        check_choice("head", self.head, ("conv", "dense"))
         _check(self)
         super().__post_init__()
 
@@ -191,19 +192,14 @@ def _size(resolution: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _check(model: nn.Module) -> None:
-    _choice("norm", model.norm, ("batch", "none"))
-    _choice("initializer", model.initializer, ("normal", "glorot"))
+    check_choice("norm", model.norm, ("batch", "none"))
+    check_choice("initializer", model.initializer, ("normal", "glorot"))
     for field in ("channels", "width", "kernel_size"):
         if getattr(model, field) < 1:
             raise UserError(f"{field}={getattr(model, field)}: expected 1 or more")
     if any(number < 1 for number in (*model.features, *model.strides)):
         raise UserError(f"features={model.features}, strides={model.strides}: expected numbers of 1 or more")
     plan(model.resolution, model.width, model.features, model.strides)
-
-
-def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{field} '{value}' is unknown; expected one of {', '.join(allowed)}.")
 
 
 def _kernel_init(init: str) -> Callable:

@@ -11,6 +11,7 @@ from gan_jax.errors import UserError
 from gan_jax.layers.dropout import dropout
 from gan_jax.layers.linear import Dense
 from gan_jax.layers.random import fold
+from gan_jax.models.blocks import check_choice
 
 _OUTPUTS = {"sigmoid": lambda x: 2 * nn.sigmoid(x) - 1, "tanh": jnp.tanh, "linear": lambda x: x}
 
@@ -31,9 +32,9 @@ class Generator(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        _choice("activation", self.activation, ("relu", "leaky_relu"))
-        _choice("latent", self.latent, ("uniform", "normal"))
-        _choice("output", self.output, tuple(_OUTPUTS))
+        check_choice("activation", self.activation, ("relu", "leaky_relu"))
+        check_choice("latent", self.latent, ("uniform", "normal"))
+        check_choice("output", self.output, tuple(_OUTPUTS))
         _unconditional(self.num_classes)
         super().__post_init__()
 
@@ -68,7 +69,7 @@ class Discriminator(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        _choice("activation", self.activation, ("maxout", "relu", "leaky_relu"))
+        check_choice("activation", self.activation, ("maxout", "relu", "leaky_relu"))
         _unconditional(self.num_classes)
         super().__post_init__()
 
@@ -103,11 +104,6 @@ def _kernel_init(init_range: float) -> Callable:
         return jax.random.uniform(key, shape, dtype, -init_range, init_range)
 
     return init
-
-
-def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{field} '{value}' is unknown; expected one of {', '.join(allowed)}.")
 
 
 def _unconditional(num_classes: int) -> None:

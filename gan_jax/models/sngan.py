@@ -14,6 +14,7 @@ from gan_jax.layers.conv import Pair, as_pair
 from gan_jax.layers.linear import Conv, Dense
 from gan_jax.layers.norm import BatchNorm
 from gan_jax.layers.rescale import downscale, upscale
+from gan_jax.models.blocks import check_choice
 
 GLOROT = nn.initializers.glorot_uniform()
 GLOROT_ROOT2 = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")  # sqrt(2) times as wide
@@ -79,8 +80,7 @@ class Generator(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        if self.latent not in ("normal", "uniform"):
-            raise UserError(f"latent {self.latent!r} is unknown; expected normal or uniform")
+        check_choice("latent", self.latent, ("normal", "uniform"))
         _check(self, len(self.widths))
         super().__post_init__()
 
