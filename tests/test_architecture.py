@@ -21,14 +21,16 @@ FLOORS = (
     ("runs",),  # config -> players, phases, State
     ("games",),
     ("models", "step", "losses", "penalties", "augment"),
-    ("layers", "optim"),
-    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config"),  # leaves
+    ("layers", "optim", "features"),
+    # leaves
+    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights"),
     ("errors", "cache", "__init__"),
 )
 # Narrower than their floor allows.
 ONLY = {
     "models": {"layers", "errors"},  # plain arrays in and out: no loss, config or State
     "layers": {"errors"},
+    "features": {"errors", "cache", "weights", "metrics"},
     "losses": {"errors"},
     "penalties": {"errors"},
     "sweep": {"errors", "logs", "config", "cache"},  # starts runs as processes of their own

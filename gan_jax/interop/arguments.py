@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from gan_jax.errors import UserError
-from gan_jax.interop.pickles import brief
+from gan_jax.weights.pickles import brief
 
 
 class _Number(NamedTuple):

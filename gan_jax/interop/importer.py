@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 from gan_jax import checkpoint, runs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
-from gan_jax.interop import architectures, containers, names, networks
+from gan_jax.interop import architectures, names, networks
 from gan_jax.interop.networks import Network
-from gan_jax.interop.pickles import Damaged
+from gan_jax.weights import containers
+from gan_jax.weights.pickles import Damaged
 
 UNKNOWN_DATA = "folder:its-training-images"  # of a network that comes without an experiment
 FORMAT = "gan_jax 1"  # of our own safetensors files, in their metadata
@@ -62,7 +63,7 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
     folder = pathlib.Path(workdir)
     if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
         raise UserError(f"--workdir={workdir}: holds a run already; give another folder")
-    contents = containers.read_file(source)
+    contents = containers.read_file(source, "--from=")
     with _about(source):
         found = _own(contents) if "gan_jax" in contents.metadata else _official(contents)
     if found.config is not None and config:

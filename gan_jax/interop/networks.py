@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.interop.containers import array
-from gan_jax.interop.pickles import Damaged, Module, Record, Tensor, brief
+from gan_jax.weights.containers import array
+from gan_jax.weights.pickles import Damaged, Module, Record, Tensor, brief
 
 ROLES = {
     "G": "G", "g": "G", "netG": "G", "generator": "G",

@@ -16,8 +16,8 @@ import ml_dtypes
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.interop import opcodes
-from gan_jax.interop.opcodes import Damaged
+from gan_jax.weights import opcodes
+from gan_jax.weights.opcodes import Damaged
 
 _MODULES = ("copy_reg", "copyreg"), ("__builtin__", "builtins"), ("numpy.core.multiarray", "numpy._core.multiarray")
 DTYPES = {

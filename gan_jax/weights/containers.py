@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gan_jax.errors import MissingPathError, UserError
-from gan_jax.interop import pickles
-from gan_jax.interop.pickles import Damaged, Storage
+from gan_jax.weights import pickles
+from gan_jax.weights.pickles import Damaged, Storage
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # with which torch's legacy files begin
 
@@ -23,34 +23,37 @@ class Contents:
         self.value, self.size, self.metadata = value, size, metadata or {}
 
 
-def read_file(path: os.PathLike | str) -> Contents:
+def read_file(path: os.PathLike | str, named: str = "") -> Contents:
     """Reads a file of any kind that is known, told by its first bytes.
 
+    Args:
+      path: the file.
+      named: what stands before its path in an error, such as the flag that gave it.
     Raises:
       MissingPathError: no such file.
       UserError: a file that cannot be read, is damaged, or asks for more than data.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise MissingPathError(f"--from={path}: no such file")
+        raise MissingPathError(f"{named}{path}: no such file")
     try:
         with path.open("rb") as file:
             start = file.read(9)
             lengthy = start[4:] == b"\x00\x00\x00\x00{"  # of safetensors: the header's length, and the header
             data = b"" if lengthy else start + file.read()  # the length may begin as a pickle does
     except OSError as error:
-        raise UserError(f"--from={path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{named}{path}: cannot be read: {error.strerror}") from error
     try:
         if lengthy:
             return _safetensors(path)
         if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
             return Contents(_saved(data, nested=_nested), len(data))
     except UserError as error:
-        raise UserError(f"--from={path}: refused: {error}") from error
+        raise UserError(f"{named}{path}: refused: {error}") from error
     except Exception as error:  # Damaged, and whatever else a broken file makes of its readers
         told = str(error)[:200] if isinstance(error, Damaged) else f"{type(error).__name__}: {str(error)[:200]}"
-        raise UserError(f"--from={path}: the file is damaged: {told}; fetch it again") from error
-    raise UserError(f"--from={path}: expected a .pkl, .pth or .safetensors file, and this begins with {start[:8]!r}")
+        raise UserError(f"{named}{path}: the file is damaged: {told}; fetch it again") from error
+    raise UserError(f"{named}{path}: expected a .pkl, .pth or .safetensors file, and this begins with {start[:8]!r}")
 
 
 def _saved(data: bytes, **options) -> Any:

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from gan_jax import cli
 from gan_jax.errors import MissingPathError, UserError
-from gan_jax.interop import containers, pickles
+from gan_jax.weights import containers, pickles
 from tests import golden_stylegan2
 from tests import interop_files as files
 from tests.interop_files import Call, Global

@@ -1,0 +1,1 @@
+"""Fixed networks that turn images into features: modules, weights, and what is done to images before them."""
