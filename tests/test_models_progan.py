@@ -115,9 +115,9 @@ def test_other_sizes_and_channels(size, channels):
 
     images, (logits, classes), alone = play()
     assert images[0].shape == (2, *size, channels) and np.isfinite(images[0]).all()
-    np.testing.assert_array_equal(*images)
+    np.testing.assert_allclose(*images, rtol=1e-3, atol=1e-3)  # one program may add up each of its parts differently
     assert logits.shape == (2,) and classes.shape == (2, 3) and logits.dtype == jnp.float32
-    np.testing.assert_array_equal(logits, alone)
+    np.testing.assert_allclose(logits, alone, rtol=1e-3, atol=1e-3)
 
 
 def test_low_precision_keeps_parameters_and_outputs_wide():

@@ -4,11 +4,13 @@ Heusel et al. 2017 (arXiv 1706.08500), equation 6. All in float64 on the host: t
 difference of large traces, which float32 would drown in rounding.
 """
 
+import os
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from gan_jax.errors import UserError
+from gan_jax.errors import MissingPathError, UserError
 
 
 class Moments(NamedTuple):
@@ -16,7 +18,7 @@ class Moments(NamedTuple):
 
     mean: np.ndarray        # (D,) float64
     covariance: np.ndarray  # (D, D) float64, unbiased (divided by count - 1)
-    count: int              # rows that they were taken from
+    count: int              # rows that they were taken from; 0 where a file does not say
 
 
 class Accumulator(NamedTuple):
@@ -71,16 +73,29 @@ def moments(features) -> Moments:
     return finish(update(empty(features.shape[1]), features))
 
 
-def frechet_distance(mean1, covariance1, mean2, covariance2) -> float:
+def root(covariance) -> np.ndarray:
+    """R (D, r) with R R^T = the covariance (D, D), r its numerical rank.
+
+    Directions below the rounding of the largest eigenvalue are left out, so that a null space adds no noise of
+    order sqrt(epsilon) to a distance.
+    """
+    covariance = np.asarray(covariance, np.float64)
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
+def frechet_distance(mean1, covariance1, mean2, covariance2, *, root1: np.ndarray | None = None) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the squared Wasserstein-2 distance of two Gaussians.
 
-    The trace of the root is that of the symmetric (C1^(1/2) C2 C1^(1/2))^(1/2), with real eigenvalues >= 0:
-    no general matrix root, no complex parts, no offset on the diagonals, singular covariances included. C1 is
-    cut to its numerical rank, so that its null space adds no noise of order sqrt(epsilon).
+    The trace of the root is that of the symmetric (R1^T C2 R1)^(1/2) with C1 = R1 R1^T, whose eigenvalues are
+    real and >= 0: no general matrix root, no complex parts, no offset on the diagonals, singular covariances
+    included. Of 2048 features it takes 1.5 s on two cores, half of it for the root.
 
     Args:
       mean1, mean2: (D,).
       covariance1, covariance2: (D, D), symmetric positive semi-definite, of any rank.
+      root1: `root(covariance1)`, where many distances from one reference share it; else it is taken here.
     Returns:
       The distance in squared feature units, at least 0; identical moments give rounding error alone
       (about 1e-14 of the trace).
@@ -88,10 +103,84 @@ def frechet_distance(mean1, covariance1, mean2, covariance2) -> float:
     mean1, mean2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
     c1, c2 = np.asarray(covariance1, np.float64), np.asarray(covariance2, np.float64)
     assert mean1.shape == mean2.shape and c1.shape == c2.shape == mean1.shape * 2, (mean1.shape, c1.shape)
-    values, vectors = np.linalg.eigh((c1 + c1.T) / 2)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    root = vectors[:, kept] * np.sqrt(values[kept])  # (D, r), C1 = root root^T
-    product = root.T @ ((c2 + c2.T) / 2) @ root      # (r, r), the spectrum of C1^(1/2) C2 C1^(1/2)
+    root1 = root(c1) if root1 is None else root1
+    product = root1.T @ ((c2 + c2.T) / 2) @ root1  # (r, r), the spectrum of C1^(1/2) C2 C1^(1/2)
     trace_root = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2), 0)).sum()
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(c1) + np.trace(c2) - 2 * trace_root
     return float(np.maximum(distance, 0))  # rounding alone can make it negative
+
+
+def bias(covariance, count: int) -> float:
+    """Expected distance between a Gaussian and the moments of `count` samples of it, to first order in 1 / count.
+
+    The mean gives tr(C) / N. The covariance is off by E with E|E_ij|^2 = l_i l_j (1 + d_ij) / N in the basis of
+    C's eigenvalues l, and the distance of C and C + E is 1/2 sum_ij E_ij^2 / (l_i + l_j) to second order in E.
+
+    It holds where count is well above the number D of features, the next term being smaller by about D / count,
+    and says little at count <= D. A generator's distance is too large by about as much where its features
+    resemble the true ones.
+
+    Args:
+      covariance: (D, D) of the Gaussian.
+      count: samples N.
+    Raises:
+      UserError: count is below 2.
+    """
+    if count < 2:
+        raise UserError(f"bias of a distance from {count} images: expected at least 2.")
+    covariance = np.asarray(covariance, np.float64)
+    values = np.maximum(np.linalg.eigvalsh((covariance + covariance.T) / 2), 0)
+    sums = values[:, None] + values
+    pairs = np.divide(np.outer(values, values), sums, out=np.zeros_like(sums), where=sums > 0)
+    return float((values.sum() + 0.5 * (pairs.sum() + np.trace(pairs))) / count)
+
+
+def save_moments(path: os.PathLike | str, moments: Moments) -> None:
+    """Writes an .npz file as pytorch-fid has it, `mu` and `sigma`, with `count` besides; whole or not at all."""
+    path = pathlib.Path(path)
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "wb") as file:
+        np.savez(file, mu=moments.mean, sigma=moments.covariance, count=np.int64(moments.count))
+    os.replace(part, path)
+
+
+def load_moments(path: os.PathLike | str) -> Moments:
+    """Moments from an .npz file with `mu` (D,) and `sigma` (D, D), such as pytorch-fid's; `count` may be there.
+
+    Nothing in the file is run: pickled objects are refused.
+
+    Raises:
+      MissingPathError: no such file.
+      UserError: no .npz file, `mu` or `sigma` missing, or other shapes, types or values.
+    """
+    arrays = _read(path)
+    missing = {"mu", "sigma"} - arrays.keys()
+    if missing:
+        raise UserError(f"{path}: has no array named {' or '.join(sorted(missing))}; expected mu (D,) and "
+                        "sigma (D, D), moments of features as pytorch-fid saves them.")
+    mean, covariance, count = arrays["mu"], arrays["sigma"], arrays.get("count", np.int64(0))
+    if mean.ndim != 1 or not mean.size or covariance.shape != mean.shape * 2 or count.shape != ():
+        raise UserError(f"{path}: mu has the shape {mean.shape}, sigma {covariance.shape}, count {count.shape}; "
+                        "expected (D,), (D, D) and a single number.")
+    if not {mean.dtype.kind, covariance.dtype.kind, count.dtype.kind} <= set("fiu"):
+        raise UserError(f"{path}: mu, sigma and count are of types {mean.dtype}, {covariance.dtype} and {count.dtype}; "
+                        "expected real numbers.")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{path}: mu or sigma is NaN or infinite, expected finite; make the file anew.")
+    if not np.isfinite(count) or count < 0 or count != int(count):
+        raise UserError(f"{path}: count is {count}; expected a whole number of images, 0 where it is not known.")
+    return Moments(mean, covariance, int(count))
+
+
+def _read(path: os.PathLike | str) -> dict[str, np.ndarray]:
+    if not os.path.exists(path):
+        raise MissingPathError(f"{path}: no such file; expected an .npz file of moments.")
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it holds a single array without a name")
+        with file:
+            return {name: file[name] for name in ("mu", "sigma", "count") if name in file.files}
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        raise UserError(f"{path}: cannot be read as an .npz file of plain arrays: {error}") from error
