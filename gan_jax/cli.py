@@ -12,7 +12,7 @@ HELP = """usage: python launch.py [COMMAND] [--flag=value ...]
 
 commands
   train      train a run, or go on where it stood (the default command)
-  evaluate   measure a trained run
+  evaluate   measure a trained run, or a folder of images
   sample     write images of a trained run
   sweep      train every combination of some settings and compare them
   import     make a run's folder of official weights
@@ -27,10 +27,23 @@ train
 
 evaluate
   --workdir=DIR                the run's folder
-  --metrics=fd,kd,prdc,classes those to measure (also: modes, for mixtures; eqt, eqt_frac, eqr, equivariance of
-                               stylegan3); default: the config's; fid and kid are taken for fd and kd, and reported
-                               by their features, such as fd_digits_classifier
+  --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
+                               or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
+                               for fd and kd where these are not Inception's, and reported by their features); modes,
+                               of mixtures; eqt, eqt_frac, eqr, of stylegan3. Default: the config's. docs/metrics.md
   --step=N                     checkpoint; default: the newest
+  --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
+                               data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a
+                               file (--statistics); also psnr, ssim, ms_ssim, lpips_alex, lpips_vgg, image by image
+  --out=FILE                   with --images: append the values to FILE as JSON lines
+  --features=NAME              digits_classifier, inception, vgg16, dinov2_vitl14, random_inception, ...; default: the
+                               config's, inception with --images
+  --weights=PATH --download    a file or folder of weights (docs/metrics_weights.md), or fetch what is not there
+  --preprocessing=tf1|pytorch_fid|clean   Inception's resize; default tf1, the official one
+  --samples=N --batch_size=N --split=NAME --flip_reals   see config.evaluation in docs/metrics.md
+  --statistics=FILE.npz        the reals' moments from a file, as pytorch-fid has them
+  --save_statistics=FILE.npz   write the reals' moments to a file
+  --compare=RUN,RUN            print the newest values of several runs, and which of them do not compare
 
 sample
   --workdir=DIR --out=DIR      the run's folder, and where images go
@@ -73,15 +86,17 @@ exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config o
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 DRAWN = ("seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixing", "dlatents")  # texts for `sample`
+EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
+              "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "coordinator", "num_processes", "process_id"),
-    "evaluate": ("workdir", "metrics", "step"),
+    "evaluate": ("workdir", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics", "compare"),
     "sample": ("workdir", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
     "import": ("from", "workdir", "config"),
     "export": ("workdir", "out", "format", "truncation", "step"),
 }
-SWITCHES = ("dry_run", "save_dlatents")
+SWITCHES = ("dry_run", "save_dlatents", "download", "flip_reals")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -222,11 +237,30 @@ def default_workdir(path: str) -> str:
 def _evaluate(flags: dict, overrides: list) -> int:
     from gan_jax import evaluate
 
-    rows = evaluate.evaluate(
-        _needed(flags, "workdir"), metrics=_one(flags, "metrics"), step=_number(flags, "step", None)
-    )
+    if "compare" in flags:
+        _alone(flags, "compare", ())
+        print(evaluate.comparison([folder.strip() for folder in _one(flags, "compare").split(",") if folder.strip()]))
+        return 0
+    settings = {name: _one(flags, name) for name in EVALUATION if name in flags}
+    settings |= {name: str(text in ("true", "1")) for name, text in settings.items() if name in SWITCHES}
+    common = {name: _one(flags, name) for name in ("metrics", "save_statistics")} | {"settings": settings}
+    if "images" in flags:
+        _alone(flags, "images", ("workdir", "reference", "out", "metrics", "save_statistics", *EVALUATION))
+        paths = {name: _one(flags, name) for name in ("reference", "workdir", "out")}
+        rows = evaluate.compare_folders(_one(flags, "images"), **paths, **common)
+    else:
+        _alone(flags, "workdir", ("step", "metrics", "save_statistics", *EVALUATION))
+        rows = evaluate.evaluate(_needed(flags, "workdir"), step=_number(flags, "step", None), **common)
     print(evaluate.table(rows))
     return 0
+
+
+def _alone(flags: dict, main: str, others: tuple[str, ...]) -> None:
+    """Raises UserError for flags that have no meaning beside `main`."""
+    wrong = [name for name in flags if name not in (main, *others)]
+    if wrong:
+        reason = f"has no meaning with --{main}" if main in flags else "needs --images"
+        raise UserError(f"--{wrong[0]} {reason}")
 
 
 def _sample(flags: dict, overrides: list) -> int:

@@ -26,7 +26,18 @@ DEFAULTS = {
     "parallel": "shard_map",  # or pmap
     "grid": 64,  # images in `samples/`
     "every": {"log_images": 6_400, "sample_images": 64_000, "checkpoint_images": 64_000, "evaluate_images": 0},
-    "evaluation": {"features": "none", "metrics": (), "samples": 10_000},
+    "evaluation": {
+        "metrics": (),  # such as ("fid50k_full", "kid50k_full"); the best checkpoint by the first one is kept
+        "features": "none",  # of metrics without a count; one that begins with random_ makes all networks random
+        "samples": 10_000,  # of metrics without a count
+        "preprocessing": "tf1",  # of Inception: tf1 (official), pytorch_fid or clean
+        "weights": "",  # file or folder of weights; empty: $GAN_JAX_WEIGHTS_DIR, or the cache
+        "download": False,  # fetch weights that are not there
+        "split": "",  # of the reals; empty: the one that is trained on
+        "flip_reals": False,  # a mirrored copy of each real beside it
+        "statistics": "",  # .npz of the reals' moments, instead of the data
+        "batch_size": 0,  # images of a process at once; 0: the most that fit
+    },
     "checkpoints": {"keep": 2},
     "transfer": {
         "workdir": "",  # run whose parameters a new run starts from, where names and shapes agree

@@ -37,12 +37,18 @@ def sampler(run: runs.Run, *, batch_size: int | None = None, from_latents: bool 
       draw(ema, keys, labels) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and
       labels[i] alone.
     """
+    made = generator(run, from_latents=from_latents, **options)
+    return _in_passes(made, batch_size or _batch_size(run))
+
+
+def generator(run: runs.Run, *, from_latents: bool = False, **options) -> Callable:
+    """What `sampler` compiles: (ema, keys or latents, labels) -> uint8 images or points, per sample."""
     game = run.game.decode if from_latents else run.game.sample
 
     def generate(ema, inputs, labels):
         return pixels.quantise(game(run.nets, ema, inputs, labels, **options))
 
-    return _in_passes(generate, batch_size or _batch_size(run))
+    return generate
 
 
 def halves(run: runs.Run, ema: dict, *, noise: str = "const", **truncation) -> Halves:

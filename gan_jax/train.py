@@ -48,7 +48,8 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False) -> bool:
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
     state, position, averages = _begin(run, mesh, manager, folder, dataset)
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, sample.sampler(run), {})
+    draw = sample.sampler(run)
+    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, evaluate.measurer(run, draw), {})
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager):
@@ -88,6 +89,7 @@ class _Session(NamedTuple):
     averages: logs.Averages
     folder: pathlib.Path
     draw: sample.Draw
+    measure: evaluate.Measure
     programs: dict[tuple, Callable]  # compiled steps: see `_compiled_steps`
 
 
@@ -187,7 +189,7 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
 
 def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str, float] | None:
     """Measures, tells, and returns the first metric's name and value."""
-    rows = evaluate.measure(session.run, session.draw, state.ema, step=now.step, images=now.images, baselines=last)
+    rows = session.measure(state.ema, step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
     session.log.evaluation(now.step, now.images, rows)
     return (evaluate.ranking(session.run.config)["metric"], rows[0]["value"]) if rows else None

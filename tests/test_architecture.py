@@ -23,7 +23,7 @@ FLOORS = (
     ("models", "step", "losses", "penalties", "augment"),
     ("layers", "optim", "features"),
     # leaves
-    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights"),
+    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights", "provenance"),
     ("errors", "cache", "__init__"),
 )
 # Narrower than their floor allows.

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import cli, evaluate, metrics, parallel, runs, sample
+from gan_jax import cli, evaluate, logs, metrics, parallel, runs, sample
 from gan_jax.data import mixture
 from gan_jax.errors import MissingPathError, UserError
+from gan_jax.evaluate import equivariance as equivariance_rows
 from gan_jax.metrics import equivariance
 from tests import settings
 
@@ -46,7 +47,7 @@ def test_rows_have_the_whole_protocol(digits, rows):
     assert set(names[9:]) == {"confidence", "class_share_min", *(f"class_share/{i}" for i in range(10))}
     for row in rows:
         assert row["features"] == "digits_classifier" and len(row["features_sha256"]) == 64
-        assert row["features_accuracy"] >= 0.97 and "16x16" in row["feature_resize"]
+        assert row["features_accuracy"] >= 0.97 and "16x16" in row["preprocessing"]
         assert (row["data"], row["split"], row["reals"], row["flip"]) == ("digits", "train", 1437, False)
         assert (row["step"], row["images"], row["samples"], row["seed"]) == (0, 0, 96, 0)
         assert len(row["data_fingerprint"]) == 64 and row["version"] and row["filter"] and np.isfinite(row["value"])
@@ -69,7 +70,7 @@ def test_a_folder_that_takes_nothing_loses_no_value(digits, monkeypatch, capsys)
     def full(path, row):
         raise UserError(f"{path}: cannot be written")
 
-    monkeypatch.setattr(evaluate.logs, "append_line", full)
+    monkeypatch.setattr(logs, "append_line", full)
     with pytest.raises(UserError, match="evaluations.jsonl: cannot be written"):
         evaluate.evaluate(digits[0], metrics="classes")
     assert "class_share_min" in capsys.readouterr().out
@@ -201,7 +202,7 @@ def test_rows_of_equivariance_have_their_protocol(movable, monkeypatch):
     assert evaluate.read(folder) == rows and f"{rows[0]['value']:.4f} dB" in evaluate.table(rows)
     assert evaluate.ranking(run.config) == {"metric": "eqt", "lower_is_better": False}
 
-    monkeypatch.setattr(evaluate, "_moved_errors", lambda run, ema, metrics, groups: np.array([[1.0, 400.0]] * 3))
+    monkeypatch.setattr(equivariance_rows, "moved_errors", lambda *_: np.array([[1.0, 400.0]] * 3))
     run = run._replace(config=run.config.copy_and_resolve_references().unlock())
     run.config.evaluation.samples = 50_000
     names = ("eqt", "eqt_frac", "eqr")

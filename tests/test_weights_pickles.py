@@ -42,6 +42,32 @@ def test_a_view_of_a_storage(tmp_path):
     np.testing.assert_array_equal(containers.array(containers.read_file(path).value["t"]), [[1, 5], [2, 6], [3, 7]])
 
 
+def test_an_ordered_dict_of_pairs(tmp_path):
+    """Python 2 has pickled it so, as in the published heads of LPIPS."""
+    numbers = np.arange(3, dtype=np.float32)
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"),
+                  (files._reference(numbers, "0"), 0, (3,), (1,), False, {}))
+    made = Call(Global("collections", "OrderedDict"), ([["a", tensor]],))
+    value = containers.read_file(_write(tmp_path / "x.pth", files.zipped(made, {"0": numbers}))).value
+    np.testing.assert_array_equal(containers.array(value["a"]), numbers)
+
+
+@pytest.mark.parametrize("pairs", [[["a"]], [[["a"], 1]], ["ab", 1], 7, {"a": 1}])
+def test_a_dict_of_something_else_than_pairs(tmp_path, pairs):
+    made = Call(Global("collections", "OrderedDict"), (pairs,))
+    with pytest.raises(UserError, match="damaged"):
+        containers.read_file(_write(tmp_path / "x.pth", files.zipped(made, {})))
+
+
+def test_copies_without_end_are_refused(tmp_path):
+    """A small file that copies one long list again and again."""
+    pairs = files.opcodes([[f"k{i}", i] for i in range(2000)])
+    again = b"ccollections\nOrderedDict\nh\0\x85R"
+    data = b"\x80\x03](" + pairs + b"q\0" + 1000 * again + b"e."
+    with pytest.raises(UserError, match="x.pkl"):
+        containers.read_file(_write(tmp_path / "x.pkl", data))
+
+
 def _system(path) -> Call:
     return Call(Global("os", "system"), (f"touch {path}",))
 

@@ -1,5 +1,5 @@
 """Data sets as uint8 arrays: TFDS sets, image folders and zips, the bundled digits, mixtures, synthetic."""
 
-from gan_jax.data.dataset import Dataset, open_dataset
+from gan_jax.data.dataset import Dataset, open_dataset, open_images
 
-__all__ = ["Dataset", "open_dataset"]
+__all__ = ["Dataset", "open_dataset", "open_images"]

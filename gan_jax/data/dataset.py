@@ -134,6 +134,19 @@ def open_dataset(
     return _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
 
 
+def open_images(path: str) -> tuple[Dataset, tuple[str, ...]]:
+    """All images of a folder or .zip, RGB and of their own size, and their names in the Dataset's order.
+
+    Raises:
+      MissingPathError, UserError: no such path, no images, or images of several sizes.
+    """
+    from gan_jax.data import folder
+
+    source, fit, names = folder.open_images(path)
+    common = {"name": f"folder:{path}", "split": "all", "flip": False}
+    return _open_images(source, fit, common, skip_corrupt=False), names
+
+
 def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool) -> Dataset:
     """A source as a Dataset: packed if it fits, otherwise decoded while used."""
     packed = pack.fits(source, fit.shape)

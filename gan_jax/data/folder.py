@@ -12,6 +12,7 @@ from gan_jax.data.source import Source
 from gan_jax.errors import MissingPathError, UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+ORIENTATION = 0x0112  # EXIF's tag; from 5 on, height and width are exchanged
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 
 
@@ -82,6 +83,21 @@ def _classes(inner: list[str], root: pathlib.Path) -> tuple[str, ...]:
     return () if loose else tuple(sorted({name.split("/")[0] for name in inner}))
 
 
+def _open(path: str) -> tuple[pathlib.Path, dict[str, tuple], Callable[[str], bytes]]:
+    """The place, its images with what tells their content, and how the bytes of one are read."""
+    root = pathlib.Path(path).expanduser()
+    if not path or not root.exists():
+        raise MissingPathError(f"data.name='folder:{path}': there is no folder or .zip at {root.absolute()}.")
+    if root.is_dir():
+        files, load = _list_folder(root), lambda name: (root / name).read_bytes()
+    else:
+        archive = _open_zip(root)
+        files, load = _list_zip(archive), archive.read
+    if not files:
+        raise UserError(f"{root} holds no images: expected files that end in {', '.join(SUFFIXES)}.")
+    return root, files, load
+
+
 def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     """`folder:PATH`, a folder or .zip of images of any size.
 
@@ -93,16 +109,7 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
       MissingPathError: no such path.
       UserError: neither folder nor zip, no images, no such split, images beside class folders.
     """
-    root = pathlib.Path(path).expanduser()
-    if not path or not root.exists():
-        raise MissingPathError(f"data.name='folder:{path}': there is no folder or .zip at {root.absolute()}.")
-    if root.is_dir():
-        files, load = _list_folder(root), lambda name: (root / name).read_bytes()
-    else:
-        archive = _open_zip(root)
-        files, load = _list_zip(archive), archive.read
-    if not files:
-        raise UserError(f"{root} holds no images: expected files that end in {', '.join(SUFFIXES)}.")
+    root, files, load = _open(path)
     chosen = _select(sorted(files), split, root)
     names, inner = list(chosen), list(chosen.values())
     classes = _classes(inner, root)
@@ -115,6 +122,50 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
         class_names=classes,
         read=functools.partial(_read, root=root, names=names, labels=labels, load=load, fit=fit),
     )
+
+
+def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
+    """All images of a folder or .zip as they are, without labels, in the order of their names.
+
+    Args:
+      path: see `open_folder`; sub-folders mean nothing.
+    Returns:
+      The source, RGB at the images' own size, its settings, and the images' names relative to the path.
+    Raises:
+      MissingPathError, UserError: as `open_folder`, or images of several sizes.
+    """
+    root, files, load = _open(path)
+    names, sizes = sorted(files), {}
+    for name in names:
+        sizes.setdefault(_size(f"{root}/{name}", name, load), name)
+    if len(sizes) > 1:
+        found = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
+        raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {found}: expected one size for all. "
+                        "Resize them first, as whatever made them would have.")
+    width, height = next(iter(sizes))
+    fit = Fit(height, width, 3, "none", 0, "lanczos")
+    source = Source(
+        identity={"kind": "images", "files": [(name, *files[name]) for name in names], **fit._asdict()},
+        count=len(names),
+        class_names=(),
+        read=functools.partial(_read, root=root, names=names, labels=[-1] * len(names), load=load, fit=fit),
+    )
+    return source, fit, tuple(names)
+
+
+def _size(full: str, name: str, load: Callable[[str], bytes]) -> tuple[int, int]:
+    """Width and height of one image, upright, from its header."""
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(load(name))) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+    except Exception as error:  # whatever a damaged file makes PIL raise
+        raise unusable(full, error) from error
+    return (height, width) if turned else (width, height)
 
 
 def _read(index: int, *, root, names: list[str], labels: list[int], load: Callable[[str], bytes], fit: Fit):

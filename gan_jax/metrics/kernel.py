@@ -1,6 +1,6 @@
 """Kernel distance: squared maximum mean discrepancy under a cubic kernel (KID for Inception's features).
 
-Binkowski et al. 2018 (arXiv 1801.01401), section 4. Float64 on the host.
+Binkowski et al. 2018 (arXiv 1801.01401), section 4. Float64 on the host, of the rows in use alone.
 """
 
 import numpy as np
@@ -10,7 +10,8 @@ from gan_jax.errors import UserError
 
 def polynomial_kernel(x, y) -> np.ndarray:
     """(x . y / D + 1)^3 for every pair of rows; x (M, D), y (N, D) -> (M, N)."""
-    return (x @ y.T / x.shape[1] + 1.0) ** 3
+    base = x @ y.T / x.shape[1] + 1.0
+    return base * base * base  # numpy's powers are many times slower
 
 
 def squared_mmd(x, y) -> float:
@@ -23,7 +24,7 @@ def squared_mmd(x, y) -> float:
     Raises:
       UserError: a set has fewer than 2 rows, or the numbers of features differ.
     """
-    x, y = _pair(x, y)
+    x, y = (part.astype(np.float64) for part in _pair(x, y))
     m, n = len(x), len(y)
     xx, yy = polynomial_kernel(x, x), polynomial_kernel(y, y)
     own_x = (xx.sum() - np.trace(xx)) / (m * (m - 1))
@@ -75,7 +76,7 @@ def kernel_distance(
 
 
 def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise UserError(f"kernel distance of features {x.shape} and {y.shape}: expected two sets (N, D) of "
                         "one D and at least 2 rows each; evaluate more images.")

@@ -75,12 +75,19 @@ class Record:
 
 
 class PlainDict(dict):
-    """Any dict-like class; what else its objects carry is dropped. It is made empty: its keys are to be checked."""
+    """Any dict-like class; what else its objects carry is dropped.
+
+    It is made empty, or of a list of pairs, as Python 2 has pickled an OrderedDict.
+    """
 
     __slots__ = ()
+    spend: Callable[[tuple], None] = staticmethod(lambda args: None)  # of a reader's own subclass, see `Reader`
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, pairs=()):
+        self.spend((pairs,))
+        if not isinstance(pairs, list | tuple) or not all(map(_is_pair, pairs)):
+            raise Damaged("a dict of something else than names and their values")
+        super().__init__(map(tuple, pairs))
 
     def __setstate__(self, state):
         pass
@@ -191,6 +198,10 @@ def _is_key(value: Any) -> bool:
     return isinstance(value, str) or (type(value) is int and value.bit_length() <= 64)
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and _is_key(value[0])
+
+
 def _set(values=()) -> set:
     if not isinstance(values, list | tuple | set) or not all(map(_is_key, values)):
         raise Damaged("a set of something else than names")
@@ -259,7 +270,7 @@ class Reader(pickle.Unpickler):
         if key in _FUNCTIONS:
             return _Call(_FUNCTIONS[key], self._spend)
         if key in _DICTS:
-            return PlainDict
+            return type("PlainDict", (PlainDict,), {"__slots__": (), "spend": staticmethod(self._spend)})
         if key == "torch.storage _load_from_bytes" and self._nested:
             return _Call(self._nested, self._spend)
         storage = re.fullmatch(r"torch(?:\.storage)? (\w+)Storage", key)

@@ -1,0 +1,65 @@
+"""EQ-T and EQ-R of a run's generator; see `metrics.equivariance` for the definition."""
+
+import math
+from functools import partial
+
+import jax
+import numpy as np
+
+from gan_jax import parallel, sample
+from gan_jax.evaluate.protocols import EQUIVARIANCE
+from gan_jax.metrics import equivariance
+
+PUBLISHED = {"eqt": "eqt50k_int", "eqt_frac": "eqt50k_frac", "eqr": "eqr50k"}  # their names where all is as published
+MOVED_TOGETHER = 4  # images that share one draw of the motion, as published
+
+
+def rows(run, ema: dict, names: tuple[str, ...]) -> list[dict]:
+    """EQ-T and EQ-R; image i and its motion are functions of the seed and of i. Processes take shares of the images."""
+    samples, classes = run.config.evaluation.samples, run.spec.num_classes
+    groups = math.ceil(samples / MOVED_TOGETHER)
+    share = math.ceil(groups / jax.process_count())
+    mine = np.arange(groups)[jax.process_index() * share :][:share]
+    sums = moved_errors(run, ema, [EQUIVARIANCE[name] for name in names], mine)
+    sums = parallel.from_all_processes(sums[None]).sum(0)
+    published = samples == 50_000 and not classes  # theirs draws labels from the data
+    found = []
+    for name, (error, weight) in zip(names, sums, strict=True):
+        protocol = {"unit": "dB", "psnr_range": equivariance.PEAK, "images_per_motion": MOVED_TOGETHER}
+        if name == "eqr":
+            protocol["rotate_max"] = equivariance.ROTATE_MAX
+        else:
+            protocol["translate_max"] = equivariance.TRANSLATE_MAX
+        value = equivariance.decibels(error, weight, name)
+        found.append({"group": name, "metric": PUBLISHED[name] if published else name, "value": value, **protocol})
+    return found
+
+
+def moved_errors(run, ema: dict, metrics: list[str], groups: np.ndarray) -> np.ndarray:
+    """(metrics, 2), the sums of `equivariance.squared_error` over groups of images with one motion each."""
+    config, net = run.config, run.nets["generator"]
+    total, side = math.ceil(config.evaluation.samples / MOVED_TOGETHER), min(run.spec.shape[:2])
+    draws = {metric: equivariance.draw(metric, total, config.seed) for metric in metrics}
+
+    def generate(ema, keys, labels, transforms):
+        label = labels if run.spec.num_classes else None
+        z = run.game.latents(net, keys)
+        return net.apply(ema["generator"], z, label, train=False, transform=transforms)
+
+    render, sums = sample.in_passes(run, generate), np.zeros((len(metrics), 2))
+    for chunk in np.array_split(groups, range(16, len(groups), 16)):
+        index = (chunk[:, None] * MOVED_TOGETHER + np.arange(MOVED_TOGETHER)).reshape(-1)
+        index = index[index < config.evaluation.samples]
+        if not len(index):  # more processes than groups
+            break
+        own = (index - index[0]) // MOVED_TOGETHER  # group of each image within the chunk
+        keys = sample.keys_from(config.seed, "evaluation", index)
+        draw = partial(render, ema, keys, index % max(run.spec.num_classes, 1))
+        unmoved = draw(np.broadcast_to(np.eye(3, dtype=np.float32), (len(index), 3, 3)))
+        for i, metric in enumerate(metrics):
+            moves = [equivariance.motion(metric, draws[metric][group], side) for group in chunk]
+            moved = draw(np.float32([equivariance.transform(metric, move) for move in moves])[own])
+            for number, move in enumerate(moves):
+                rows = own == number
+                sums[i] += equivariance.squared_error(metric, unmoved[rows], moved[rows], move)
+    return sums

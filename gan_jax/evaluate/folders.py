@@ -1,0 +1,156 @@
+"""Folders and zips of images, made by any program, against others or against a run's data."""
+
+import functools
+import pathlib
+import time
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from gan_jax import config as configs
+from gan_jax import logs, metrics, parallel, provenance, runs
+from gan_jax.errors import UserError
+from gan_jax.evaluate import networks, plans, protocols, report
+from gan_jax.evaluate import reals as real_side
+from gan_jax.evaluate.protocols import PAIRED
+from gan_jax.evaluate.run import listed_names
+
+DEFAULT = "fid"
+PAIRS_AT_ONCE = 16  # on one device
+
+
+def compare_folders(
+    images: str, *, reference: str = "", workdir: str = "", metrics: str = "", out: str = "",
+    settings: Mapping[str, str] | None = None, save_statistics: str = "",
+) -> list[dict]:
+    """Measures the images of a folder or zip against another's, against a run's data, or against statistics of a file.
+
+    Args:
+      images: folder or .zip of images of one size.
+      reference: another one; with `workdir` and config.evaluation.statistics, one of three.
+      workdir: folder of a run, whose data are the reals.
+      metrics: names with commas between; empty for `fid`, of all images. Names without a count are of all images.
+      out: file that the rows are appended to, a JSON line each; empty for none.
+      settings: key of config.evaluation -> text.
+      save_statistics: file to write the reals' moments to.
+    Returns:
+      One row a value; see `generator.measurer`.
+    Raises:
+      MissingPathError, UserError: a path, weights or metric that is not there, images that do not fit.
+    """
+    from gan_jax import data
+
+    began = time.monotonic()
+    section = _section(settings or {})
+    if bool(reference) + bool(workdir) + bool(section.statistics) != 1:
+        raise UserError(f"--images={images}: compare it with one of --reference=FOLDER, --workdir=RUN and "
+                        "--statistics=FILE.npz")
+    fakes, names = data.open_images(images)
+    section.samples = fakes.size
+    listed = _listed(listed_names(metrics) or (DEFAULT,), section, fakes, paired=bool(reference))
+    rows = []
+    paired = [name for name in listed if name in PAIRED]
+    if paired:
+        rows += _pairs(paired, (fakes, names), reference, section)
+    opened = functools.partial(_open_reals, reference, workdir, section)
+    chosen = protocols.listed_protocols(section, tuple(name for name in listed if name not in PAIRED))
+    ready = plans.ready(chosen, section, open_reals=opened, shape=fakes.shape, seed=0)
+    if ready:
+        if save_statistics:
+            print(ready.save_statistics(save_statistics), flush=True)
+        own = real_side.of(fakes)
+        rows += ready.measure(lambda needs: ready.forward(needs, own.images), _no_path)
+    rows.sort(key=lambda row: listed.index(row["group"]))
+    said = {"images_of": f"folder:{images}", "images_fingerprint": fakes.fingerprint,
+            "images_resolution": str(list(fakes.shape[:2])), "samples": fakes.size, "seed": 0}
+    rows = report.finished([{**said, **row} for row in rows], began, provenance.code_sha256())
+    if out:
+        for row in rows:
+            logs.append_line(pathlib.Path(out), row)
+    return rows
+
+
+def _no_path(plan) -> float:
+    raise AssertionError(plan.protocol.name)  # `_listed` has refused it
+
+
+def _section(settings: Mapping[str, str]) -> ConfigDict:
+    config = ConfigDict({"evaluation": {**runs.DEFAULTS["evaluation"], "features": "inception"}})
+    for key, text in settings.items():
+        configs.override(config, f"evaluation.{key}", text)
+    networks.check(config.evaluation)
+    return config.evaluation
+
+
+def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool) -> tuple[str, ...]:
+    listed = tuple(dict.fromkeys(protocols.meant(name, section) for name in names))
+    for name in listed:
+        protocol = protocols.parse(name)
+        if name in PAIRED:
+            if not paired:
+                raise UserError(f"metrics={name}: compares two folders, image by image: give --reference=FOLDER")
+            continue
+        if name not in ("fd", "kd", "prdc") and (protocol is None or protocol.kind == "ppl"):
+            raise UserError(f"metrics={name!r}: of a folder of images, expected some of fd, kd, prdc, "
+                            f"{', '.join(PAIRED)}, or such as fid10k, fid50k_full, kid50k_full, pr50k3_full, is50k, "
+                            "swd16k, msssim10k")
+        if protocol is not None and protocol.samples > fakes.size:
+            raise UserError(f"metrics={name}: of {protocol.samples} images, and {fakes.name.partition(':')[2]} has "
+                            f"{fakes.size}; list it without a count, such as fid, for all of them")
+        protocols.check_count(name)
+    return listed
+
+
+def _open_reals(reference: str, workdir: str, section: ConfigDict):
+    from gan_jax import data
+
+    if reference:
+        return data.open_images(reference)[0]
+    config, _, _ = runs.read_folder(workdir)
+    return runs.open_data(config, section.split)
+
+
+def _pairs(names: list[str], fakes: tuple, reference: str, section: ConfigDict) -> list[dict]:
+    """Means over pairs of images of one name."""
+    from gan_jax import data
+
+    (ours, own), (theirs, other) = fakes, data.open_images(reference)
+    if own != other:
+        lone = sorted(set(own) ^ set(other))[:3]
+        raise UserError(f"metrics={','.join(names)}: the folders hold other names, such as {', '.join(lone)}; images "
+                        "are compared with those of their own name")
+    if ours.shape != theirs.shape:
+        sizes = f"{ours.shape[:2]} and {theirs.shape[:2]}"
+        raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size")
+    measures = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
+    told = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "pairs": ours.size, "channels": "RGB"}
+    extra = {name: {"unit": "dB"} if name == "psnr" else {} for name in names}
+    for name in names:
+        if name.startswith("lpips_"):
+            net = networks.perceptual(name.removeprefix("lpips_"), section)
+            measures[name] = _perceptual(net)
+            extra[name] = {"features": net.name, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
+    found = {name: [] for name in names}
+    for start in range(0, ours.size, PAIRS_AT_ONCE):
+        index = np.arange(start, min(start + PAIRS_AT_ONCE, ours.size))
+        a, b = (side.examples(index)["image"] for side in (ours, theirs))
+        for name in names:
+            found[name].append(measures[name](a, b))
+    return [{"group": name, "metric": extra[name].get("features", name), "value": float(np.concatenate(values).mean()),
+             **told, **extra[name]} for name, values in found.items()]
+
+
+def _perceptual(net: networks.FeatureNet):
+    """(a, b) of up to `PAIRS_AT_ONCE` pairs -> LPIPS, by a program of one batch size."""
+    mesh = parallel.make_mesh(jax.local_devices())
+    program = parallel.over_samples(net.apply, mesh)
+    variables = jax.device_put(net.variables, parallel.replicated(mesh))
+    batch = -(-PAIRS_AT_ONCE // mesh.size) * mesh.size
+
+    def measure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        place = np.minimum(np.arange(batch), len(a) - 1)
+        return np.asarray(program(variables, a[place], b[place]))[: len(a)]
+
+    return measure

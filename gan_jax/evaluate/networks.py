@@ -1,0 +1,146 @@
+"""The networks whose features are compared: their weights from a file, or drawn at random, and their preprocessing."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax.errors import UserError
+from gan_jax.features import inception, lpips, state, vgg, vit
+from gan_jax.metrics.extractor import weights_sha256
+from gan_jax.weights import store
+
+RANDOM, UNPUBLISHED = "random_", "unpublished_"
+PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
+SEED = 0  # of random weights
+
+
+class FeatureNet(NamedTuple):
+    """A fixed network; all but the last two belong to the protocol of what it measures."""
+
+    name: str                # `inception`; `random_inception`, `unpublished_inception` where its weights are others
+    sha256: str              # of the weights' file, or of random arrays
+    published: bool
+    preprocessing: str       # in words
+    outputs: dict[str, int]  # name -> dimension
+    variables: Any           # arrays, float32
+    apply: Callable          # (variables, uint8 (B, H, W, 3), outputs) -> {output: float32 (B, D)}
+
+
+class _Kind(NamedTuple):
+    shapes: Callable[[], dict]
+    from_torch: Callable
+    outputs: dict[str, int]
+    build: Callable  # outputs -> a Linen module, or a function of prepared images
+    prepare: dict[str, Callable]
+    words: dict[str, str]
+
+
+def _vit(size: str) -> _Kind:
+    def build(outputs):
+        module = vit.VisionTransformer(*vit.SIZES[size])
+        return lambda variables, x: {"cls": module.apply(variables, x)}
+
+    shapes, dim = partial(vit.shapes, size), vit.SIZES[size].width
+    return _Kind(shapes, vit.from_torch, {"cls": dim}, build, vit.PREPROCESSING, vit.DESCRIPTIONS)
+
+
+def _linen(constructor) -> Callable:
+    return lambda outputs: constructor(outputs=outputs).apply
+
+
+KINDS = {
+    "inception": _Kind(inception.shapes, inception.from_torch, inception.OUTPUTS, _linen(inception.Inception),
+                       inception.PREPROCESSING, inception.DESCRIPTIONS),
+    "vgg16": _Kind(partial(vgg.shapes, "vgg16", classifier=True), vgg.from_torch, vgg.OUTPUTS, _linen(vgg.VGG16),
+                   vgg.PREPROCESSING, vgg.DESCRIPTIONS),
+    **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
+}  # fmt: skip
+DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu"}
+NAMES = ("digits_classifier", "none", *KINDS, *(RANDOM + name for name in KINDS))
+
+
+def split(features: str) -> tuple[str, str]:
+    """`inception/768` -> network and output; without an output, that of its published distances."""
+    name, _, output = features.partition("/")
+    network = name.removeprefix(RANDOM)
+    return network, output or DEFAULT_OUTPUTS.get(network, "cls")
+
+
+def is_random(section) -> bool:
+    """Whether config.evaluation asks for random weights: then all networks have them."""
+    return section.features.startswith(RANDOM)
+
+
+def check(section) -> None:
+    """Raises UserError for features or a preprocessing that config.evaluation names and nobody knows."""
+    name, slash, output = section.features.partition("/")
+    if name not in NAMES or slash and name in NAMES[:2]:
+        raise UserError(f"config.evaluation.features={section.features!r}: expected one of {', '.join(NAMES)}")
+    if slash and output not in KINDS[name.removeprefix(RANDOM)].outputs:
+        known = ", ".join(KINDS[name.removeprefix(RANDOM)].outputs)
+        raise UserError(f"config.evaluation.features={section.features!r}: {name} has the outputs {known}")
+    if section.preprocessing not in PREPROCESSING:
+        known = ", ".join(PREPROCESSING)
+        raise UserError(f"config.evaluation.preprocessing={section.preprocessing!r}: expected one of {known}")
+
+
+def load(network: str, section) -> FeatureNet:
+    """A feature network with the weights that config.evaluation asks for.
+
+    Args:
+      network: one of `KINDS`.
+      section: config.evaluation: `features` (random or not), `preprocessing`, `weights`, `download`.
+    Raises:
+      MissingPathError, UserError: there is no file, or it is another's; see `weights.store.load`.
+    """
+    kind = KINDS[network]
+    name, sha256, arrays = _arrays(network, kind.shapes(), section)
+    way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
+    prepare, built = kind.prepare[way], {}
+
+    def apply(variables, images, outputs):
+        if outputs not in built:
+            built[outputs] = kind.build(outputs)
+        return built[outputs](variables, prepare(rgb(images)))
+
+    variables = kind.from_torch(arrays)
+    return FeatureNet(name, sha256, name == network, kind.words[way], dict(kind.outputs), variables, apply)
+
+
+def perceptual(net: str, section) -> FeatureNet:
+    """LPIPS by `net`, alex or vgg: `apply(variables, a, b)` -> distances (B,), uint8 (B, H, W, 3) each."""
+    name, sha256, arrays = _arrays(f"lpips_{net}", lpips.shapes(net), section)
+    if name.startswith(RANDOM):  # published heads are not negative, and have roots
+        arrays = {key: np.abs(value) if key.startswith("lin") else value for key, value in arrays.items()}
+    words = "no resize, 2x/255-1, LPIPS 0.1"
+
+    def apply(variables, a, b):
+        return lpips.distance(variables, rgb(a), rgb(b), net=net)
+
+    return FeatureNet(name, sha256, name == f"lpips_{net}", words, {}, lpips.from_torch(arrays), apply)
+
+
+def _arrays(network: str, shapes: dict, section) -> tuple[str, str, dict[str, np.ndarray]]:
+    """(name, SHA-256, arrays) of a network's weights."""
+    if is_random(section):
+        arrays = state.random_state(shapes, SEED)
+        return RANDOM + network, weights_sha256(arrays), arrays
+    weights = store.load(network, folder=section.weights, download=section.download)
+    name = network if weights.published else UNPUBLISHED + network
+    return name, weights.sha256, state.check(weights.state, shapes, str(weights.path))
+
+
+def rgb(images: jax.Array) -> jax.Array:
+    """Grey images (B, H, W, 1) with their channel three times; (B, H, W, 3) as they are."""
+    return jnp.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
+
+
+def check_channels(shape: tuple[int, ...], what: str) -> None:
+    """Raises UserError where images (H, W, C) are neither grey nor RGB."""
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise UserError(f"{what} has images of the shape {tuple(shape)}: feature networks take 1 or 3 channels; "
+                        "set config.data.channels=3, or measure without them")

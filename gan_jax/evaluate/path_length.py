@@ -1,0 +1,70 @@
+"""Perceptual path length of a run's generator; see `metrics.path_length` for the definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax import parallel, sample
+from gan_jax.evaluate import collect
+from gan_jax.evaluate.networks import FeatureNet
+from gan_jax.evaluate.protocols import Protocol
+from gan_jax.features import lpips
+from gan_jax.layers import random
+from gan_jax.metrics import path_length
+
+SECOND, PLACE = 101, 102  # folded into a sample's key: the path's other latent, and where on it the step begins
+FIRST_BATCH = {"cpu": 4}  # steps of one device to begin with; others 32
+
+
+def measurer(run, protocol: Protocol, net: FeatureNet):
+    """Compiles the protocol: (ema, labels (samples,)) -> the trimmed mean; all processes take part.
+
+    Step i, its noise included, is a function of the run's seed and of i. Both of its ends have one noise.
+    """
+    mesh = parallel.make_mesh(jax.local_devices())
+    program = parallel.over_samples(_step(run, **protocol.options), mesh)
+    variables = jax.device_put(net.variables, parallel.replicated(mesh))
+    chosen = {}
+
+    def measure(ema: dict, labels: np.ndarray) -> float:
+        here, values = parallel.local_copy(ema, mesh), []
+
+        def dispatch(places: np.ndarray):
+            keys = sample.keys_from(run.config.seed, "path_length", places)
+            return program((here, variables), keys, labels[places])
+
+        if not chosen:
+            device = jax.local_devices()[0].platform
+            first = FIRST_BATCH.get(device, 32) * mesh.size
+            chosen["batch"] = collect.largest_batch(lambda b: dispatch(np.zeros(b, np.int64)), first, mesh.size)
+        batch, total = chosen["batch"], protocol.samples
+        share = jax.process_index() * batch + np.arange(batch)
+        for start in range(0, total, batch * jax.process_count()):
+            values.append(dispatch(np.minimum(start + share, total - 1)))
+        found = [parallel.from_all_processes(np.asarray(value)) for value in values]
+        return path_length.trimmed_mean(np.concatenate(found)[:total])
+
+    return measure
+
+
+def _step(run, *, space: str, sampling: str, crop: bool):
+    """((ema, variables of LPIPS), keys (B,), labels (B,)) -> (B,), the squared distance over epsilon^2 of each step."""
+    game, net = run.game, run.nets["generator"]
+
+    def step(shared, keys, labels):
+        ema, variables = shared
+        label = labels if run.spec.num_classes else None
+        twice = None if label is None else jnp.concatenate([label, label])
+        pair = jnp.concatenate([game.latents(net, keys), game.latents(net, random.fold(keys, SECOND))])
+        place = path_length.positions(random.uniform(random.fold(keys, PLACE), ()), sampling=sampling)
+        if space == "w":
+            first, second = jnp.split(game.styles(run.nets, ema, pair, twice), 2)
+            ws = path_length.ends(first, second, place, space="w")
+        else:
+            ends = path_length.ends(*jnp.split(pair, 2), place, space="z")
+            ws = game.styles(run.nets, ema, ends, twice)
+        images = game.paint(run.nets, ema, ws, jnp.concatenate([keys, keys]), noise="random")
+        prepared = path_length.prepared(images.astype(jnp.float32), crop=crop)
+        return path_length.distances(lpips.embedding(variables, prepared, net="vgg"))
+
+    return step

@@ -1,0 +1,223 @@
+"""Metrics by name: what is computed, of how many images, against how many reals, by which network.
+
+A name is a family, a count, and what is special: `fid50k_full` is the Frechet distance of Inception's 2048 features,
+of 50,000 images against all reals. A new protocol is a line of `FAMILIES`.
+"""
+
+import inspect
+import re
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from gan_jax import games
+from gan_jax.errors import UserError
+from gan_jax.evaluate import networks
+
+EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
+PAIRED = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # of two folders, image by image
+PLAIN = ("fd", "kd", "prdc", "classes", "modes", *EQUIVARIANCE)  # of config.evaluation's features and samples
+ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
+_LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "lpips_alex", "lpips_vgg")  # kinds whose smallest is best
+
+
+class Protocol(NamedTuple):
+    """What a name stands for."""
+
+    name: str
+    kind: str            # see `FAMILIES`
+    network: str         # as `networks.load` knows it; empty where none is needed
+    output: str          # of the network
+    samples: int         # images of the generator
+    reals: int | None    # at most so many; None for all, 0 for none
+    options: dict[str, Any]
+
+
+class Family(NamedTuple):
+    """The names that begin alike."""
+
+    kind: str
+    network: str = ""
+    output: str = ""
+    most: int | None = None  # reals of `_full`; None for all, 0 where no real is looked at
+    options: dict[str, Any] = {}  # noqa: RUF012, never changed
+
+
+FAMILIES = {
+    "fid": Family("fd", "inception", "2048"),
+    "kid": Family("kd", "inception", "2048", 1_000_000, {"subsets": 100, "subset_size": 1000}),
+    "pr": Family("pr", "vgg16", "fc2_relu", 200_000, {"neighbours": 3}),
+    "prdc": Family("prdc", "inception", "2048", None, {"neighbours": 5}),
+    "is": Family("is", "inception", "logits_unbiased", 0, {"splits": 10}),
+    "fd_dinov2_": Family("fd", "dinov2_vitl14", "cls"),
+    "swd": Family("swd"),
+    "msssim": Family("msssim", most=0),
+}
+_NAME = re.compile(rf"({'|'.join(FAMILIES)})(\d+)(?:(k)(\d*))?(_full)?(_infinity|_interval)?")
+_PATH = re.compile(r"ppl(2?)_([zw])(full|end)(?:_(\d+)(k?))?")
+EXAMPLES = ("fid50k_full, fid10k, fid50k_full_infinity, kid50k_full, pr50k3_full, prdc10k5, is50k, "
+            "fd_dinov2_50k_full, ppl2_wend, ppl_zfull, swd16k, msssim10k")
+
+
+def parse(name: str) -> Protocol | None:
+    """The protocol of a name with a count, such as `kid50k_full`; None for any other text.
+
+    Without `_full`, as many reals as images are drawn, without replacement. `_infinity` extrapolates a Frechet
+    distance to endlessly many images, `_interval` resamples it. Thousands are 1024 for `swd`, as published; `msssim`
+    counts pairs. `ppl2_wend` takes 50,000 steps in W at the path's ends; `ppl_` crops faces first; a last
+    number counts the steps.
+    """
+    path = _PATH.fullmatch(name)
+    if path:
+        second, space, sampling, count, thousands = path.groups()
+        samples = int(count) * (1000 if thousands else 1) if count else 50_000
+        options = {"space": space, "sampling": sampling, "crop": not second}
+        return Protocol(name, "ppl", "lpips_vgg", "", samples, 0, options)
+    found = _NAME.fullmatch(name)
+    if not found:
+        return None
+    start, count, thousands, neighbours, full, extra = found.groups()
+    family = FAMILIES[start]
+    samples = int(count) * ((1024 if start == "swd" else 1000) if thousands else 1)
+    options = dict(family.options)
+    odd = neighbours and "neighbours" not in options, extra and family.kind != "fd", full and start in ("is", "msssim")
+    if any(odd):
+        return None
+    if neighbours:
+        options["neighbours"] = int(neighbours)
+    if extra:
+        options["estimate"] = extra[1:]
+    if family.kind == "msssim":
+        samples *= 2
+    reals = 0 if family.most == 0 else family.most if full and start != "swd" else samples
+    return Protocol(name, family.kind, family.network, family.output, samples, reals, options)
+
+
+def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The metrics to compute, each once, `fid` and `kid` under what they stand for.
+
+    Raises:
+      UserError: an unknown metric, or one that the run's features, data or generator cannot give.
+    """
+    section = config.evaluation
+    listed = tuple(dict.fromkeys(meant(name, section) for name in (section.metrics if names is None else names)))
+    for name in listed:
+        if name in PAIRED:
+            raise UserError(f"metrics={name}: compares two folders, image by image: give --images and --reference")
+        if name not in PLAIN and parse(name) is None:
+            raise UserError(f"metrics={name!r}: expected some of {', '.join(PLAIN)}, or such as {EXAMPLES}")
+        check_count(name)
+    networks.check(section)
+    _check_features([name for name in listed if parse(name) is None], config)
+    if "modes" in listed and not config.data.name.startswith("mixture:"):
+        raise UserError(f"metrics=modes: only mixtures have known modes, not {config.data.name!r}")
+    named = [name for name in listed if parse(name)]
+    if named and config.data.name.startswith("mixture:"):
+        raise UserError(f"metrics={','.join(named)}: they look at images, and {config.data.name!r} has points")
+    generator = games.find(config.game).constructors(config).get("generator")
+    moved = [name for name in listed if name in EQUIVARIANCE]
+    if moved and (generator is None or "transform" not in inspect.signature(generator.__call__).parameters):
+        raise UserError(
+            f"metrics={','.join(moved)}: they move the generator's input, and config.generator.name="
+            f"{config.generator.name!r} has none that can be moved; take stylegan3, or leave them out"
+        )
+    paths = [name for name in named if parse(name).kind == "ppl"]
+    if paths and not hasattr(generator, "mapping"):
+        raise UserError(
+            f"metrics={','.join(paths)}: they walk between styles, and config.generator.name="
+            f"{config.generator.name!r} has none; take a StyleGAN, or leave them out"
+        )
+    return listed
+
+
+def meant(name: str, section) -> str:
+    """`fid` and `kid` under what they stand for: of all samples where the features are Inception's, else `fd`, `kd`."""
+    if name not in ALIASES:
+        return name
+    if section.features.removeprefix("random_") != "inception":
+        return ALIASES[name]
+    return f"{name}{count_word(section.samples)}_full"
+
+
+def count_word(count: int) -> str:
+    """50000 -> 50k, 1437 -> 1437."""
+    return f"{count // 1000}k" if count and count % 1000 == 0 else str(count)
+
+
+def check_count(name: str) -> None:
+    """Raises UserError where a protocol's count is too small for it."""
+    protocol = parse(name)
+    if protocol is None:
+        return
+    least = {"is": protocol.options.get("splits", 0), "pr": protocol.options.get("neighbours", 0) + 1}
+    least = max(least.get(protocol.kind, 2), 2)
+    if protocol.samples < least:
+        raise UserError(f"metrics={name}: of {protocol.samples} images; expected {least} or more")
+
+
+def _check_features(plain: list[str], config: ConfigDict) -> None:
+    """Raises UserError where metrics of config.evaluation.features cannot be had."""
+    features = config.evaluation.features
+    judged = judged_of(plain)
+    if judged and features == "none":
+        raise UserError(
+            f"metrics={','.join(judged)}: they need features, and config.evaluation.features is 'none'; "
+            "choose features, or measure nothing: '--config.evaluation.metrics=()'"
+        )
+    if judged and features == "digits_classifier" and config.data.name != "digits":
+        raise UserError(
+            f"config.evaluation.features='digits_classifier' judges the data 'digits', not {config.data.name!r}; "
+            "measure nothing of this data: '--config.evaluation.metrics=()', or by another network"
+        )
+    if "classes" in judged and features != "digits_classifier":
+        raise UserError(f"metrics=classes: they need a classifier of the data, 'digits_classifier'; not {features!r}")
+
+
+def judged_of(listed) -> tuple[str, ...]:
+    """Those without a count that look at config.evaluation.features."""
+    return tuple(name for name in listed if name in PLAIN and name != "modes" and name not in EQUIVARIANCE)
+
+
+def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Protocol]:
+    """The protocols of those metrics that need a network of `networks`, or images alone.
+
+    Those without a count are of config.evaluation's features and samples, against all reals.
+    """
+    found = []
+    named = {"fd": "fid", "kd": "kid", "prdc": "prdc"}
+    for name in listed:
+        protocol = parse(name)
+        if protocol is None and name in named and section.features != "digits_classifier":
+            network, output = networks.split(section.features)
+            family = FAMILIES[named[name]]
+            protocol = Protocol(name, family.kind, network, output, section.samples, None, dict(family.options))
+        if protocol is not None:
+            found.append(protocol)
+    return found
+
+
+def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessing: str) -> str:
+    """The name of the value: another one than the published where weights or preprocessing are not.
+
+    `fid50k_full` of random weights is `fd50k_full_random_inception`, of clean-fid's resize `fid50k_full_clean`.
+    """
+    if net is None:
+        return protocol.name
+    plain = parse(protocol.name) is None
+    name, tail = protocol.name, f"_{net.name}" if plain or not net.published else ""
+    if not net.published and name.startswith(("fid", "kid")):
+        name = name[0] + name[2:]
+    own = net.name.endswith("inception") and preprocessing != networks.PREPROCESSING[0]
+    return name + tail + (f"_{preprocessing}" if own else "")
+
+
+def better(kind: str) -> str:
+    """Whether a kind of value is the better the `lower` or the `higher` it is."""
+    return "lower" if kind in _LOWER else "higher"
+
+
+def ranking(config: ConfigDict) -> dict:
+    """The `metric` by which the best checkpoint is kept, the first of the config's list, and its `lower_is_better`."""
+    name = next(iter(wanted(config)), "")
+    protocol = parse(name)
+    return {"metric": name, "lower_is_better": not name or better(protocol.kind if protocol else name) == "lower"}

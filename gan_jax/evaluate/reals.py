@@ -1,0 +1,207 @@
+"""The real side of a metric: which images, and their statistics, kept in the cache or read from a file."""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gan_jax import metrics, parallel
+from gan_jax.cache import cache_dir
+from gan_jax.data.stream import prefetch
+from gan_jax.errors import UserError
+from gan_jax.evaluate import collect
+from gan_jax.evaluate.collect import Collected, Needs, Want
+from gan_jax.evaluate.networks import FeatureNet
+
+ORDER_SEED = 0  # of the order in which reals are taken: the first n are a random choice, the same for everyone
+LABELS_AT_ONCE = 1024
+FIRST_BATCH = {"cpu": 16}  # images of one device to begin with; others 256
+
+
+class Reals(NamedTuple):
+    """A data set as a metric sees it: in one fixed random order, unflipped, or with a mirrored copy of each image."""
+
+    dataset: Any
+    flip: bool
+    order: np.ndarray  # int64 (size,), indices of the set; from the set's size on, of mirrored copies
+
+    @property
+    def size(self) -> int:
+        """Images, mirrored copies counted."""
+        return len(self.order)
+
+    def images(self, places: np.ndarray) -> np.ndarray:
+        """uint8 (N, H, W, C) of places (N,) in the order."""
+        index = self.order[places]
+        images = self.dataset.examples(index % self.dataset.size)["image"]
+        mirrored = index >= self.dataset.size
+        return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images) if mirrored.any() else images
+
+    def labels(self) -> np.ndarray:
+        """Labels int32 (size of the set,), in the set's order; kept in the cache."""
+        size = self.dataset.size
+
+        def read():
+            parts = [self.dataset.examples(np.arange(start, min(start + LABELS_AT_ONCE, size)))["label"]
+                     for start in range(0, size, LABELS_AT_ONCE)]
+            return {"labels": np.concatenate(parts)}
+
+        return _cached({"labels of": self.dataset.protocol()}, read)["labels"]
+
+    def protocol(self) -> dict[str, Any]:
+        """What a row says of the data."""
+        said = self.dataset.protocol()
+        return {"data": said["name"], "split": said["split"], "resolution": str(said.get("resolution", "")),
+                "filter": said.get("filter", ""), "flip": self.flip, "data_fingerprint": said["fingerprint"]}
+
+
+def of(dataset, *, flip: bool = False) -> Reals:
+    """The reals of a Dataset."""
+    size = dataset.size * (2 if flip else 1)
+    return Reals(dataset, flip, np.random.RandomState(ORDER_SEED).permutation(size))
+
+
+def statistics(reals: Reals, needs: Needs, nets: dict[str, FeatureNet], forward: Callable) -> Collected:
+    """What is needed of the reals: from the cache, and what is not there by one pass, which is then kept.
+
+    Args:
+      reals: see above.
+      needs: counts not above `reals.size`.
+      nets: by network.
+      forward: (needs, images at places) -> Collected, the pass itself; see `passing`.
+    """
+    moments = {want: _load(reals, "moments", want, nets[want.network]) for want in needs.moments}
+    rows = {want: _load(reals, "rows", want, nets[want.network]) for want in needs.rows}
+    lacking = Needs(tuple(w for w, found in moments.items() if found is None),
+                    tuple(w for w, found in rows.items() if found is None), needs.consumers)
+    if lacking.total():
+        passed = forward(lacking, reals.images)
+        for kind, made, known in (("moments", passed.moments, moments), ("rows", passed.rows, rows)):
+            for want, value in made.items():
+                known[want] = value
+                arrays = value._asdict() if kind == "moments" else {"rows": value}
+                _store(_key(reals, kind, want, nets[want.network]), arrays)
+    return Collected(moments, rows)
+
+
+def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Callable:
+    """The pass over images of the host: (needs, images of places (n,)) -> Collected."""
+
+    def forward(needs: Needs, images: Callable[[np.ndarray], np.ndarray]) -> Collected:
+        mesh = parallel.make_mesh(jax.local_devices())
+        run = collect.program(lambda _, x: x, nets, needs, mesh)
+        one, first = images(np.zeros(1, np.int64)), first_batch(batch_size)
+        batch = collect.largest_batch(lambda count: run((), variables, np.repeat(one, count, 0)), first, mesh.size)
+        places = _places(needs.total(), batch)
+        ahead = prefetch((images(place) for place in places), 2)
+        try:
+            return collect.collect(needs, lambda _: run((), variables, next(ahead)), batch)
+        finally:
+            ahead.close()
+
+    return forward
+
+
+def first_batch(batch_size: int) -> int:
+    """Images of this process's first try: the given number, or by what its devices are."""
+    device = jax.local_devices()[0].platform
+    return batch_size or FIRST_BATCH.get(device, 256) * (1 if device == "cpu" else jax.local_device_count())
+
+
+def _places(total: int, batch: int):
+    """This process's indices of each chunk, as `collect.collect` asks for them."""
+    share = jax.process_index() * batch + np.arange(batch)
+    for start in range(0, total, batch * jax.process_count()):
+        yield np.minimum(start + share, total - 1)
+
+
+def from_file(path: str, net: FeatureNet, output: str) -> metrics.Moments:
+    """Moments of reals that another program saved, see `metrics.load_moments`.
+
+    Raises:
+      MissingPathError, UserError: no such file, not such a file, or of other features.
+    """
+    moments = metrics.load_moments(path)
+    if len(moments.mean) != net.outputs[output]:
+        raise UserError(f"{path}: has moments of {len(moments.mean)} features, and {net.name}/{output} has "
+                        f"{net.outputs[output]}; give a file of these features")
+    return moments
+
+
+def file_sha256(path: str) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _key(reals: Reals, kind: str, want: Want, net: FeatureNet) -> dict:
+    data = {key: value for key, value in reals.dataset.protocol().items() if key not in ("name", "flip")}
+    return {"kind": kind, "count": want.count, "output": want.output, "weights": net.sha256, "flip": reals.flip,
+            "preprocessing": net.preprocessing, "order": ORDER_SEED, "data": data}
+
+
+def _load(reals: Reals, kind: str, want: Want, net: FeatureNet):
+    """Moments or rows (N, D) from the cache; None where one process does not have them."""
+    arrays = _read(_path(_key(reals, kind, want, net)))
+    names, dim = (metrics.Moments._fields if kind == "moments" else ("rows",)), net.outputs[want.output]
+    shapes = {"mean": (dim,), "covariance": (dim, dim), "count": (), "rows": (want.count, dim)}
+    found = all(name in arrays and arrays[name].shape == shapes[name] for name in names)
+    if not parallel.from_all_processes(np.array([found])).all():
+        return None
+    if kind == "rows":
+        return arrays["rows"]
+    return metrics.Moments(arrays["mean"], arrays["covariance"], int(arrays["count"]))
+
+
+def _cached(key: dict, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    found = _read(_path(key))
+    if not found:
+        found = make()
+        _store(key, found)
+    return found
+
+
+def _path(key: dict) -> pathlib.Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+    return cache_dir("statistics") / f"{digest}.npz"
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of the cache; none where it is not there or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception:  # whatever a damaged file makes the reader raise: it is made anew
+        return {}
+
+
+def _store(key: dict, arrays: dict[str, np.ndarray]) -> None:
+    if jax.process_index():
+        return
+    path = _path(key)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(part, path)
+    except OSError as error:  # the values are there, and only the next call is slower
+        pathlib.Path(part).unlink(missing_ok=True)
+        print(f"statistics of the reals are not kept: {error.strerror or error}", flush=True)
+
+
+def draw_labels(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """`count` labels drawn with replacement from those of the data, as published protocols do; int32 (count,)."""
+    drawn = np.random.default_rng([seed, 1]).random(count)
+    return labels[np.minimum((drawn * len(labels)).astype(np.int64), len(labels) - 1)]
+
+
+def at_most(protocol_reals: int | None, size: int) -> int:
+    """Reals of a protocol: what it allows, as far as there are so many."""
+    return int(min(math.inf if protocol_reals is None else protocol_reals, size))

@@ -1,0 +1,86 @@
+"""Rows of values: finished with what all of them tell, printed, read, and held side by side."""
+
+import pathlib
+import sys
+import time
+
+import jax
+
+from gan_jax import __version__, logs, provenance
+from gan_jax.evaluate import protocols
+
+
+def finished(rows: list[dict], began: float, code: str) -> list[dict]:
+    """Rows whose `group` and `kind` have become `better`; with version, digest of the code, and seconds since `began`.
+
+    A row's warning is told on the terminal's error output as well, by process 0.
+    """
+    last = {"version": __version__, "code_sha256": code, "seconds": round(time.monotonic() - began, 1)}
+    made = []
+    for row in rows:
+        group = row.pop("group")
+        kind = row.pop("kind", group)
+        row["better"] = protocols.better(row["metric"] if group == "modes" else kind)
+        made.append({**row, **last})
+        if "warning" in row and jax.process_index() == 0:
+            print(f"warning: {row['metric']}: {row['warning']}", file=sys.stderr, flush=True)
+    return made
+
+
+def table(rows: list[dict]) -> str:
+    """The rows for a terminal: names and values, and what they were measured with below."""
+    if not rows:
+        return "no metrics are configured"
+    width, first = max(len(row["metric"]) for row in rows), rows[0]
+    lines = [f"{_of(first)}, {first['samples']} samples, {first['seconds']} s"]
+    lines += [_line(row, width, first["samples"]) for row in rows]
+    return "\n".join([*lines, *dict.fromkeys(_protocol(row) for row in rows if "features" in row)])
+
+
+def _of(row: dict) -> str:
+    return f"step {row['step']}, {row['images']} images" if "step" in row else row["images_of"]
+
+
+def _line(row: dict, width: int, samples: int) -> str:
+    extra = [row["unit"]] if "unit" in row else []
+    extra += [f"({row['low']:.4f} to {row['high']:.4f})"] if "low" in row else []
+    extra += [f"+- {row['std']:.4f}"] if "std" in row else []
+    extra += [f"of {row['samples']}"] if row["samples"] != samples else []
+    return " ".join([f"  {row['metric']:<{width}}  {row['value']:.4f}", *extra])
+
+
+def _protocol(row: dict) -> str:
+    accuracy = row.get("features_accuracy")
+    known = "" if accuracy is None else f"test accuracy {100 * accuracy:.2f}%, "
+    text = f"  features {row['features']} ({known}sha256 {row['features_sha256'][:12]})"
+    if "reals" in row:
+        split = f"/{row['split']}" if "split" in row else ""
+        text += f", {row['reals']} reals of {row['data']}{split}"
+    return f"{text}, {row['preprocessing']}"
+
+
+def read(folder: str) -> list[dict]:
+    """The rows of a run's `evaluations.jsonl`; none where it has not been measured."""
+    return logs.read_lines(pathlib.Path(folder) / "evaluations.jsonl")
+
+
+def comparison(folders: list[str]) -> str:
+    """A table of the newest value of each metric of several runs, and of what forbids to compare them.
+
+    A value is compared with the first run's that has the metric; where their protocols differ it is marked
+    `not comparable`, with every difference below.
+    """
+    newest = {folder: {row["metric"]: row for row in read(folder)} for folder in folders}
+    names = list(dict.fromkeys(name for rows in newest.values() for name in rows))
+    if not names:
+        return "none of the runs has been measured"
+    lines, notes = [], []
+    for name in names:
+        having = [(folder, rows[name]) for folder, rows in newest.items() if name in rows]
+        lines.append(f"{name} ({having[0][1].get('better', '?')} is better)")
+        for folder, row in having:
+            unlike = provenance.unlike(row, having[0][1])
+            mark = "  not comparable" if unlike else ""
+            lines.append(f"  {row['value']:>12.4f}  step {row.get('step', '?')}  {folder}{mark}")
+            notes += [f"  {folder}, {name}: {'; '.join(unlike)}"] if unlike else []
+    return "\n".join([*lines, *(["not comparable:", *notes] if notes else [])])

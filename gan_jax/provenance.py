@@ -1,0 +1,32 @@
+"""Which results may be compared: what their lines say of how they came about, and the digest of the code."""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+
+# Told beside a value, and no part of what was measured: another seed is another draw of one quantity.
+TOLD = ("value", "std", "low", "high", "slope", "better", "step", "images", "seed", "seconds", "version", "code_sha256",
+        "warning", "run")  # fmt: skip
+
+
+def unlike(a: Mapping, b: Mapping) -> list[str]:
+    """What forbids comparing two lines of `evaluations.jsonl`, in words; empty where nothing does.
+
+    Every field counts but those of `TOLD`: features, SHA-256 of weights and data, preprocessing, counts, split, flips.
+    A field that one line alone has is a difference.
+    """
+    keys = [key for key in dict.fromkeys([*a, *b]) if key not in TOLD]
+    return [f"{key} {_word(a, key)}, not {_word(b, key)}" for key in keys if a.get(key) != b.get(key)]
+
+
+def _word(line: Mapping, key: str) -> str:
+    value = str(line.get(key, "none"))
+    return value[:12] if key.endswith(("sha256", "fingerprint")) else value
+
+
+def code_sha256() -> str:
+    """SHA-256 of this package's sources, names and bytes in the order of the names."""
+    root, digest = pathlib.Path(__file__).parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
