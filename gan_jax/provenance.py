@@ -4,9 +4,10 @@ import hashlib
 import pathlib
 from collections.abc import Mapping
 
-# Told beside a value, and no part of what was measured: another seed is another draw of one quantity.
-TOLD = ("value", "std", "low", "high", "slope", "better", "step", "images", "seed", "seconds", "version", "code_sha256",
-        "warning", "run")  # fmt: skip
+# Told beside a value, and no part of how it was measured: another seed is another draw of one quantity, labels and
+# noise are the generator's own.
+TOLD = ("value", "std", "low", "high", "slope", "better", "step", "images", "seed", "labels", "noise", "seconds",
+        "version", "code_sha256", "warning", "images_of", "images_fingerprint")  # fmt: skip
 
 
 def unlike(a: Mapping, b: Mapping) -> list[str]:

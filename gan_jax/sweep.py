@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gan_jax import logs
+from gan_jax import logs, provenance
 from gan_jax.errors import UserError
 
 GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     metric: float | None  # last value of the chosen metric
     step: int | None  # where it was measured
     seconds: float | None  # that the last attempt took
-    message: str  # last line that a failed run printed
+    message: str  # last line that a failed run printed, or why its value does not compare with the first row's
 
 
 def sweep(
@@ -276,7 +276,7 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
     evaluations = {run: logs.read_lines(root / run / "evaluations.jsonl") for run in combinations}
     names = list(dict.fromkeys(line["metric"] for lines in evaluations.values() for line in lines if "metric" in line))
     metric = metric or next(iter(names), "")
-    rows, better = [], "lower"  # as losses are
+    rows, lines, better = [], {}, "lower"  # as losses are
     for run, values in combinations.items():
         found = [line for line in evaluations[run] if line.get("metric") == metric]
         if not found:
@@ -285,13 +285,23 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
         last, result = found[-1] if found else {}, _result(root / run)
         better = last.get("better", better)
         status, seconds = result.get("status", "unfinished"), result.get("seconds")
+        lines[run] = last
         rows.append(
             Row(run, values, status, last.get("value"), last.get("step"), seconds, _last_line(result))
         )
     if metric and all(row.metric is None for row in rows):
         print(f"no run has the metric {metric!r}; they evaluated {', '.join(names) or 'none'}")
     sign = -1 if better == "higher" else 1
-    return sorted(rows, key=lambda row: (not _finite(row), sign * row.metric if _finite(row) else 0)), metric
+    rows = sorted(rows, key=lambda row: (not _finite(row), sign * row.metric if _finite(row) else 0))
+    return [_marked(row, lines[row.run], lines[rows[0].run]) for row in rows], metric
+
+
+def _marked(row: Row, line: dict, best: dict) -> Row:
+    """The row, with what forbids to compare its value with the first row's in its message."""
+    unlike = provenance.unlike(line, best) if "better" in line and "better" in best else []
+    if not unlike:
+        return row
+    return row._replace(message="; ".join([f"not comparable: {', '.join(unlike)}", *filter(None, [row.message])]))
 
 
 def _finite(row: Row) -> bool:

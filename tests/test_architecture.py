@@ -33,7 +33,7 @@ ONLY = {
     "features": {"errors", "cache", "weights", "metrics"},
     "losses": {"errors"},
     "penalties": {"errors"},
-    "sweep": {"errors", "logs", "config", "cache"},  # starts runs as processes of their own
+    "sweep": {"errors", "logs", "config", "cache", "provenance"},  # starts runs as processes of their own
 }  # fmt: skip
 HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors".split())
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70  # lines

@@ -221,6 +221,19 @@ def test_damaged_files_are_told_or_passed_over(program, tmp_path, capsys):
         sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
 
 
+def test_values_of_unlike_protocols_are_marked(tmp_path):
+    """In the message of every row that was measured otherwise than the best one."""
+    lines = {"a": {"value": 3.0, "samples": 50}, "b": {"value": 1.0, "samples": 50, "seed": 7},
+             "c": {"value": 2.0, "samples": 20, "split": "test"}}
+    for name, line in lines.items():
+        (tmp_path / name).mkdir()
+        row = {"metric": "fid50k_full", "better": "lower", "split": "train", **line}
+        (tmp_path / name / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
+    rows, metric = sweeping.collect(tmp_path, {name: {"config.a": name} for name in lines}, "")
+    assert metric == "fid50k_full" and [row.run for row in rows] == ["b", "c", "a"]
+    assert [row.message for row in rows] == ["", "not comparable: split test, not train, samples 20, not 50", ""]
+
+
 def test_jobs_run_at_the_same_time(program, tmp_path):
     folder = tmp_path / "sweep"
     assert sweeping.sweep("f.py", [], ["config.a=meet", "config.b=1,2"], folder, jobs=2, command=program) == 0

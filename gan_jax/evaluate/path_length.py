@@ -35,7 +35,7 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
 
         if not chosen:
             device = jax.local_devices()[0].platform
-            first = FIRST_BATCH.get(device, 32) * mesh.size
+            first = run.config.evaluation.batch_size or FIRST_BATCH.get(device, 32) * mesh.size
             chosen["batch"] = collect.largest_batch(lambda b: dispatch(np.zeros(b, np.int64)), first, mesh.size)
         batch, total = chosen["batch"], protocol.samples
         share = jax.process_index() * batch + np.arange(batch)

@@ -149,8 +149,7 @@ def check_count(name: str) -> None:
     protocol = parse(name)
     if protocol is None:
         return
-    least = {"is": protocol.options.get("splits", 0), "pr": protocol.options.get("neighbours", 0) + 1}
-    least = max(least.get(protocol.kind, 2), 2)
+    least = max(protocol.options.get("splits", 2), protocol.options.get("neighbours", 1) + 1)
     if protocol.samples < least:
         raise UserError(f"metrics={name}: of {protocol.samples} images; expected {least} or more")
 

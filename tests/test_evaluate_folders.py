@@ -1,0 +1,149 @@
+"""Folders and zips of images from any program, against each other or against a run's data."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import cli, evaluate, metrics, runs
+from gan_jax.errors import MissingPathError, UserError
+from gan_jax.evaluate import networks
+from tests import settings, tiny_network
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(networks.KINDS, "inception", tiny_network.KIND)
+    monkeypatch.setattr(networks.store, "load", lambda name, **_: tiny_network.weights(published=True))
+
+
+def pictures(count: int, seed: int, size=(16, 16)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def save(folder, images, names=None) -> str:
+    for i, image in enumerate(images):
+        path = folder / (names[i] if names else f"{i:03}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return str(folder)
+
+
+def frechet(a, b) -> float:
+    state = tiny_network.weights(True).state
+    a, b = (metrics.moments(tiny_network.features(x, state)) for x in (a, b))
+    return metrics.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+
+
+def test_two_folders(tmp_path):
+    """Sub-folders, loose images and grey ones are images; without metrics it is FID of all."""
+    ours, theirs = pictures(15, 0), pictures(12, 1)
+    names = ["a/1.png", "a/2.png", "b/x.png", *(f"{i:03}.png" for i in range(12))]
+    a, b = save(tmp_path / "a", ours, names), save(tmp_path / "b", theirs)
+    out = tmp_path / "rows.jsonl"
+    rows = evaluate.compare_folders(a, reference=b, out=str(out))
+    assert [row["metric"] for row in rows] == ["fid15_full"]
+    assert rows[0]["value"] == pytest.approx(frechet(ours, theirs), rel=1e-5)
+    row = rows[0]
+    assert (row["samples"], row["reals"], row["data"], row["images_of"]) == (15, 12, f"folder:{b}", f"folder:{a}")
+    assert len(row["images_fingerprint"]) == 64 and row["images_resolution"] == "[16, 16]" and "step" not in row
+    assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+    assert f"folder:{a}, 15 samples" in evaluate.table(rows)
+
+
+def test_a_zip_is_as_its_folder(tmp_path):
+    a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in (tmp_path / "a").iterdir():
+            archive.write(file, f"inner/{file.name}")
+    found = [evaluate.compare_folders(path, reference=b, metrics="fid,kid,swd9,prdc7")
+             for path in (a, str(tmp_path / "a.zip"))]
+    assert [row["value"] for row in found[0]] == [row["value"] for row in found[1]]
+    assert [row["metric"] for row in found[0]][:3] == ["fid9_full", "kid9_full", "swd9"]
+
+
+def test_a_folder_against_a_runs_data_and_against_statistics(tmp_path):
+    config = settings.digits(data__name="synthetic:20")
+    settings.fresh_folder(config, tmp_path / "run")
+    dataset = runs.open_data(config)
+    reals = dataset.examples(np.arange(20))["image"]
+    ours = pictures(14, 3)
+    a = save(tmp_path / "a", ours)
+    rows = evaluate.compare_folders(a, workdir=str(tmp_path / "run"), metrics="fid,fid8",
+                                    save_statistics=str(tmp_path / "s.npz"))
+    assert rows[0]["value"] == pytest.approx(frechet(ours, reals), rel=1e-5)
+    assert rows[0]["data"] == "synthetic:20" and (rows[1]["samples"], rows[1]["reals"]) == (8, 8)
+    again = evaluate.compare_folders(a, settings={"statistics": str(tmp_path / "s.npz")})
+    assert again[0]["value"] == pytest.approx(rows[0]["value"], rel=1e-9) and again[0]["reals"] == 20
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+
+
+def test_pairs_of_images(tmp_path):
+    """Means of the metrics of each pair, paired by name whatever the order of writing."""
+    ours = pictures(19, 0, (24, 20))
+    theirs = np.clip(ours.astype(int) + np.random.default_rng(1).integers(-20, 20, ours.shape), 0, 255).astype(np.uint8)
+    names = [f"{i}.png" for i in range(19)]
+    a, b = save(tmp_path / "a", ours, names), save(tmp_path / "b", theirs[::-1], names[::-1])
+    rows = evaluate.compare_folders(a, reference=b, metrics="ssim,psnr")
+    assert [row["metric"] for row in rows] == ["ssim", "psnr"] and [row["better"] for row in rows] == ["higher"] * 2
+    assert rows[0]["value"] == pytest.approx(metrics.ssim(ours, theirs).mean(), rel=1e-12)
+    assert rows[1]["value"] == pytest.approx(metrics.psnr(ours, theirs).mean(), rel=1e-12)
+    assert rows[1]["unit"] == "dB" and rows[1]["pairs"] == 19
+
+
+def test_lpips_of_pairs(tmp_path):
+    """Equal to the distance of each pair; equal images are at distance nought."""
+    from gan_jax.features import lpips
+
+    ours, theirs = pictures(3, 0, (48, 48)), pictures(3, 1, (48, 48))
+    a, b = save(tmp_path / "a", ours), save(tmp_path / "b", theirs)
+    drawn = {"features": "random_inception"}
+    row = evaluate.compare_folders(a, reference=b, metrics="lpips_alex", settings=drawn)[0]
+    section = settings.digits(evaluation__features="random_inception").evaluation
+    variables = networks.perceptual("alex", section).variables
+    assert row["value"] == pytest.approx(float(lpips.distance(variables, ours, theirs).mean()), rel=1e-5)
+    assert (row["metric"], row["better"]) == ("random_lpips_alex", "lower") and len(row["features_sha256"]) == 64
+    assert evaluate.compare_folders(a, reference=a, metrics="lpips_alex", settings=drawn)[0]["value"] == 0
+
+
+def test_mistakes(tmp_path):
+    a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
+    several = save(tmp_path / "several", [*pictures(2, 0), *pictures(2, 1, (16, 20))])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.png").write_bytes(b"no image")
+    other = save(tmp_path / "other", pictures(9, 1), [f"z{i}.png" for i in range(9)])
+
+    def refused(message, images=a, kind=UserError, **kwargs):
+        with pytest.raises(kind, match=message):
+            evaluate.compare_folders(images, **kwargs)
+
+    refused(r"2 sizes, such as 16x16 \(000.png\), 20x16 \(002.png\): expected one size", several, reference=b)
+    refused("2 sizes", reference=several)
+    refused("empty holds no images", str(tmp_path / "empty"), reference=b)
+    refused("broken/x.png cannot be used", str(tmp_path / "broken"), reference=b)
+    refused("no folder or .zip", str(tmp_path / "nowhere"), MissingPathError, reference=b)
+    refused("compare it with one of --reference")
+    refused("compare it with one of --reference", reference=b, workdir=str(tmp_path))
+    refused("fid10k: of 10000 images, and .*a has 9; list it without a count", reference=b, metrics="fid10k")
+    refused("metrics='classes': of a folder of images, expected some of", reference=b, metrics="classes")
+    refused("metrics='ppl2_wend': of a folder", reference=b, metrics="ppl2_wend")
+    refused("psnr: the folders hold other names, such as", reference=other, metrics="psnr")
+    refused("lpips_vgg: compares two folders", workdir=str(tmp_path), metrics="lpips_vgg")
+    refused("features='vgg': expected one of", reference=b, settings={"features": "vgg"})
+
+
+def test_the_command(tmp_path, capsys):
+    a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
+    assert cli.main(["evaluate", f"--images={a}", f"--reference={b}", "--preprocessing=clean", "--flip_reals"]) == 0
+    out = capsys.readouterr().out
+    assert "fid9_full_clean" in out and "18 reals of folder:" in out and "Pillow" in out
+    assert cli.main(["evaluate", f"--images={a}", f"--reference={b}", "--step=3"]) == 2
+    assert "--step has no meaning with --images" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"--workdir={a}", f"--reference={b}"]) == 2
+    assert "--reference has no meaning with --workdir" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"--compare={a},{b}"]) == 0
+    assert "none of the runs has been measured" in capsys.readouterr().out
+    assert cli.main(["evaluate", f"--compare={a},{b}", "--metrics=fid"]) == 2
