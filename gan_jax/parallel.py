@@ -230,6 +230,17 @@ def from_all_processes(rows: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
+def from_first_process(array: np.ndarray | None, shape: tuple[int, ...], dtype) -> np.ndarray:
+    """Process 0's array, bit for bit, in every process; of this shape and type, which all of them know."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    mine = np.zeros(size, np.uint8) if jax.process_index() else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(mine)).view(dtype).reshape(shape)
+
+
 def together(action: Callable[[], Any]) -> Any:
     """Runs an action in every process; where it fails in one it fails in all, and none waits for one that left.
 

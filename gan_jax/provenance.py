@@ -14,9 +14,11 @@ def unlike(a: Mapping, b: Mapping) -> list[str]:
     """What forbids comparing two lines of `evaluations.jsonl`, in words; empty where nothing does.
 
     Every field counts but those of `TOLD`: features, SHA-256 of weights and data, preprocessing, counts, split, flips.
-    A field that one line alone has is a difference.
+    A field that one line alone has is a difference. Where both have the data's fingerprint, its name does not count.
     """
     keys = [key for key in dict.fromkeys([*a, *b]) if key not in TOLD]
+    if a.get("data_fingerprint") and b.get("data_fingerprint"):
+        keys = [key for key in keys if key != "data"]
     return [f"{key} {_word(a, key)}, not {_word(b, key)}" for key in keys if a.get(key) != b.get(key)]
 
 
@@ -25,9 +27,10 @@ def _word(line: Mapping, key: str) -> str:
     return value[:12] if key.endswith(("sha256", "fingerprint")) else value
 
 
-def code_sha256() -> str:
-    """SHA-256 of this package's sources, names and bytes in the order of the names."""
+def code_sha256(part: str = "") -> str:
+    """SHA-256 of this package's sources, or of a folder or file of it: names and bytes in the order of the names."""
     root, digest = pathlib.Path(__file__).parent, hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
+    place = root / part
+    for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
         digest.update(f"{file.relative_to(root).as_posix()}\n".encode() + file.read_bytes())
     return digest.hexdigest()

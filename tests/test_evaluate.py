@@ -1,5 +1,6 @@
 """Measuring a run: rows with their protocol, and values that are known beforehand."""
 
+import functools
 import json
 
 import jax
@@ -200,7 +201,8 @@ def test_rows_of_equivariance_have_their_protocol(movable, monkeypatch):
         assert row.get("translate_max") == (None if row["metric"] == "eqr" else 0.125)
         assert row.get("rotate_max") == (1.0 if row["metric"] == "eqr" else None)
     assert evaluate.read(folder) == rows and f"{rows[0]['value']:.4f} dB" in evaluate.table(rows)
-    assert evaluate.ranking(run.config) == {"metric": "eqt", "lower_is_better": False}
+    ranking = evaluate.ranking(run.config)
+    assert ranking["metric"].startswith("eqt features=none,") and not ranking["lower_is_better"]
 
     monkeypatch.setattr(equivariance_rows, "moved_errors", lambda *_: np.array([[1.0, 400.0]] * 3))
     run = run._replace(config=run.config.copy_and_resolve_references().unlock())
@@ -238,7 +240,17 @@ def test_a_run_that_is_not_there(tmp_path):
 
 def test_the_order_of_the_first_metric_decides_the_best():
     for listed, expected in (("('fd','prdc')", ("fd", True)), ("('prdc','fd')", ("prdc", False)), ("()", ("", True))):
-        assert tuple(evaluate.ranking(settings.digits(evaluation__metrics=listed)).values()) == expected
+        found = evaluate.ranking(settings.digits(evaluation__metrics=listed))
+        assert (found["metric"].partition(" ")[0], found["lower_is_better"]) == expected
+
+
+def test_the_best_is_sought_among_values_of_one_protocol():
+    """A setting that is changed on resuming makes other values."""
+    of = functools.partial(settings.digits, evaluation__metrics="('fd',)")
+    plain = evaluate.ranking(of())
+    for key, value in (("samples", 100), ("features", "random_inception"), ("flip_reals", True), ("split", "test")):
+        assert evaluate.ranking(of(**{f"evaluation__{key}": value})) != plain, key
+    assert evaluate.ranking(of(evaluation__batch_size=3)) == plain
 
 
 def test_the_table_shows_values_and_protocol(rows):

@@ -1,6 +1,7 @@
 """Folders and zips of images from any program, against each other or against a run's data."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -133,6 +134,44 @@ def test_mistakes(tmp_path):
     refused("psnr: the folders hold other names, such as", reference=other, metrics="psnr")
     refused("lpips_vgg: compares two folders", workdir=str(tmp_path), metrics="lpips_vgg")
     refused("features='vgg': expected one of", reference=b, settings={"features": "vgg"})
+    for features in ("none", "digits_classifier"):
+        refused(f"metrics=fd: of a folder's images, it needs --features .* not '{features}'", reference=b, metrics="fd",
+                settings={"features": features})
+    refused("batch_size=-5: expected 0 or more", reference=b, settings={"batch_size": "-5"})
+    refused("--samples=10 has no meaning with --images", reference=b, settings={"samples": "10"})
+    refused("--split=foo: only a run's data has splits", reference=b, settings={"split": "foo"})
+    refused("--out=.*: expected a file in a folder that is there", reference=b, out=str(tmp_path / "no" / "x.jsonl"))
+    for path in (tmp_path / "no" / "x.npz", tmp_path):
+        refused("--save_statistics=.*: expected a file in a folder", reference=b, save_statistics=str(path))
+    small = save(tmp_path / "small", pictures(9, 2, (32, 32)))
+    refused(r"swd9: of images \(16, 16, 3\) against reals \(32, 32, 3\)", reference=small, metrics="swd9")
+    evaluate.compare_folders(a, reference=b, save_statistics=str(tmp_path / "s.npz"))
+    refused("holds moments, enough for Frechet distances alone", metrics="fid,kid",
+            settings={"statistics": str(tmp_path / "s.npz")})
+
+
+def test_reals_of_other_channels_than_networks_take(tmp_path):
+    settings.fresh_folder(settings.digits(data__name="synthetic:8", data__channels=4), tmp_path / "run")
+    with pytest.raises(UserError, match=r"synthetic:8/train has images of the shape \(32, 32, 4\): feature"):
+        evaluate.compare_folders(save(tmp_path / "a", pictures(9, 0)), workdir=str(tmp_path / "run"))
+
+
+def test_folders_are_told_apart_by_their_content(tmp_path):
+    """Names, sizes and times are no content, and a copy elsewhere is the same data."""
+    folders = []
+    for name, seed in (("a", 0), ("b", 1), ("c", 0)):
+        folders.append(tmp_path / name)
+        for i, image in enumerate(pictures(9, seed)):
+            folders[-1].mkdir(exist_ok=True)
+            Image.fromarray(image).save(folders[-1] / f"{i}.bmp")
+            os.utime(folders[-1] / f"{i}.bmp", (0, 0))
+    a, b, c = map(str, folders)
+    psnr, fid = evaluate.compare_folders(a, reference=b, metrics="psnr,fid")
+    assert psnr["value"] < 20 and fid["value"] == pytest.approx(frechet(pictures(9, 0), pictures(9, 1)), rel=1e-5)
+    assert fid["images_fingerprint"] != fid["data_fingerprint"]
+    same = evaluate.compare_folders(a, reference=c, metrics="fid,psnr")
+    assert same[0]["images_fingerprint"] == same[0]["data_fingerprint"] and same[0]["value"] < 1e-9
+    assert same[1]["value"] is None and same[1]["equal_pairs"] == 9
 
 
 def test_the_command(tmp_path, capsys):
@@ -144,6 +183,8 @@ def test_the_command(tmp_path, capsys):
     assert "--step has no meaning with --images" in capsys.readouterr().err
     assert cli.main(["evaluate", f"--workdir={a}", f"--reference={b}"]) == 2
     assert "--reference has no meaning with --workdir" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"--compare={tmp_path}/nowhere,{b}"]) == 2
+    assert "nowhere: neither a run's folder nor a file of rows" in capsys.readouterr().err
     assert cli.main(["evaluate", f"--compare={a},{b}"]) == 0
     assert "none of the runs has been measured" in capsys.readouterr().out
     assert cli.main(["evaluate", f"--compare={a},{b}", "--metrics=fid"]) == 2

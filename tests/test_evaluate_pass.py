@@ -172,19 +172,26 @@ def test_random_weights_have_names_of_their_own(made):
 
 
 def test_too_few_images_are_told_with_the_bias(made, capsys):
-    """The bias is what independent samples of the reals' Gaussian score on average."""
+    """The bias is what two sets of independent samples of the reals' Gaussian score on average, 8 and 40 of them."""
     row = evaluate.evaluate(made[0], metrics="fid8_full")[0]
     assert "8 images for 6 features" in row["warning"] and f"fid8_full: {row['warning']}" in capsys.readouterr().err
     reals = metrics.moments(tiny_network.features(reals_of(made[1]), tiny_network.weights(True).state))
     rng, drawn = np.random.default_rng(1), []
     for _ in range(400):
-        some = metrics.moments(rng.multivariate_normal(reals.mean, reals.covariance, 8))
-        drawn.append(metrics.frechet_distance(reals.mean, reals.covariance, some.mean, some.covariance))
+        a, b = (metrics.moments(rng.multivariate_normal(reals.mean, reals.covariance, n)) for n in (8, 40))
+        drawn.append(metrics.frechet_distance(a.mean, a.covariance, b.mean, b.covariance))
     told = float(row["warning"].partition("about ")[2].partition(";")[0])
     assert np.quantile(drawn, 0.02) < told < np.quantile(drawn, 0.98)
     assert "warning" not in evaluate.evaluate(made[0], metrics="fid30_full")[0]
     few = evaluate.evaluate(made[0], metrics="fid5_full")[0]
-    assert "their covariance is singular" in few["warning"]
+    assert "their covariance is singular" in few["warning"] and "score about" in few["warning"]
+    assert "score at least about" in evaluate.evaluate(made[0], metrics="fid8")[0]["warning"]  # of few reals, too
+
+
+def test_fewer_reals_than_the_name_says(made):
+    row = evaluate.evaluate(made[0], metrics="kid60")[0]
+    assert row["reals"] == 40 and row["warning"] == "40 reals, all there are, where the name means 60"
+    assert "warning" not in evaluate.evaluate(made[0], metrics="kid60_full")[0]
 
 
 @pytest.mark.parametrize(("names", "message"), [
@@ -281,11 +288,15 @@ def test_bias_of_many_and_of_few():
     """First order far above the number of features; drawn below. Both near the mean of many draws."""
     reals = metrics.moments(np.random.default_rng(0).standard_normal((4000, 8)) * np.arange(1, 9))
     for count in (12, 2000):
-        rng, drawn = np.random.default_rng(2), []
-        for _ in range(100):
-            some = metrics.moments(rng.multivariate_normal(reals.mean, reals.covariance, count))
-            drawn.append(metrics.frechet_distance(reals.mean, reals.covariance, some.mean, some.covariance))
-        assert distances._bias(reals, count) == pytest.approx(np.mean(drawn), rel=0.6 if count == 12 else 0.1)
+        for known in (reals.count, 20, 0):  # images behind the reals' moments; 0: not known, taken as exact
+            rng, drawn = np.random.default_rng(2), []
+            for _ in range(100):
+                two = [metrics.moments(rng.multivariate_normal(reals.mean, reals.covariance, n)) if n else reals
+                       for n in (known, count)]
+                drawn.append(metrics.frechet_distance(two[0].mean, two[0].covariance, two[1].mean, two[1].covariance))
+            few = min(count, known or count) < 32
+            told = distances._bias(reals._replace(count=known), count)
+            assert told == pytest.approx(np.mean(drawn), rel=0.7 if few else 0.1), (count, known)
 
 
 def test_lines_that_do_not_compare(rows, tmp_path):
@@ -293,11 +304,14 @@ def test_lines_that_do_not_compare(rows, tmp_path):
     assert provenance.unlike(one, {**one, "value": 3.0, "seed": 5, "step": 9, "seconds": 1, "code_sha256": "x"}) == []
     assert provenance.unlike(one, {**one, "samples": 5, "features_sha256": "cd" * 32}) == [
         "samples 21, not 5", "features_sha256 abababababab, not cdcdcdcdcdcd"]
+    assert provenance.unlike(one, {**one, "data": "folder:/elsewhere"}) == []  # the fingerprint is what counts
     without = {key: value for key, value in one.items() if key != "reals"}
     assert provenance.unlike(one, without) == ["reals 40, not none"]
     for name, line in (("a", one), ("b", {**one, "value": 7.0}), ("c", {**one, "reals": 13})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "e.jsonl").write_text(json.dumps({**one, "code_sha256": "x", "value": 8.0}) + "\n")
+    assert "8.0000" in evaluate.comparison([str(tmp_path / "a"), str(tmp_path / "e.jsonl")]).split("(other code)")[0]
     text = evaluate.comparison([str(tmp_path / name) for name in "abc"])
     marked = [line for line in text.splitlines() if line.endswith("not comparable")]
     assert len(marked) == 1 and "/c" in marked[0] and "reals 13, not 40" in text and "7.0000" in text

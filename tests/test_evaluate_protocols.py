@@ -53,6 +53,9 @@ def test_names_are_of_published_weights_and_preprocessing_alone():
     assert of("is50k", drawn, "tf1") == "is50k_random_inception"
     assert of("pr50k3_full", net("vgg16", True), "clean") == "pr50k3_full"
     assert of("swd16k", None, "tf1") == "swd16k"
+    plain = protocols.Protocol("fd", "fd", "inception", "64", 100, None, {})
+    assert protocols.reported(plain, own, "tf1") == "fd_inception_64"
+    assert protocols.reported(plain._replace(output="2048"), drawn, "clean") == "fd_random_inception_clean"
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -82,7 +85,7 @@ def test_fid_without_a_count_is_of_all_samples():
     config = settings.digits(evaluation__metrics="('fid','kid','fd')", evaluation__features="inception",
                              evaluation__samples=20_000)
     assert evaluate.wanted(config) == ("fid20k_full", "kid20k_full", "fd")
-    assert evaluate.ranking(config) == {"metric": "fid20k_full", "lower_is_better": True}
+    assert evaluate.ranking(config)["metric"].startswith("fid20k_full ") and evaluate.ranking(config)["lower_is_better"]
     found = protocols.listed_protocols(config.evaluation, ("fd",))[0]
     assert found[1:6] == ("fd", "inception", "2048", 20_000, None)
     config.evaluation.features = "inception/768"

@@ -122,6 +122,21 @@ def test_the_evaluation_is_that_of_one_process(four_devices, two_processes):
         assert ours["value"] == pytest.approx(theirs["value"], rel=1e-3), ours["metric"]
 
 
+def test_networks_see_what_they_see_in_one_process(tmp_path):
+    """Measured twice while two processes train; the second time the reals are those that process 0 has kept."""
+    run = tmp_path / "run"
+    overrides = [*SGD, ("total_images", "16"), ("evaluation.features", "random_inception/64"),
+                 ("evaluation.metrics", "fd,kd,prdc"), ("evaluation.samples", "21"), ("every.evaluate_images", "8")]
+    with _pair(run, overrides, second={"GAN_JAX_CACHE_DIR": str(tmp_path / "other")}) as processes:
+        assert _ended(processes, run) == [0, 0]
+    measured = evaluate.read(str(run))
+    last = [row for row in measured if row["images"] == 16]
+    assert len(last) == 6 and len(measured) == 12
+    for ours, theirs in zip(last, evaluate.evaluate(run), strict=True):
+        assert ours["metric"] == theirs["metric"] and ours["features_sha256"] == theirs["features_sha256"]
+        assert ours["value"] == pytest.approx(theirs["value"], rel=1e-5, abs=1e-9), ours["metric"]
+
+
 def test_only_the_first_process_writes_and_talks(four_devices, two_processes):
     def files(folder):
         found = (path.relative_to(folder) for path in folder.rglob("*") if "checkpoints" not in path.parts)

@@ -144,12 +144,12 @@ def open_images(path: str) -> tuple[Dataset, tuple[str, ...]]:
 
     source, fit, names = folder.open_images(path)
     common = {"name": f"folder:{path}", "split": "all", "flip": False}
-    return _open_images(source, fit, common, skip_corrupt=False), names
+    return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
 
 
-def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool) -> Dataset:
-    """A source as a Dataset: packed if it fits, otherwise decoded while used."""
-    packed = pack.fits(source, fit.shape)
+def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, packed: bool = True) -> Dataset:
+    """A source as a Dataset: `packed` if it fits, otherwise decoded while used."""
+    packed = packed and pack.fits(source, fit.shape)
     size, skipped, fingerprint = source.count, 0, pack.content_key(source, fit.shape)
     reader: Packed | Live = Live(source, None)
     if packed or skip_corrupt:

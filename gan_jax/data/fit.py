@@ -18,7 +18,7 @@ class CorruptImageError(UserError):
 
 def unusable(name: str, reason: object) -> CorruptImageError:
     """The error for one picture of a set, with the way out."""
-    hint = "Mend or remove it, or set data.skip_corrupt=True to pass over such images."
+    hint = "Mend or remove it; a run passes over such images with data.skip_corrupt=True."
     return CorruptImageError(f"{name} cannot be used: {reason}. {hint}")
 
 

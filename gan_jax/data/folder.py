@@ -1,6 +1,8 @@
 """A folder or a zip of images, with the first level of sub-folders as labels."""
 
 import functools
+import hashlib
+import io
 import os
 import pathlib
 import zipfile
@@ -87,7 +89,7 @@ def _open(path: str) -> tuple[pathlib.Path, dict[str, tuple], Callable[[str], by
     """The place, its images with what tells their content, and how the bytes of one are read."""
     root = pathlib.Path(path).expanduser()
     if not path or not root.exists():
-        raise MissingPathError(f"data.name='folder:{path}': there is no folder or .zip at {root.absolute()}.")
+        raise MissingPathError(f"folder:{path}: there is no folder or .zip at {root.absolute()}.")
     if root.is_dir():
         files, load = _list_folder(root), lambda name: (root / name).read_bytes()
     else:
@@ -121,6 +123,7 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
         count=len(names),
         class_names=classes,
         read=functools.partial(_read, root=root, names=names, labels=labels, load=load, fit=fit),
+        place=str(root.absolute()) if root.is_dir() else "",  # names, sizes and times may be those of another folder
     )
 
 
@@ -135,9 +138,11 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
       MissingPathError, UserError: as `open_folder`, or images of several sizes.
     """
     root, files, load = _open(path)
-    names, sizes = sorted(files), {}
+    names, sizes, digests = sorted(files), {}, []
     for name in names:
-        sizes.setdefault(_size(f"{root}/{name}", name, load), name)
+        data = _bytes(f"{root}/{name}", name, load)
+        sizes.setdefault(_size(f"{root}/{name}", data), name)
+        digests.append(hashlib.sha256(data).hexdigest())
     if len(sizes) > 1:
         found = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
         raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {found}: expected one size for all. "
@@ -145,7 +150,7 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     width, height = next(iter(sizes))
     fit = Fit(height, width, 3, "none", 0, "lanczos")
     source = Source(
-        identity={"kind": "images", "files": [(name, *files[name]) for name in names], **fit._asdict()},
+        identity={"kind": "images", "files": list(zip(names, digests, strict=True)), **fit._asdict()},
         count=len(names),
         class_names=(),
         read=functools.partial(_read, root=root, names=names, labels=[-1] * len(names), load=load, fit=fit),
@@ -153,26 +158,29 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     return source, fit, tuple(names)
 
 
-def _size(full: str, name: str, load: Callable[[str], bytes]) -> tuple[int, int]:
+def _size(full: str, data: bytes) -> tuple[int, int]:
     """Width and height of one image, upright, from its header."""
-    import io
-
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(load(name))) as image:
+        with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             turned = image.getexif().get(ORIENTATION, 1) >= 5
+    except Image.UnidentifiedImageError as error:  # whose own words name an object in memory
+        raise unusable(full, "it is no image that can be read") from error
     except Exception as error:  # whatever a damaged file makes PIL raise
         raise unusable(full, error) from error
     return (height, width) if turned else (width, height)
 
 
+def _bytes(full: str, name: str, load: Callable[[str], bytes]) -> bytes:
+    try:
+        return load(name)
+    except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise unusable(full, error) from error
+
+
 def _read(index: int, *, root, names: list[str], labels: list[int], load: Callable[[str], bytes], fit: Fit):
     """Example `index`: (uint8 (H, W, C), label)."""
     name = f"{root}/{names[index]}"
-    try:
-        data = load(names[index])
-    except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise unusable(name, error) from error
-    return decode(data, fit, name, upright=True), labels[index]
+    return decode(_bytes(name, names[index], load), fit, name, upright=True), labels[index]

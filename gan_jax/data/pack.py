@@ -54,7 +54,8 @@ def open_pack(source: Source, shape: tuple[int, int, int], *, skip_corrupt: bool
       CorruptImageError: an unusable image, and not `skip_corrupt`.
       UserError: no usable image at all, or the cache folder cannot be written.
     """
-    kind = f"{content_key(source, shape)}{'-skip' if skip_corrupt else ''}{'' if with_images else '-list'}"
+    key = hashlib.sha256(f"{content_key(source, shape)}{source.place}".encode()).hexdigest()
+    kind = f"{key}{'-skip' if skip_corrupt else ''}{'' if with_images else '-list'}"
     try:
         folder = cache_dir("packed") / kind
         pack = _load(folder, with_images)

@@ -13,3 +13,4 @@ class Source(NamedTuple):
     count: int  # number of examples
     class_names: tuple[str, ...]  # empty: no labels
     read: Callable[[int], tuple[np.ndarray, int]]  # i -> (uint8 (H, W, C), label or -1), or CorruptImageError
+    place: str = ""  # where it lies, if `identity` alone could be that of other content in another place

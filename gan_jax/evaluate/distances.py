@@ -8,11 +8,11 @@ import numpy as np
 from gan_jax import metrics
 from gan_jax.errors import UserError
 from gan_jax.evaluate.collect import Collected, Needs, Want
-from gan_jax.evaluate.networks import FeatureNet
+from gan_jax.evaluate.networks import FeatureNet, check_channels
 from gan_jax.evaluate.protocols import Protocol
 from gan_jax.metrics import frechet, sliced_wasserstein
 
-SUBSET_SEED = 2020  # of KID's subsets, as torch-fidelity draws them
+SUBSET_SEED = 2020  # of KID's subsets, torch-fidelity's default
 FEW = 4  # times as many images as features: below, a distance says more of their number than of the images
 BIAS_SEED = 0
 
@@ -130,7 +130,8 @@ def _neighbours(kind: str, real: np.ndarray, fake: np.ndarray, k: int) -> list[V
 def too_few(protocol: Protocol, net: FeatureNet, real: metrics.Moments) -> str:
     """A warning where a Frechet distance is of too few images for its features, with the bias; else nothing.
 
-    The bias is the distance between a Gaussian of the reals' moments and that of so many samples of it.
+    The bias is the distance between so many samples and as many as there are reals, both of a Gaussian of the reals'
+    moments. Of few reals these moments vary too little, so that the true bias is larger.
     """
     dim, few = net.outputs[protocol.output], []
     if protocol.samples < FEW * dim:
@@ -141,28 +142,39 @@ def too_few(protocol: Protocol, net: FeatureNet, real: metrics.Moments) -> str:
         return ""
     known = _bias(real, protocol.samples)
     singular = "; their covariance is singular" if min(protocol.samples, real.count or dim + 1) <= dim else ""
-    return (f"{' and '.join(few)} for {dim} features{singular}: even a perfect generator would score about "
-            f"{known:.4g}; values of other numbers of images do not compare")
+    return (f"{' and '.join(few)} for {dim} features{singular}: even a perfect generator would score "
+            f"{'at least ' if len(few) > 1 or 'reals' in few[0] else ''}about {known:.4g}; values of other numbers of "
+            "images do not compare")
 
 
 def _bias(real: metrics.Moments, count: int) -> float:
-    dim = len(real.mean)
-    if count > FEW * dim:
-        return frechet.bias(real.covariance, count)
-    root = frechet.root(real.covariance)
-    rng = np.random.default_rng(BIAS_SEED)
+    """The distance of two sets of one Gaussian, of `count` samples and of as many as the reals, where known."""
+    counts = [n for n in (count, real.count) if n]
+    if min(counts) > FEW * len(real.mean):
+        return sum(frechet.bias(real.covariance, n) for n in counts)
+    root, rng = frechet.root(real.covariance), np.random.default_rng(BIAS_SEED)
+    own = _resampled(root, count, rng)
+    theirs = _resampled(root, real.count, rng) if real.count else (np.zeros_like(real.mean), real.covariance)
+    return frechet.frechet_distance(*theirs, *own)
+
+
+def _resampled(root: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of `count` samples of a Gaussian around 0 whose covariance is root root^T."""
     accumulator = frechet.empty(root.shape[1])
     for start in range(0, count, 1024):
         accumulator = frechet.update(accumulator, rng.standard_normal((min(1024, count - start), root.shape[1])))
     white = frechet.finish(accumulator)
-    mean, covariance = root @ white.mean, root @ white.covariance @ root.T
-    zero = np.zeros_like(mean)
-    return frechet.frechet_distance(zero, real.covariance, mean, covariance, root1=root)
+    return root @ white.mean, root @ white.covariance @ root.T
 
 
-def check_reals(protocol: Protocol, count: int, dataset) -> None:
-    """Raises UserError where a protocol cannot be had of so many reals, or of their shape."""
+def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
+    """Raises UserError where a protocol cannot be had of so many reals, or of their shape beside the images' own."""
     of = f"{dataset.name}/{dataset.split}"
+    if protocol.network:
+        check_channels(dataset.shape, of)
+    if protocol.kind == "swd" and tuple(dataset.shape) != tuple(shape):
+        raise UserError(f"metrics={protocol.name}: of images {tuple(shape)} against reals {tuple(dataset.shape)} of "
+                        f"{of}; expected one shape")
     least = max(protocol.options.get("neighbours", 0) + 1, 2)
     if count < least:
         raise UserError(f"metrics={protocol.name}: against {count} reals of {of}; expected {least} or more")

@@ -47,6 +47,13 @@ def compare_folders(
     if bool(reference) + bool(workdir) + bool(section.statistics) != 1:
         raise UserError(f"--images={images}: compare it with one of --reference=FOLDER, --workdir=RUN and "
                         "--statistics=FILE.npz")
+    if "samples" in (settings or {}):
+        raise UserError(f"--samples={settings['samples']} has no meaning with --images: all of them are measured, or "
+                        "as many as a name says, such as fid5k")
+    if section.split and not workdir:
+        raise UserError(f"--split={section.split}: only a run's data has splits, give --workdir")
+    if out and not pathlib.Path(out).absolute().parent.is_dir():
+        raise UserError(f"--out={out}: expected a file in a folder that is there")
     fakes, names = data.open_images(images)
     section.samples = fakes.size
     listed = _listed(listed_names(metrics) or (DEFAULT,), section, fakes, paired=bool(reference))
@@ -88,6 +95,9 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     listed = tuple(dict.fromkeys(protocols.meant(name, section) for name in names))
     for name in listed:
         protocol = protocols.parse(name)
+        if name in protocols.PLAIN and section.features in ("none", "digits_classifier"):
+            raise UserError(f"metrics={name}: of a folder's images, it needs --features such as inception or "
+                            f"random_inception, not {section.features!r}")
         if name in PAIRED:
             if not paired:
                 raise UserError(f"metrics={name}: compares two folders, image by image: give --reference=FOLDER")
@@ -108,6 +118,9 @@ def _open_reals(reference: str, workdir: str, section: ConfigDict):
 
     if reference:
         return data.open_images(reference)[0]
+    if not workdir:
+        raise UserError(f"--statistics={section.statistics} holds moments, enough for Frechet distances alone, "
+                        "such as fid; for the other metrics give --reference or --workdir")
     config, _, _ = runs.read_folder(workdir)
     return runs.open_data(config, section.split)
 
@@ -138,8 +151,16 @@ def _pairs(names: list[str], fakes: tuple, reference: str, section: ConfigDict) 
         a, b = (side.examples(index)["image"] for side in (ours, theirs))
         for name in names:
             found[name].append(measures[name](a, b))
-    return [{"group": name, "metric": extra[name].get("features", name), "value": float(np.concatenate(values).mean()),
-             **told, **extra[name]} for name, values in found.items()]
+    return [{"group": name, "metric": extra[name].get("features", name), **_mean(np.concatenate(values)), **told,
+             **extra[name]} for name, values in found.items()]
+
+
+def _mean(values: np.ndarray) -> dict:
+    """`value`, the mean over pairs; of PSNR, which is endless for equal images, over the others, or none."""
+    equal = np.isinf(values)
+    if not equal.any():
+        return {"value": float(values.mean())}
+    return {"value": None if equal.all() else float(values[~equal].mean()), "equal_pairs": int(equal.sum())}
 
 
 def _perceptual(net: networks.FeatureNet):

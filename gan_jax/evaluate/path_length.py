@@ -13,7 +13,9 @@ from gan_jax.layers import random
 from gan_jax.metrics import path_length
 
 SECOND, PLACE = 101, 102  # folded into a sample's key: the path's other latent, and where on it the step begins
-FIRST_BATCH = {"cpu": 4}  # steps of one device to begin with; others 32
+# Steps of one device to begin with; others 32. So small a difference of images is near rounding, which depends on how
+# many of them a program takes: the same number on every device, however many there are.
+FIRST_BATCH = {"cpu": 4}
 
 
 def measurer(run, protocol: Protocol, net: FeatureNet):
@@ -34,8 +36,7 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
             return program((here, variables), keys, labels[places])
 
         if not chosen:
-            device = jax.local_devices()[0].platform
-            first = run.config.evaluation.batch_size or FIRST_BATCH.get(device, 32) * mesh.size
+            first = FIRST_BATCH.get(jax.local_devices()[0].platform, 32) * mesh.size
             chosen["batch"] = collect.largest_batch(lambda b: dispatch(np.zeros(b, np.int64)), first, mesh.size)
         batch, total = chosen["batch"], protocol.samples
         share = jax.process_index() * batch + np.arange(batch)

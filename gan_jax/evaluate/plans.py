@@ -1,5 +1,6 @@
 """Protocols made ready: their networks loaded, their reals counted; and the rows that come of a pass over images."""
 
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class Plans(NamedTuple):
     reals: Reals | None  # None where statistics from a file are all that is needed
     nets: dict[str, FeatureNet]
     variables: dict[str, Any]  # by network, on every device of this process
+    forward: Callable  # a pass over images of the host, see `reals.passing`
     seed: int
 
     def measure(self, fakes: Callable[[Needs], Collected], path_length: Callable[[Plan], float]) -> list[dict]:
@@ -74,14 +76,12 @@ class Plans(NamedTuple):
         plan = next((plan for plan in self.plans if plan.protocol.kind == "fd"), None)
         if plan is None:
             raise UserError(f"--save_statistics={path}: none of the metrics has moments; list fid50k_full, or such")
+        if not pathlib.Path(path).absolute().parent.is_dir() or pathlib.Path(path).is_dir():
+            raise UserError(f"--save_statistics={path}: expected a file in a folder that is there")
         moments = self._of_reals({p.protocol.name: _state(p.protocol, self.seed) for p in (plan,)}, (plan,))
         if jax.process_index() == 0:
             metrics.save_moments(path, moments.moments[plan.of_reals])
         return f"wrote {path}: {plan.net.name}/{plan.protocol.output} of {plan.reals} reals, {plan.net.preprocessing}"
-
-    def forward(self, needs: Needs, images: Callable) -> Collected:
-        """A pass over images of the host, see `reals.passing`."""
-        return real_side.passing(self.nets, self.variables, self.section.batch_size)(needs, images)
 
     def _of_reals(self, states: dict, plans: tuple[Plan, ...] | None = None) -> Collected:
         """What protocols need of the reals, those of a file included."""
@@ -113,9 +113,12 @@ class Plans(NamedTuple):
                 **value.told}
 
     def _warning(self, plan: Plan, of_reals: Collected) -> str:
-        if plan.protocol.kind != "fd":
-            return ""
-        return distances.too_few(plan.protocol, plan.net, of_reals.moments[plan.of_reals])
+        protocol, said = plan.protocol, []
+        if plan.from_file is None and protocol.reals == protocol.samples > plan.reals:  # the name has no `_full`
+            said.append(f"{plan.reals} reals, all there are, where the name means {protocol.reals}")
+        if protocol.kind == "fd":
+            said.append(distances.too_few(protocol, plan.net, of_reals.moments[plan.of_reals]))
+        return "; ".join(filter(None, said))
 
 
 def ready(
@@ -149,13 +152,15 @@ def ready(
     for protocol in listed:
         count = real_side.at_most(protocol.reals, reals.size) if reals else 0
         if protocol.name not in files and protocol.reals != 0:
-            distances.check_reals(protocol, count, reals.dataset)
+            distances.check_reals(protocol, count, reals.dataset, shape)
         distances.check_shape(protocol, shape)
         net = nets.get(protocol.network)
         plans.append(Plan(protocol, net, count if protocol.reals != 0 else 0, files.get(protocol.name)))
     trees = {name: net.variables for name, net in nets.items() if not name.startswith("lpips_")}
     mesh = parallel.make_mesh(jax.local_devices())
-    return Plans(tuple(plans), section, reals, nets, jax.device_put(trees, parallel.replicated(mesh)), seed)
+    variables = jax.device_put(trees, parallel.replicated(mesh))
+    forward = real_side.passing(nets, variables, section.batch_size)
+    return Plans(tuple(plans), section, reals, nets, variables, forward, seed)
 
 
 def _state(protocol: Protocol, seed: int):

@@ -53,6 +53,7 @@ FAMILIES = {
     "swd": Family("swd"),
     "msssim": Family("msssim", most=0),
 }
+_OF_THE_VALUE = ("features", "samples", "preprocessing", "weights", "split", "flip_reals", "statistics")
 _NAME = re.compile(rf"({'|'.join(FAMILIES)})(\d+)(?:(k)(\d*))?(_full)?(_infinity|_interval)?")
 _PATH = re.compile(r"ppl(2?)_([zw])(full|end)(?:_(\d+)(k?))?")
 EXAMPLES = ("fid50k_full, fid10k, fid50k_full_infinity, kid50k_full, pr50k3_full, prdc10k5, is50k, "
@@ -198,12 +199,15 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
 def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessing: str) -> str:
     """The name of the value: another one than the published where weights or preprocessing are not.
 
-    `fid50k_full` of random weights is `fd50k_full_random_inception`, of clean-fid's resize `fid50k_full_clean`.
+    `fid50k_full` of random weights is `fd50k_full_random_inception`, of clean-fid's resize `fid50k_full_clean`, and
+    `fd` of Inception's 64 features `fd_inception_64`.
     """
     if net is None:
         return protocol.name
     plain = parse(protocol.name) is None
     name, tail = protocol.name, f"_{net.name}" if plain or not net.published else ""
+    if plain and protocol.output not in (networks.DEFAULT_OUTPUTS.get(protocol.network), "cls"):
+        tail += f"_{protocol.output}"
     if not net.published and name.startswith(("fid", "kid")):
         name = name[0] + name[2:]
     own = net.name.endswith("inception") and preprocessing != networks.PREPROCESSING[0]
@@ -216,7 +220,12 @@ def better(kind: str) -> str:
 
 
 def ranking(config: ConfigDict) -> dict:
-    """The `metric` by which the best checkpoint is kept, the first of the config's list, and its `lower_is_better`."""
+    """The `metric` by which the best checkpoint is kept, the first of the config's list, and its `lower_is_better`.
+
+    Beside its name stand the settings of its protocol, so that values from before they were changed do not count.
+    """
     name = next(iter(wanted(config)), "")
     protocol = parse(name)
-    return {"metric": name, "lower_is_better": not name or better(protocol.kind if protocol else name) == "lower"}
+    lower = not name or better(protocol.kind if protocol else name) == "lower"
+    told = ",".join(f"{key}={config.evaluation[key]}" for key in _OF_THE_VALUE)
+    return {"metric": f"{name} {told}" if name else "", "lower_is_better": lower}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gan_jax import metrics, parallel
+from gan_jax import metrics, parallel, provenance
 from gan_jax.cache import cache_dir
 from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
@@ -22,6 +22,7 @@ from gan_jax.evaluate.networks import FeatureNet
 
 ORDER_SEED = 0  # of the order in which reals are taken: the first n are a random choice, the same for everyone
 LABELS_AT_ONCE = 1024
+CODE = ("features", "metrics/frechet.py")  # whose results are kept
 FIRST_BATCH = {"cpu": 16}  # images of one device to begin with; others 256
 
 
@@ -93,16 +94,18 @@ def statistics(reals: Reals, needs: Needs, nets: dict[str, FeatureNet], forward:
 
 def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Callable:
     """The pass over images of the host: (needs, images of places (n,)) -> Collected."""
+    programs: dict[tuple, Callable] = {}
 
     def forward(needs: Needs, images: Callable[[np.ndarray], np.ndarray]) -> Collected:
         mesh = parallel.make_mesh(jax.local_devices())
-        run = collect.program(lambda _, x: x, nets, needs, mesh)
-        one, first = images(np.zeros(1, np.int64)), first_batch(batch_size)
+        kind = str(needs.outputs()), bool(needs.consumers)  # what a program depends on
+        run = programs.setdefault(kind, collect.program(lambda _, x: x, nets, needs, mesh))
+        one, first = parallel.together(lambda: images(np.zeros(1, np.int64))), first_batch(batch_size)
         batch = collect.largest_batch(lambda count: run((), variables, np.repeat(one, count, 0)), first, mesh.size)
         places = _places(needs.total(), batch)
         ahead = prefetch((images(place) for place in places), 2)
         try:
-            return collect.collect(needs, lambda _: run((), variables, next(ahead)), batch)
+            return collect.collect(needs, lambda _: run((), variables, parallel.together(lambda: next(ahead))), batch)
         finally:
             ahead.close()
 
@@ -142,19 +145,23 @@ def file_sha256(path: str) -> str:
 
 
 def _key(reals: Reals, kind: str, want: Want, net: FeatureNet) -> dict:
+    code = [provenance.code_sha256(part) for part in CODE]
     data = {key: value for key, value in reals.dataset.protocol().items() if key not in ("name", "flip")}
     return {"kind": kind, "count": want.count, "output": want.output, "weights": net.sha256, "flip": reals.flip,
-            "preprocessing": net.preprocessing, "order": ORDER_SEED, "data": data}
+            "preprocessing": net.preprocessing, "order": ORDER_SEED, "code": code, "data": data}
 
 
 def _load(reals: Reals, kind: str, want: Want, net: FeatureNet):
-    """Moments or rows (N, D) from the cache; None where one process does not have them."""
-    arrays = _read(_path(_key(reals, kind, want, net)))
-    names, dim = (metrics.Moments._fields if kind == "moments" else ("rows",)), net.outputs[want.output]
-    shapes = {"mean": (dim,), "covariance": (dim, dim), "count": (), "rows": (want.count, dim)}
-    found = all(name in arrays and arrays[name].shape == shapes[name] for name in names)
-    if not parallel.from_all_processes(np.array([found])).all():
+    """Moments or rows (N, D) from the cache of process 0, which alone writes it; None where it does not have them."""
+    dim = net.outputs[want.output]
+    forms = {"mean": ((dim,), np.float64), "covariance": ((dim, dim), np.float64), "count": ((), np.int64)}
+    if kind == "rows":
+        forms = {"rows": ((want.count, dim), np.float32)}
+    arrays = {} if jax.process_index() else _read(_path(_key(reals, kind, want, net)))
+    found = all(name in arrays and (arrays[name].shape, arrays[name].dtype) == form for name, form in forms.items())
+    if not parallel.from_all_processes(np.array([found]))[0]:
         return None
+    arrays = {name: parallel.from_first_process(arrays.get(name), *form) for name, form in forms.items()}
     if kind == "rows":
         return arrays["rows"]
     return metrics.Moments(arrays["mean"], arrays["covariance"], int(arrays["count"]))

@@ -7,6 +7,7 @@ import time
 import jax
 
 from gan_jax import __version__, logs, provenance
+from gan_jax.errors import MissingPathError
 from gan_jax.evaluate import protocols
 
 
@@ -34,7 +35,7 @@ def table(rows: list[dict]) -> str:
     width, first = max(len(row["metric"]) for row in rows), rows[0]
     lines = [f"{_of(first)}, {first['samples']} samples, {first['seconds']} s"]
     lines += [_line(row, width, first["samples"]) for row in rows]
-    return "\n".join([*lines, *dict.fromkeys(_protocol(row) for row in rows if "features" in row)])
+    return "\n".join([*lines, *dict.fromkeys(_protocol(row) for row in rows if {"features", "reals"} & row.keys())])
 
 
 def _of(row: dict) -> str:
@@ -45,30 +46,46 @@ def _line(row: dict, width: int, samples: int) -> str:
     extra = [row["unit"]] if "unit" in row else []
     extra += [f"({row['low']:.4f} to {row['high']:.4f})"] if "low" in row else []
     extra += [f"+- {row['std']:.4f}"] if "std" in row else []
+    extra += [f"{row['equal_pairs']} equal pairs left out"] if row.get("equal_pairs") else []
     extra += [f"of {row['samples']}"] if row["samples"] != samples else []
-    return " ".join([f"  {row['metric']:<{width}}  {row['value']:.4f}", *extra])
+    return " ".join([f"  {row['metric']:<{width}}  {_number(row['value'])}", *extra])
+
+
+def _number(value: float | None) -> str:
+    return "all equal" if value is None else f"{value:.4f}"
 
 
 def _protocol(row: dict) -> str:
     accuracy = row.get("features_accuracy")
     known = "" if accuracy is None else f"test accuracy {100 * accuracy:.2f}%, "
-    text = f"  features {row['features']} ({known}sha256 {row['features_sha256'][:12]})"
+    parts = []
+    if "features" in row:
+        parts += [f"features {row['features']} ({known}sha256 {row['features_sha256'][:12]})", row["preprocessing"]]
     if "reals" in row:
         split = f"/{row['split']}" if "split" in row else ""
-        text += f", {row['reals']} reals of {row['data']}{split}"
-    return f"{text}, {row['preprocessing']}"
+        mirrored = " with mirrored copies" if row.get("flip") else ""
+        fingerprint = f" ({row['data_fingerprint'][:12]})" if "data_fingerprint" in row else ""
+        parts.append(f"{row['reals']} reals of {row['data']}{split}{fingerprint}{mirrored}")
+    return f"  {', '.join(parts)}"
 
 
-def read(folder: str) -> list[dict]:
-    """The rows of a run's `evaluations.jsonl`; none where it has not been measured."""
-    return logs.read_lines(pathlib.Path(folder) / "evaluations.jsonl")
+def read(path: str) -> list[dict]:
+    """The rows of a run's `evaluations.jsonl`, none where it has not been measured, or of a file of rows.
+
+    Raises:
+      MissingPathError: there is neither.
+    """
+    place = pathlib.Path(path)
+    if not place.exists():
+        raise MissingPathError(f"{path}: neither a run's folder nor a file of rows is there")
+    return logs.read_lines(place / "evaluations.jsonl" if place.is_dir() else place)
 
 
 def comparison(folders: list[str]) -> str:
     """A table of the newest value of each metric of several runs, and of what forbids to compare them.
 
     A value is compared with the first run's that has the metric; where their protocols differ it is marked
-    `not comparable`, with every difference below.
+    `not comparable`, with every difference below, and `(other code)` where other sources of this package measured it.
     """
     newest = {folder: {row["metric"]: row for row in read(folder)} for folder in folders}
     names = list(dict.fromkeys(name for rows in newest.values() for name in rows))
@@ -81,6 +98,8 @@ def comparison(folders: list[str]) -> str:
         for folder, row in having:
             unlike = provenance.unlike(row, having[0][1])
             mark = "  not comparable" if unlike else ""
-            lines.append(f"  {row['value']:>12.4f}  step {row.get('step', '?')}  {folder}{mark}")
+            if row.get("code_sha256") != having[0][1].get("code_sha256"):
+                mark += "  (other code)"
+            lines.append(f"  {_number(row['value']):>12}  step {row.get('step', '?')}  {folder}{mark}")
             notes += [f"  {folder}, {name}: {'; '.join(unlike)}"] if unlike else []
     return "\n".join([*lines, *(["not comparable:", *notes] if notes else [])])

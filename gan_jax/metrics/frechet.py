@@ -136,12 +136,20 @@ def bias(covariance, count: int) -> float:
 
 
 def save_moments(path: os.PathLike | str, moments: Moments) -> None:
-    """Writes an .npz file as pytorch-fid has it, `mu` and `sigma`, with `count` besides; whole or not at all."""
+    """Writes an .npz file as pytorch-fid has it, `mu` and `sigma`, with `count` besides; whole or not at all.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        np.savez(file, mu=moments.mean, sigma=moments.covariance, count=np.int64(moments.count))
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            np.savez(file, mu=moments.mean, sigma=moments.covariance, count=np.int64(moments.count))
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}; give another file.") from error
 
 
 def load_moments(path: os.PathLike | str) -> Moments:
@@ -183,4 +191,5 @@ def _read(path: os.PathLike | str) -> dict[str, np.ndarray]:
         with file:
             return {name: file[name] for name in ("mu", "sigma", "count") if name in file.files}
     except Exception as error:  # whatever a damaged file makes the readers raise
-        raise UserError(f"{path}: cannot be read as an .npz file of plain arrays: {error}") from error
+        reason = "it is none" if "pickle" in str(error) else error  # numpy's own words advise to run what it holds
+        raise UserError(f"{path}: cannot be read as an .npz file of plain arrays: {reason}") from error
