@@ -23,6 +23,7 @@ train
   --workdir=DIR                the run's folder; default runs/<experiment>[_<variant>]
   --config.KEY=VALUE           override any key of the config, such as --config.optim.generator.learning_rate=1e-4
   --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
+  --profile=DIR                trace 16 to 32 steps into DIR once all is compiled, for XProf and TensorBoard
   --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)
 
 evaluate
@@ -89,7 +90,7 @@ DRAWN = ("seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixi
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
-    "train": ("config", "workdir", "dry_run", "coordinator", "num_processes", "process_id"),
+    "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics", "compare"),
     "sample": ("workdir", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
@@ -223,7 +224,7 @@ def _train(flags: dict, overrides: list) -> int:
 
     workdir = _one(flags, "workdir") or default_workdir(path)
     dry_run = _one(flags, "dry_run", "false") in ("true", "1")
-    train(config, workdir, dry_run=dry_run)
+    train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"))
     return 0
 
 

@@ -10,6 +10,8 @@ from jax import lax
 
 from gan_jax import optim, parallel
 
+UPDATE, AVERAGE = "optimizer_update", "running_average"  # scopes of a profile, beside the phases' names
+
 
 class State(NamedTuple):
     """All that a run needs to go on exactly where it stood; one pytree, replicated over devices."""
@@ -103,10 +105,12 @@ def make_step(
             key = jax.random.fold_in(
                 jax.random.fold_in(jax.random.key(seed), state.step), zlib.crc32(phase.name.encode())
             )
-            state, measured = descend(state, phase, optimizers[phase.player], batch, key)
+            with jax.named_scope(phase.name):  # seen in a profile, as the scopes below
+                state, measured = descend(state, phase, optimizers[phase.player], batch, key)
             metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
         seen = accumulate * size * lax.axis_size(parallel.AXIS)
-        state = state._replace(ema=_average(state, ema, seen))
+        with jax.named_scope(AVERAGE):
+            state = state._replace(ema=_average(state, ema, seen))
         return state._replace(step=state.step + 1, images=state.images + seen), metrics
 
     return step
@@ -128,13 +132,14 @@ def descend(
     grads, variables, memory, metrics = _gradients(state, phase, batch, key)
     grads, metrics = parallel.mean((grads, metrics))
     params = _pick(state.params, phase.nets)
-    updates, opt = optimizer.update(grads, state.opt[phase.player], params, state.images)
-    moved = jax.tree.map(jnp.add, params, updates)
-    metrics |= {
-        "grad_norm": optim.global_norm(grads),
-        "update_norm": optim.global_norm(updates),
-        "param_norm": optim.global_norm(moved),
-    }
+    with jax.named_scope(UPDATE):
+        updates, opt = optimizer.update(grads, state.opt[phase.player], params, state.images)
+        moved = jax.tree.map(jnp.add, params, updates)
+        metrics |= {
+            "grad_norm": optim.global_norm(grads),
+            "update_norm": optim.global_norm(updates),
+            "param_norm": optim.global_norm(moved),
+        }
     state = state._replace(
         params={**state.params, **moved},
         variables=variables,

@@ -1,0 +1,62 @@
+"""What every benchmark's JSON says beside its numbers: machine, versions, settings, load; and how repeats are told."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+
+
+def header(name: str, packages: tuple[str, ...], settings: dict) -> dict:
+    """The beginning of a report; the benchmark adds what it measures.
+
+    Args:
+      name: of the benchmark.
+      packages: distributions whose versions matter.
+      settings: JSON values, everything that was chosen.
+    """
+    return {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "settings": settings,
+        "load_average": {"before": load_average()},
+    }
+
+
+def write(report: dict, out: pathlib.Path | None) -> None:
+    """Notes the load at the end, and writes the report where a file is given."""
+    report["load_average"]["after"] = load_average()
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {out}")
+
+
+def spread(values: list[float]) -> dict:
+    """Repeats of one quantity, in the order in which they were taken."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "all": list(values)}
+
+
+def machine() -> dict:
+    """Processor, cores of this process, memory and system."""
+    model = platform.processor() or platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = found[0] if found else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": model, "cores": cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_average() -> list[float]:
+    """Processes that wanted a core over the last 1, 5 and 15 minutes."""
+    return list(os.getloadavg())
