@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gan_jax.layers import winograd
+
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -109,7 +111,19 @@ def _conv(x, w, stride, padding, groups):
     if _whole(x.shape[1:3], w, padding, groups):
         y = x.reshape(x.shape[0], -1) @ w.reshape(-1, w.shape[3])
         return y[:, None, None, :]
-    return _correlate(x, w, groups, window_strides=stride, padding=padding)
+
+    def plain(x, w):
+        return _correlate(x, w, groups, window_strides=stride, padding=padding)
+
+    size = jax.eval_shape(plain, x, w).shape
+    if _fewer_products("conv", x, x.shape, size, w.shape[:2], stride, groups):
+        return lax.platform_dependent(x, w, cpu=lambda x, w: winograd.conv(x, w, stride, padding), default=plain)
+    return plain(x, w)
+
+
+def _fewer_products(kind, operand, x, g, kernel, stride, groups):
+    """Whether `winograd` has the map of these shapes, and XLA:CPU gains by it."""
+    return groups == 1 and operand.dtype == jnp.float32 and winograd.pays(kind, x, g, kernel, stride)
 
 
 def _correlate(x, w, groups, **options):
@@ -133,6 +147,19 @@ def _tconv(g, w, stride, padding, size, groups):
     if _whole(size, w, padding, groups):
         x = g[:, 0, 0, :] @ w.reshape(-1, w.shape[3]).T
         return x.reshape(g.shape[0], *w.shape[:3])
+
+    def plain(g, w):
+        return _dilated(g, w, stride, padding, size, groups)
+
+    if _fewer_products("tconv", g, (g.shape[0], *size, w.shape[2]), g.shape, w.shape[:2], stride, groups):
+        return lax.platform_dependent(
+            g, w, cpu=lambda g, w: winograd.tconv(g, w, stride, padding, size), default=plain
+        )
+    return plain(g, w)
+
+
+def _dilated(g, w, stride, padding, size, groups):
+    """XLA's transposed convolution: that of g with zeros between its pixels."""
     pads = []
     for n, k, s, (low, _), out in zip(g.shape[1:3], w.shape[:2], stride, padding, size, strict=True):
         before = k - 1 - low
@@ -169,6 +196,10 @@ def _wgrad(x, g, stride, padding, kernel, groups):
 
     def direct(x, g):
         return dilated(x, g, dimension_numbers=("CHWN", "IHWO", "HWNC"), batch_group_count=groups)
+
+    if _fewer_products("wgrad", x, x.shape, g.shape, kernel, stride, groups):
+        def canonical(x, g):
+            return winograd.wgrad(x, g, stride, padding, kernel)
 
     # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly;
     # XLA:GPU recognises cuDNN's backward-filter convolution by the layout of JAX's own derivative.
