@@ -7,13 +7,8 @@ features for equal images and weights; the distances of the timed calls are comp
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import importlib.util
-import json
-import os
 import pathlib
-import platform
 import statistics
 import sys
 
@@ -24,9 +19,9 @@ if str(ROOT) not in sys.path:  # started as a script
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import cases  # noqa: E402
+from benchmarks import report as reports  # noqa: E402
 from benchmarks.metrics_sides import SIDES, WAYS, Play, Work  # noqa: E402
 from benchmarks.sides import Worker  # noqa: E402
-from benchmarks.training_step import _cores, _machine, _spread  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "metrics.json"
@@ -63,11 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         for worker in workers.values():
             worker.close()
-    report["load_average"]["after"] = os.getloadavg()
-    if flags.out:
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
-        flags.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"written: {flags.out}")
+    reports.write(report, flags.out)
     return 0
 
 
@@ -123,7 +114,7 @@ def work(flags) -> Work:
     case = cases.find("stylegan2_32", flags.smoke)
     if not flags.smoke:
         case = case._replace(shape=(64, 64, 3), config=case.config | {"data": {"name": "synthetic:64"}})
-    common = {"images": flags.images, "threads": _cores(), "devices": flags.devices, "generator": case}
+    common = {"images": flags.images, "threads": reports.cores(), "devices": flags.devices, "generator": case}
     if flags.smoke:
         return Work(**common, size=24, output="64", rows=40, dim=8, subsets=3, subset_size=20)
     return Work(**common, size=256, output="2048", rows=5000, dim=2048, subsets=100, subset_size=1000)
@@ -206,14 +197,14 @@ def _time(workers: dict, play: Play, sides: tuple[str, ...], flags) -> dict:
         walls, cpus = zip(*times, strict=True)
         ours = taken[OURS]
         speeds = [flags.images / wall for wall in walls] if play.batch else walls
-        measured = {"speed" if play.batch else "time": _spread(list(speeds)), "cpu_seconds": _spread(list(cpus))}
+        measured = {"speed" if play.batch else "time": reports.spread(list(speeds)), "cpu_seconds": reports.spread(list(cpus))}
         if side in first:
             share = play.batch / flags.images
             measured["compile_seconds"] = max(first[side] - share * statistics.median(walls), 0.0)
         if side != OURS:
             for number, name in enumerate(("ratio", "ratio_cpu")):
                 pairs = zip(times, ours, strict=True)
-                measured[name] = _spread([theirs[number] / own[number] for theirs, own in pairs])
+                measured[name] = reports.spread([theirs[number] / own[number] for theirs, own in pairs])
         result["sides"][side] = measured
     return result
 
@@ -245,25 +236,16 @@ def _title(taken: dict) -> str:
 
 def _header(flags, sides: tuple[str, ...], left_out: list[str]) -> dict:
     given = work(flags)
-    packages = ["jax", "jaxlib", "flax", "numpy"]
+    packages = ("jax", "jaxlib", "flax", "numpy")
     if len(sides) > 1:
-        packages += ["torch", "scipy", *(side for side in sides if side != OURS)]
+        packages += ("torch", "scipy", *(side for side in sides if side != OURS))
     generator = {"resolution": given.generator.shape[0], **given.generator.config["generator"]}
-    return {
-        "benchmark": "metrics",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
-        "settings": {
-            "device": "cpu", "precision": "float32", "repeats": flags.repeats, "smoke": flags.smoke,
-            **{key: value for key, value in given._asdict().items() if key != "generator"}, "generator": generator,
-        },
-        "left_out": left_out,
-        "load_average": {"before": os.getloadavg()},
-        "differences": {},
-        "stages": [],
-        "peak_rss_mib": {},
+    settings = {
+        "device": "cpu", "precision": "float32", "repeats": flags.repeats, "smoke": flags.smoke,
+        **{key: value for key, value in given._asdict().items() if key != "generator"}, "generator": generator,
     }
+    found = {"left_out": left_out, "differences": {}, "stages": [], "peak_rss_mib": {}}
+    return {**reports.header("metrics", packages, settings), **found}
 
 
 if __name__ == "__main__":

@@ -7,13 +7,8 @@ and norms of gradients and updates for equal weights and draws. `docs/benchmarks
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import importlib.util
-import json
-import os
 import pathlib
-import platform
 import statistics
 import sys
 
@@ -24,6 +19,7 @@ if str(ROOT) not in sys.path:  # started as a script
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import cases  # noqa: E402
+from benchmarks import report as reports  # noqa: E402
 from benchmarks.sides import JaxSide, TorchSide, Worker  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
@@ -45,11 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    report["load_average"]["after"] = os.getloadavg()
-    if flags.out:
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
-        flags.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"written: {flags.out}")
+    reports.write(report, flags.out)
     return 0
 
 
@@ -103,7 +95,7 @@ def measure(case: cases.Case, flags) -> dict:
             if case.reference == "dcgan_torch":
                 options["shared_fakes"] = flags.shared_fakes
             weights = workers["jax"].call("weights")
-            workers["torch"] = Worker(TorchSide, case, config, weights, _cores(), options)
+            workers["torch"] = Worker(TorchSide, case, config, weights, reports.cores(), options)
             result["differences"] = _compare(workers)
         result |= _time(workers, case.cycle(), flags.repeats, config["batch_size"])
         if flags.phases:
@@ -143,20 +135,16 @@ def _time(workers: dict, cycle: list, repeats: int, batch_size: int) -> dict:
     for side, worker in workers.items():
         walls, cpus = zip(*taken[side], strict=True)
         result[side] = {
-            "images_per_second": _spread([count / s for s in walls]),
-            "images_per_cpu_second": _spread([count / s for s in cpus]),
+            "images_per_second": reports.spread([count / s for s in walls]),
+            "images_per_cpu_second": reports.spread([count / s for s in cpus]),
             "compile_seconds": max(first[side] - statistics.median(walls), 0.0),
             "peak_rss_mib": worker.call("peak"),
         }
     if "torch" in workers:
         for number, name in enumerate(("ratio", "ratio_cpu")):
             pairs = zip(taken["jax"], taken["torch"], strict=True)
-            result[name] = _spread([theirs[number] / ours[number] for ours, theirs in pairs])
+            result[name] = reports.spread([theirs[number] / ours[number] for ours, theirs in pairs])
     return result
-
-
-def _spread(values: list[float]) -> dict:
-    return {"median": statistics.median(values), "low": min(values), "high": max(values), "all": values}
 
 
 def rows(name: str, result: dict) -> list[str]:
@@ -185,38 +173,17 @@ def _columns(spread: dict) -> str:
 
 def _header(flags) -> dict:
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", *(p for p in ("torch",) if p in flags.sides))
-    return {
-        "benchmark": "training_step",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
-        "settings": {
-            "device": "cpu",
-            "precision": "float32",
-            "threads": _cores(),
-            "repeats": flags.repeats,
-            "smoke": flags.smoke,
-            "torch_compile": flags.compile,
-            "torch_channels_last": flags.channels_last,
-            "torch_shared_fakes": flags.shared_fakes,
-        },
-        "load_average": {"before": os.getloadavg()},
-        "models": {},
+    settings = {
+        "device": "cpu",
+        "precision": "float32",
+        "threads": reports.cores(),
+        "repeats": flags.repeats,
+        "smoke": flags.smoke,
+        "torch_compile": flags.compile,
+        "torch_channels_last": flags.channels_last,
+        "torch_shared_fakes": flags.shared_fakes,
     }
-
-
-def _machine() -> dict:
-    model = platform.processor() or platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = found[0] if found else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": model, "cores": _cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {**reports.header("training_step", packages, settings), "models": {}}
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ class Endless(Sequence):
 
 
 def decoded(read: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:
-    """`read(i)` for each of `indices`, in their order, by as many threads as there are cores.
+    """`read(i)` for each of `indices`, in their order, by as many threads as this process has cores.
 
     Closing the iterator stops the threads; what `read` raises is raised here, at its place in the order.
     """
     import grain
 
-    threads = min(16, os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(16, cores)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD)
     boxes = grain.MapDataset.source(indices).map(lambda index: _Box(read(int(index))))
     iterator = iter(boxes.to_iter_dataset(options))
