@@ -197,7 +197,8 @@ def _time(workers: dict, play: Play, sides: tuple[str, ...], flags) -> dict:
         walls, cpus = zip(*times, strict=True)
         ours = taken[OURS]
         speeds = [flags.images / wall for wall in walls] if play.batch else walls
-        measured = {"speed" if play.batch else "time": reports.spread(list(speeds)), "cpu_seconds": reports.spread(list(cpus))}
+        name = "speed" if play.batch else "time"
+        measured = {name: reports.spread(list(speeds)), "cpu_seconds": reports.spread(list(cpus))}
         if side in first:
             share = play.batch / flags.images
             measured["compile_seconds"] = max(first[side] - share * statistics.median(walls), 0.0)
