@@ -9,7 +9,8 @@ mmgeneration's tables and not comparable as it stands: sliced Wasserstein distan
 Their script plays one player per batch, in turn; here both play on every batch, and an epoch of CelebA is about half
 of theirs, so that the 25 epochs hold nearly as many steps of each player as theirs did: 31,792 against 34,180.
 
-The set must have been prepared with TFDS. FID comes with Inception's features, which are not part of this version.
+The set must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 The players have 36 million parameters: meant for one GPU.
 """
 

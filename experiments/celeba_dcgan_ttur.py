@@ -12,7 +12,8 @@ Players, batch, latents and beta1 were read in DCGAN_FID_batched of that reposit
 cropped beforehand, and does not say how: the 108 px taken here are its default for uncropped ones. Its statistics of
 the real images are those of all splits, hence `all`.
 
-The set must have been prepared with TFDS. FID comes with Inception's features, which are not part of this version.
+The set must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from digits_dcgan import shrink

@@ -14,7 +14,8 @@ batch sizes and learning rates by resolution and number of devices. Their own ti
 The figures are from the tables of later papers, not from runs here: nothing of this size was trained here. The authors'
 schedule moves once in four steps of each player, ours at every step.
 
-The set must have been prepared with TFDS. FID comes with Inception's features, which are not part of this version.
+The set must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,8 @@
 the settings of kwotsin/mimicry, whose figures these are. The paper's own are not given, as they were not checked against
 it. Nothing of this size was trained here, and mimicry prints no time for it.
 
-The set must have been prepared with TFDS. FID comes with Inception's features, which are not part of this version.
+The set must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from ml_collections import ConfigDict

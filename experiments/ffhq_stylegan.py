@@ -17,8 +17,8 @@ time for 25 million images at 1024 px on V100: 6 days 14 hours on 8, 41 days on 
 Adam, rates and batch sizes are those of ProGAN on 8 devices; A differs from `celebahq_progan.py` by the images alone. The
 authors' schedule moves once in four steps of each player, ours at every step.
 
-The images are a folder or a zip at `config.data.name`. FID comes with Inception's features, which are not part of this
-version.
+The images are a folder or a zip at `config.data.name`.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from celebahq_progan import progan, schedule, shrink

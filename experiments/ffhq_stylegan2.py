@@ -13,8 +13,8 @@ FID and times, for 25 million images, are the authors' own; nothing of this size
 F's, is penalised every 4 steps with weight 2, and R1 every 16. Smaller images are made by averaging squares of pixels:
 another filter changes FID by more than one (NVlabs/stylegan2-ada-pytorch, issue 283).
 
-The images are a folder or a zip at `config.data.name`. FID comes with Inception's features, which are not part of this
-version.
+The images are a folder or a zip at `config.data.name`.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,8 @@
 Rates, updates and FID stand on the authors' NIPS 2017 poster in bioinf-jku/TTUR; they have not been reproduced here.
 Players, batch, latents, beta1 and the 64 px were read in that repository.
 
-The set must have been prepared with TFDS. FID comes with Inception's features, which are not part of this version.
+The set must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from celeba_dcgan_ttur import dcgan_ttur, set_rates

@@ -11,7 +11,8 @@
 Settings as in `celebahq_progan.py`, without mirroring. The figures are from the tables of later papers, not from runs
 here: nothing of this size was trained here. The authors print times for CelebA-HQ at 1024 px alone.
 
-The set must have been prepared with TFDS. FID comes with Inception's features, which are not part of this version.
+The set must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from celebahq_progan import SCHEDULES, progan, shrink

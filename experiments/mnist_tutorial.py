@@ -6,8 +6,8 @@ Settings of tensorflow/docs, site/en/tutorials/generative/dcgan.ipynb, with Kera
 1e-7, BatchNorm's momentum .99 and epsilon 1e-3, Glorot weights. Trainable parameters: 2,305,472 in the generator, 212,865
 in the discriminator. The tutorial gives no number, pictures alone.
 
-The set must have been prepared with TFDS. The classifier of the bundled digits does not judge MNIST, and FID comes with
-Inception's features, which are not part of this version.
+The set must have been prepared with TFDS. The classifier of the bundled digits does not judge MNIST.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from digits_dcgan import shrink

@@ -16,8 +16,8 @@ Along one cosine fall the learning rate from 2e-4 to 5e-5 and the penalties to a
 the average's half-life and the probability of augmentation rise from 0. All resolutions but 4 px compute in bfloat16.
 
 The images of FFHQ are a folder or a zip at `config.data.name`; the others must have been prepared with TFDS, whose small
-ImageNet may have been made smaller in another way than the authors'. FID comes with Inception's features, which are not
-part of this version.
+ImageNet may have been made smaller in another way than the authors'.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from digits_dcgan import shrink

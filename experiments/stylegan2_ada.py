@@ -18,8 +18,8 @@ px must be made by averaging squares of pixels. A base configuration says nothin
 those here are the ones of the results above. MetFaces from another run's networks, imported ones too:
 `paper1024` with --config.transfer.workdir=RUN and --config.augment.speed_images=100_000.
 
-Folders and zips are looked for at `config.data.name`; CIFAR-10 must have been prepared with TFDS. FID comes with
-Inception's features, which are not part of this version.
+Folders and zips are looked for at `config.data.name`; CIFAR-10 must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from ffhq_stylegan2 import shrink, stylegan2

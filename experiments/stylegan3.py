@@ -17,8 +17,8 @@ in dB at 1024 and 512 px is from mmgeneration's tables. Nothing of this size was
 resolutions in float16 where this takes bfloat16. For other sets they advise gammas of 0.5, 2, 8 and 32 at 128, 256, 512 and
 1024 px, and then 2 and 4 times as much and as little.
 
-The images are a folder or a zip at `config.data.name`. FID comes with Inception's features, which are not part of this
-version.
+The images are a folder or a zip at `config.data.name`.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,8 @@ Players, batch, latents and beta1 were read in that repository. It holds SVHN's 
 size of its images: here the digits keep their own 32 px, with the players of CIFAR-10. Whether the paper's were scaled
 to 64 px is unverified.
 
-The set must have been prepared with TFDS. FID comes with Inception's features, which are not part of this version.
+The set must have been prepared with TFDS.
+FID, which needs a file of weights (docs/metrics.md): `--config.evaluation.metrics="('fid50k_full',)"`.
 """
 
 from celeba_dcgan_ttur import dcgan_ttur, narrow_base, set_rates
