@@ -1,17 +1,21 @@
 """What is timed: networks, losses and batch of each case, as configs of gan_jax and the phases of one cycle."""
 
 import copy
+import pathlib
 from typing import NamedTuple
+
+EXPERIMENTS = pathlib.Path(__file__).resolve().parents[1] / "experiments"
 
 
 class Case(NamedTuple):
     """One training step, played over whole cycles of its phases."""
 
-    reference: str  # module of `benchmarks.reference` that plays the same
+    reference: str  # module of `benchmarks.reference` that plays the same; empty where there is none
     config: dict  # of gan_jax; what it leaves out has gan_jax's defaults
     shape: tuple[int, int, int]  # of the images, (H, W, C)
     steps: int  # of a cycle
     phases: dict[str, int]  # name -> every so many steps, in the order in which they are played
+    classes: int = 0  # of the labels
 
     def cycle(self) -> list[tuple[str, ...]]:
         """The phases that are due at each step of a cycle."""
@@ -20,13 +24,32 @@ class Case(NamedTuple):
 
 def names() -> tuple[str, ...]:
     """The cases there are."""
-    return tuple(_CASES)
+    return (*_CASES, *_PUBLISHED)
 
 
-def find(name: str, smoke: bool = False) -> Case:
-    """A case by name, with `smoke` at 8 px with very narrow players."""
-    case = copy.deepcopy(_CASES[name])
-    return _shrink(case) if smoke else case
+def find(name: str, smoke: bool = False, batch_size: int = 0) -> Case:
+    """A case by name, with `smoke` at 8 px with very narrow players, or with another batch than its own."""
+    if name in _PUBLISHED:
+        case = _published(*_PUBLISHED[name], smoke)
+    else:
+        case = _shrink(copy.deepcopy(_CASES[name])) if smoke else copy.deepcopy(_CASES[name])
+    if batch_size and not smoke:
+        case.config["batch_size"] = batch_size
+    return case
+
+
+def _published(experiment: str, variant: str, resolution: int, smoke: bool) -> Case:
+    """A paper's own settings at full resolution, on noise; in smoke form those of its experiment's."""
+    from gan_jax import games, runs
+
+    config = runs.load_config(f"{EXPERIMENTS / experiment}.py:{'smoke' if smoke else variant}")
+    resolution = config.data.resolution if smoke else resolution
+    config.data.name, shape = f"synthetic:{resolution}", (resolution, resolution, 3)
+    classes = 10 if config.conditional else 0
+    run = runs.build(config, runs.Spec(shape, classes))
+    config.batch_size = games.stages(run.game, config, run.spec)[-1].batch_size
+    phases = {phase.name: phase.every for phase in run.phases}
+    return Case("", config.to_dict(), shape, max(phases.values()), phases, classes)
 
 
 def _dcgan(resolution: int, steps: int) -> Case:
@@ -82,4 +105,13 @@ _CASES = {
     "stylegan2_32": _stylegan2(32, channel_base=4096, channel_max=128, batch_size=8),
     "dcgan_32": _dcgan(32, steps=8),
     "dcgan_64": _dcgan(64, steps=4),
+    "dcgan_128": _dcgan(128, steps=2),
+}
+_PUBLISHED = {  # name -> experiment, its variant, pixels
+    "progan_128": ("celebahq_progan", "128", 128),
+    "stylegan2_256": ("stylegan2_ada", "paper256", 256),
+    "stylegan2_1024": ("stylegan2_ada", "paper1024", 1024),
+    "stylegan3_t_256": ("stylegan3", "t_256", 256),
+    "r3gan_cifar10": ("r3gan", "cifar10", 32),
+    "r3gan_ffhq256": ("r3gan", "ffhq256", 256),
 }

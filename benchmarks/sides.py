@@ -55,6 +55,14 @@ def images(case: Case, number: int) -> np.ndarray:
     return rng.integers(0, 256, (case.config["batch_size"], *case.shape), dtype=np.uint8)
 
 
+def _batch(case: Case, number: int) -> dict[str, np.ndarray]:
+    """Batch `number`, with labels where the case has them."""
+    batch = {"image": images(case, number)}
+    if case.classes:
+        batch["label"] = np.arange(len(batch["image"]), dtype=np.int32) % case.classes
+    return batch
+
+
 def draws(case: Case, config: dict) -> dict[str, np.ndarray]:
     """What a step draws at random, for both sides: latents, and the direction of the path length."""
     rng = np.random.default_rng(1)
@@ -78,23 +86,24 @@ def _clocks() -> tuple[float, float]:
 class JaxSide:
     """gan_jax: the run that `train` would build from the case's config, and its jitted steps."""
 
-    def __init__(self, case: Case):
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    def __init__(self, case: Case, platform: str = "cpu"):
+        os.environ["JAX_PLATFORMS"] = platform
         import jax
         from ml_collections import ConfigDict
 
         from gan_jax import config as configs
-        from gan_jax import parallel, runs
+        from gan_jax import games, parallel, runs
 
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
         parallel.silence()
-        self.case, self.spec = case, runs.Spec(case.shape, 0)
+        self.case, self.spec = case, runs.Spec(case.shape, case.classes)
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         self.run = runs.build(self.config, self.spec)
+        self.run = runs.build(self.config, self.spec, games.stages(self.run.game, self.config, self.spec)[-1])
         self.mesh = parallel.make_mesh(jax.devices()[:1])
         state = jax.jit(lambda: _without_zeros(runs.init_state(self.run)))()
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
-        self.batches = [parallel.shard_batch({"image": images(case, n)}, self.mesh) for n in range(BATCHES)]
+        self.batches = [parallel.shard_batch(_batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
 
     def settings(self) -> dict:
@@ -154,6 +163,27 @@ class JaxSide:
         assert tuple(phase.name for phase in phases) == due, (phases, due)
         step = steps.make_step(phases, run.optimizers, seed=run.config.seed, ema=run.ema)
         return parallel.data_parallel(step, self.mesh, run.config.parallel)
+
+    def flops(self, cycle: list[tuple[str, ...]]) -> float:
+        """Floating-point operations of these steps, as XLA counts those of the programs before it optimises them."""
+        counted = {}
+        for due in set(cycle):
+            cost = self._program(self.run, due).lower(self.state, self.batches[0]).cost_analysis()
+            counted[due] = float((cost or {}).get("flops", float("nan")))
+        return sum(counted[due] for due in cycle)
+
+    def matrix_rate(self, size: int) -> float:
+        """Operations per second of a product of two float32 matrices of this size, the best of five."""
+        import jax
+        import jax.numpy as jnp
+
+        product, x = jax.jit(jnp.matmul), jnp.ones((size, size))
+        times = []
+        for _ in range(6):  # the first one compiles
+            began = time.perf_counter()
+            jax.block_until_ready(product(x, x))
+            times.append(time.perf_counter() - began)
+        return 2 * size**3 / min(times[1:])
 
     def play(self, cycle: list[tuple[str, ...]]) -> tuple[float, float]:
         """(seconds, CPU seconds of all threads) of these steps, from the first dispatch to the last result."""

@@ -172,7 +172,7 @@ class Steps:
             jax.config.update("jax_num_cpu_devices", devices)
         parallel.silence()
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
-        self.run = runs.build(self.config, runs.Spec(case.shape, 0))
+        self.run = runs.build(self.config, runs.Spec(case.shape, case.classes))
         self.mesh = parallel.make_mesh(jax.devices()[:devices])
         state = jax.jit(lambda: runs.init_state(self.run))()
         self.state = jax.device_put(state, parallel.replicated(self.mesh))

@@ -23,7 +23,9 @@ from benchmarks import report as reports  # noqa: E402
 from benchmarks.sides import JaxSide, TorchSide, Worker  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "results" / "training_step_cpu.json"
+RESULTS = ROOT / "benchmarks" / "results"
+COMPARED = ("stylegan2_32", "dcgan_32", "dcgan_64")  # by default
+MATRIX = {True: 256, False: 4096}  # side of the matrices whose product is the machine's measure; with --smoke, without
 # Largest difference, relative to the largest value. In a step, a few inputs of leaky ReLUs lie so near to zero that
 # rounding puts them on different sides, and each moves the gradient at its pixels; all other pixels agree to 1e-7.
 TOLERANCE = {"outputs": 1e-4, "steps": 1e-3}
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         _check(flags)
         report = _header(flags)
         for name in flags.models:
-            report["models"][name] = measure(cases.find(name, flags.smoke), flags)
+            report["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
             print("\n".join(rows(name, report["models"][name])), flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -49,7 +51,10 @@ def _flags(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     words = {"type": lambda text: tuple(text.split(","))}
-    add("--models", **words, default=cases.names(), help=f"of {','.join(cases.names())}")
+    add("--models", **words, default=COMPARED, help=f"of {','.join(cases.names())}")
+    add("--batch", type=int, default=0, help="another batch than the case's own")
+    add("--steps", type=int, default=0, help="so many first steps of a cycle, where a whole one takes too long")
+    add("--platform", default="cpu", help="cpu, or cuda for gan_jax alone")
     add("--sides", **words, default=("jax", "torch"), help="jax,torch, or jax alone")
     add("--repeats", type=int, default=5, help="cycles timed on each side, in turn")
     add("--phases", action="store_true", help="time each phase alone too")
@@ -57,12 +62,12 @@ def _flags(arguments):
     add("--channels-last", action="store_true", help="PyTorch's other layout of images")
     add("--shared-fakes", action="store_true", help="PyTorch's DCGAN draws fakes once a step, as its example does")
     add("--smoke", action="store_true", help="tiny networks, one repeat, nothing written unless --out is given")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
+    add("--out", type=pathlib.Path, help=f"JSON file, by default training_step_cpu.json in {RESULTS.relative_to(ROOT)}")
     flags = parser.parse_args(arguments)
     if flags.smoke:
         flags.repeats = 1
     elif flags.out is None:
-        flags.out = RESULTS
+        flags.out = RESULTS / f"training_step_{flags.platform}.json"
     return flags
 
 
@@ -72,8 +77,11 @@ def _check(flags) -> None:
             raise UserError(f"--models={name}: expected some of {','.join(cases.names())}")
     if flags.sides not in (("jax",), ("jax", "torch")):
         raise UserError(f"--sides={','.join(flags.sides)}: expected jax,torch or jax")
-    if flags.repeats < 1:
-        raise UserError(f"--repeats={flags.repeats}: expected 1 or more")
+    for name, least in (("repeats", 1), ("batch", 0), ("steps", 0)):
+        if getattr(flags, name) < least:
+            raise UserError(f"--{name}={getattr(flags, name)}: expected {least} or more")
+    if "torch" in flags.sides and flags.platform != "cpu":
+        raise UserError(f"--platform={flags.platform}: the reference runs on the CPU, give --sides=jax")
     if flags.phases and flags.shared_fakes:
         raise UserError("--phases --shared-fakes: the generator's phase alone has no fakes to share; give one of both")
     if "torch" in flags.sides and importlib.util.find_spec("torch") is None:
@@ -86,18 +94,23 @@ def measure(case: cases.Case, flags) -> dict:
     Raises:
       UserError: the two sides do not compute the same.
     """
-    workers = {"jax": Worker(JaxSide, case)}
+    workers, cycle = {"jax": Worker(JaxSide, case, flags.platform)}, case.cycle()[: flags.steps or None]
     try:
         config = workers["jax"].call("settings")
-        result = {"config": config, "shape": case.shape, "steps_per_cycle": case.steps}
-        if "torch" in flags.sides:
+        result = {"config": config, "shape": case.shape, "steps_per_cycle": case.steps, "steps_timed": len(cycle)}
+        if "torch" in flags.sides and case.reference:
             options = {"channels_last": flags.channels_last, "compiled": flags.compile}
             if case.reference == "dcgan_torch":
                 options["shared_fakes"] = flags.shared_fakes
             weights = workers["jax"].call("weights")
             workers["torch"] = Worker(TorchSide, case, config, weights, reports.cores(), options)
             result["differences"] = _compare(workers)
-        result |= _time(workers, case.cycle(), flags.repeats, config["batch_size"])
+        result |= _time(workers, cycle, flags.repeats, config["batch_size"])
+        flops, rate = workers["jax"].call("flops", cycle), workers["jax"].call("matrix_rate", MATRIX[flags.smoke])
+        speed = result["jax"]["images_per_second"]["median"] / (config["batch_size"] * len(cycle))
+        result["jax"] |= {"gflop_per_image": flops / config["batch_size"] / len(cycle) / 1e9,
+                          "gflops": flops * speed / 1e9, "matrix_gflops": rate / 1e9,
+                          "share_of_matrix_rate": flops * speed / rate}
         if flags.phases:
             count = max(case.steps // 4, 1)
             result["phases"] = {
@@ -160,6 +173,10 @@ def rows(name: str, result: dict) -> list[str]:
                 lines.append(f"{part:24} {side:6} {speeds} {costs}")
         if "ratio" in measured:
             lines.append(f"{part:24} {'ratio':6} {_columns(measured['ratio'])} {measured['ratio_cpu']['median']:12.2f}")
+    ours = result["jax"]
+    if "gflops" in ours:
+        lines.append(f"{ours['gflop_per_image']:.3g} GFLOP an image, {ours['gflops']:.4g} GFLOP/s: "
+                     f"{ours['share_of_matrix_rate']:.0%} of a matrix product's {ours['matrix_gflops']:.4g}")
     if "differences" in result:
         found = result["differences"]
         worst = max(found, key=found.get)
@@ -174,7 +191,7 @@ def _columns(spread: dict) -> str:
 def _header(flags) -> dict:
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", *(p for p in ("torch",) if p in flags.sides))
     settings = {
-        "device": "cpu",
+        "device": flags.platform,
         "precision": "float32",
         "threads": reports.cores(),
         "repeats": flags.repeats,

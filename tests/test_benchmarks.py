@@ -5,8 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from benchmarks import cases, training_step
+from gan_jax import config as configs
+from gan_jax import runs
 from gan_jax.errors import UserError
 
 TORCH = importlib.util.find_spec("torch") is not None
@@ -48,7 +51,31 @@ def test_without_pytorch_one_line_tells_what_to_do(capsys):
     assert error.count("\n") == 1 and "pip install torch" in error and "--sides=jax" in error
 
 
-@pytest.mark.parametrize("flag", ("--models=dcgan_33", "--sides=torch", "--repeats=0"))
+@pytest.mark.parametrize("name", cases.names())
+def test_a_cycle_is_that_of_the_run(name):
+    """Phases and periods of the config; labels where it has them."""
+    case = cases.find(name, smoke=True)
+    run = runs.build(configs.complete(ConfigDict(case.config), runs.defaults), runs.Spec(case.shape, case.classes))
+    assert {phase.name: phase.every for phase in run.phases} == case.phases
+    assert case.steps % max(case.phases.values()) == 0 and bool(case.classes) == run.config.get("conditional", False)
+
+
+def test_a_papers_settings_are_timed_too(tmp_path, capsys):
+    out = tmp_path / "r3gan.json"
+    assert training_step.main(["--models=r3gan_cifar10", "--smoke", "--sides=jax", f"--out={out}"]) == 0
+    ours = json.loads(out.read_text())["models"]["r3gan_cifar10"]["jax"]
+    assert ours["gflops"] / ours["matrix_gflops"] == pytest.approx(ours["share_of_matrix_rate"])
+    speed = ours["images_per_second"]["median"]
+    assert ours["gflop_per_image"] * speed == pytest.approx(ours["gflops"]) and ours["gflops"] > 0
+    assert "of a matrix product's" in capsys.readouterr().out
+
+
+def test_another_batch():
+    assert cases.find("stylegan2_256", batch_size=4).config["batch_size"] == 4
+    assert cases.find("stylegan2_256").config["batch_size"] == 64
+
+
+@pytest.mark.parametrize("flag", ("--models=dcgan_33", "--sides=torch", "--repeats=0", "--batch=-1", "--platform=cuda"))
 def test_wrong_flags_are_named(flag, capsys):
     assert training_step.main([flag, "--out=never.json"]) == 2
     assert flag.split("=")[1] in capsys.readouterr().err
