@@ -1,10 +1,8 @@
 """The loop: data, players, State, restore, stages, steps; log, sample, evaluate, save."""
 
 import contextlib
-import math
 import pathlib
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, evaluate, games, images, logs, parallel, runs, sample
+from gan_jax import checkpoint, evaluate, games, images, logs, parallel, runs, sample, trace
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
@@ -45,7 +43,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
         print(describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, stages[-1].batch_size))
         return True
 
-    trace = parallel.together(lambda: _Trace(profile))
+    traced = parallel.together(lambda: trace.Trace(profile))
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
     folder = parallel.together(lambda: runs.start_folder(workdir, config, run.spec, dataset.protocol()))
@@ -55,10 +53,10 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
     draw = sample.sampler(run)
     measure = evaluate.measurer(run, draw)
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, {}, trace)
+    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, {}, traced)
 
     # Stages and steps.
-    with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(trace):
+    with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
         log.say(_headline(run, mesh, dataset, position, state))
         if position.images == 0:
             _draw_reals(session)
@@ -97,7 +95,7 @@ class _Session(NamedTuple):
     draw: sample.Draw
     measure: evaluate.Measure
     programs: dict[tuple, Callable]  # compiled steps: see `_compiled_steps`
-    trace: "_Trace"
+    trace: trace.Trace
 
 
 def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
@@ -220,63 +218,6 @@ def _compiled_steps(run, mesh, programs: dict[tuple, Callable]) -> Callable[[int
         return programs[names]
 
     return of
-
-
-class _Trace:
-    """`--profile`: traces one cycle of steps, once a whole cycle has compiled nothing; steps compute the same."""
-
-    def __init__(self, folder: str):
-        """`folder`: empty for no trace. Raises UserError where it cannot be written."""
-        self.folder, self.waiting = pathlib.Path(folder), bool(folder)
-        self.quiet = self.left = 0  # steps since the last compilation, and of the trace to come
-        if not folder:
-            return
-        if jax.process_count() > 1:  # those of one machine would write into one file
-            self.folder /= f"process_{jax.process_index()}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
-        except OSError as error:
-            raise UserError(f"--profile={folder}: cannot be written: {error.strerror}; give another folder") from error
-
-    def step(self, number: int):
-        """A context for one step, which names it in the trace."""
-        return jax.profiler.StepTraceAnnotation("train", step_num=number) if self.left else contextlib.nullcontext()
-
-    def advance(self, phases: tuple, metrics: dict, compiled: bool) -> float:
-        """Begins or ends the trace where it is time after a step, and returns the seconds that this took."""
-        cycle = math.lcm(*(phase.every for phase in phases))
-        self.quiet = 0 if compiled else self.quiet + 1
-        begins, ends = self.waiting and self.quiet >= cycle, self.left == 1
-        self.left = max(self.left - 1, 0)
-        if not (begins or ends):
-            return 0.0
-        jax.block_until_ready(metrics)
-        began = time.monotonic()
-        if ends:
-            self._write()
-        else:
-            options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0
-            jax.profiler.start_trace(self.folder, profiler_options=options)
-            self.waiting, self.left = False, min(cycle * math.ceil(16 / cycle), 32)
-        return time.monotonic() - began
-
-    def close(self) -> None:
-        """Writes a trace that the run's end cut short."""
-        if self.left:
-            self.left = 0
-            self._write()
-        elif self.waiting:
-            print(f"--profile={self.folder}: no trace, the run ended while it still compiled", flush=True)
-
-    def _write(self) -> None:
-        try:
-            jax.profiler.stop_trace()
-            print(f"profile: {self.folder}", flush=True)
-        except (OSError, RuntimeError) as error:  # the run is worth more
-            print(f"--profile={self.folder}: no trace: {error}", flush=True)
 
 
 def _wanted(batch: dict, run) -> dict:

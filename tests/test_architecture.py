@@ -23,7 +23,8 @@ FLOORS = (
     ("models", "step", "losses", "penalties", "augment"),
     ("layers", "optim", "features"),
     # leaves
-    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights", "provenance"),
+    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights", "provenance",
+     "trace"),
     ("errors", "cache", "__init__"),
 )
 # Narrower than their floor allows.

@@ -5,8 +5,9 @@ import contextlib
 import jax
 import pytest
 
-from gan_jax import cli, logs, parallel, train
+from gan_jax import cli, logs, parallel
 from gan_jax.step import Phase
+from gan_jax.trace import Trace
 from tests import settings
 
 SMOKE = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
@@ -63,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, capfd):
 def test_whole_cycles_are_traced_after_one_without_compilation(tmp_path, monkeypatch, every, first, count):
     monkeypatch.setattr(jax.profiler, "start_trace", lambda *args, **options: None)
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: None)
-    trace, traced = train._Trace(str(tmp_path)), []
+    trace, traced = Trace(str(tmp_path)), []
     phases = tuple(Phase(str(n), None, (), "", n) for n in every)
     with contextlib.closing(trace):
         for step in range(200):
@@ -79,7 +80,7 @@ def test_a_trace_that_cannot_be_kept_does_not_end_the_run(tmp_path, monkeypatch,
 
     monkeypatch.setattr(jax.profiler, "start_trace", lambda *args, **options: None)
     monkeypatch.setattr(jax.profiler, "stop_trace", full)
-    trace = train._Trace(str(tmp_path))
+    trace = Trace(str(tmp_path))
     for step in range(40):
         trace.advance((Phase("a", None, (), ""),), {}, compiled=step == 0)
     trace.close()
