@@ -125,8 +125,9 @@ def test_gradient_matches_the_package(net, variables):
     gradient = jax.jit(jax.grad(lambda b, variables: lpips.distance(variables, a, b, net=net).sum()))(b, variables[net])
     expected = recorded["grad/images1"].transpose(0, 2, 3, 1)  # by images in [-1, 1]
     deviation = (127.5 * np.asarray(gradient) - expected) / np.abs(expected).max()
-    # a unit so near its kink that rounding decides moves the pixels it sees: 98 of 12288, without XLA's optimisations
-    assert np.mean(np.abs(deviation) > 1e-4) < 0.01
+    # A unit so near its kink that rounding decides moves the pixels it sees: without XLA's optimisations 98 of 12288 on
+    # one processor, 379 on another, and the whole gradient by a thousandth; with them none, and by 1e-5.
+    assert np.linalg.norm(deviation) < 5e-3 * np.linalg.norm(expected / np.abs(expected).max())
     assert np.abs(deviation).max() < 0.05
 
 

@@ -64,6 +64,12 @@ def test_a_batch_is_taken_in_parts_that_divide_it(monkeypatch):
             np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
+def test_never_where_a_size_is_not_known():
+    """Of a program that is exported for any batch."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    assert not winograd.pays("conv", (batch, 32, 32, 64), (batch, 16, 16, 128), (4, 4), (2, 2))
+
+
 @pytest.mark.parametrize(("kind", "x", "g", "kernel", "stride", "expected"), [
     ("conv", (64, 32, 32, 64), (64, 16, 16, 128), 4, 2, True),
     ("conv", (64, 64, 64, 3), (64, 32, 32, 64), 4, 2, False),  # few channels

@@ -392,7 +392,7 @@ def test_what_was_trained_outlives_a_measurement_that_fails(command, workdir, mo
 
     flags = ("--config.total_images=40", "--config.every.checkpoint_images=800")
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "measure", fail)
+        patch.setattr(evaluate, "measurer", lambda *args, **kwargs: fail)
         code, _, err = command("train", workdir, *flags)
     assert code == 2 and err == "error: no judge today\n"
     assert final_state(workdir).step == 5

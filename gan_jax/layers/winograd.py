@@ -55,6 +55,8 @@ def pays(kind: str, x: tuple[int, ...], g: tuple[int, ...], kernel: Pair, stride
       x, g: shapes (B, H, W, I) of the convolution's input and (B, h, w, O) of its output.
       kernel, stride: of the convolution.
     """
+    if not all(isinstance(side, int) for side in (*x, *g)):  # a program that is exported for any batch
+        return False
     if (kernel, stride) not in _FILTERINGS or math.prod(g) * math.prod(kernel) * x[3] < LEAST_PRODUCTS:
         return False
     narrow = min(x[3], g[3])
