@@ -244,9 +244,20 @@ def test_the_order_of_the_first_metric_decides_the_best():
         assert (found["metric"].partition(" ")[0], found["lower_is_better"]) == expected
 
 
+@pytest.mark.parametrize(("key", "value"), [("split", "test"), ("flip_reals", True), ("statistics", "reals.npz")])
+def test_settings_that_the_classifier_does_not_take(key, value):
+    with pytest.raises(UserError, match=f"evaluation.{key}=.*: has no meaning for fd by the digits' classifier"):
+        evaluate.wanted(settings.digits(**{f"evaluation__{key}": value, "evaluation__metrics": "('fd','swd16')"}))
+
+
+def test_statistics_of_the_classifiers_features_are_not_written(digits, tmp_path):
+    with pytest.raises(UserError, match="none of the metrics has moments of a network's features"):
+        evaluate.evaluate(digits[0], metrics="fd", save_statistics=str(tmp_path / "x.npz"))
+
+
 def test_the_best_is_sought_among_values_of_one_protocol():
     """A setting that is changed on resuming makes other values."""
-    of = functools.partial(settings.digits, evaluation__metrics="('fd',)")
+    of = functools.partial(settings.digits, evaluation__metrics="('fid12_full',)")
     plain = evaluate.ranking(of())
     for key, value in (("samples", 100), ("features", "random_inception"), ("flip_reals", True), ("split", "test")):
         assert evaluate.ranking(of(**{f"evaluation__{key}": value})) != plain, key

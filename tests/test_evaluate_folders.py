@@ -156,6 +156,15 @@ def test_reals_of_other_channels_than_networks_take(tmp_path):
         evaluate.compare_folders(save(tmp_path / "a", pictures(9, 0)), workdir=str(tmp_path / "run"))
 
 
+def test_an_overview_of_samples_is_none_of_them(tmp_path):
+    """`sample` writes its images and a grid of them into one folder."""
+    names = [*map("seed{}.png".format, range(9)), "grid.png"]
+    folder = save(tmp_path / "a", [*pictures(9, 0), *pictures(1, 5, (50, 50))], names)
+    plain = save(tmp_path / "b", pictures(9, 0))
+    (row,) = evaluate.compare_folders(folder, reference=plain)
+    assert row["samples"] == 9 and row["value"] < 1e-9
+
+
 def test_folders_are_told_apart_by_their_content(tmp_path):
     """Names, sizes and times are no content, and a copy elsewhere is the same data."""
     folders = []

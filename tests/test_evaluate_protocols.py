@@ -32,7 +32,7 @@ def test_what_names_stand_for(name, kind, network, output, samples, reals, optio
 
 @pytest.mark.parametrize("name", [
     "fid", "fd", "prdc", "fid50k_fully", "fid50k5", "is50k_full", "kid50k_infinity", "swd", "ppl3_wend", "ppl2_w", "",
-    "xfid50k", "pr50k3_interval",
+    "xfid50k", "pr50k3_interval", "swd16k_full",
 ])  # fmt: skip
 def test_names_that_stand_for_nothing(name):
     assert protocols.parse(name) is None

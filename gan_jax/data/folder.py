@@ -15,6 +15,7 @@ from gan_jax.errors import MissingPathError, UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, height and width are exchanged
+OVERVIEW = "grid.png"  # beside the images that `sample` writes
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 
 
@@ -131,7 +132,7 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     """All images of a folder or .zip as they are, without labels, in the order of their names.
 
     Args:
-      path: see `open_folder`; sub-folders mean nothing.
+      path: see `open_folder`; sub-folders mean nothing. `sample`'s overview of its images is left out.
     Returns:
       The source, RGB at the images' own size, its settings, and the images' names relative to the path.
     Raises:
@@ -139,6 +140,8 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     """
     root, files, load = _open(path)
     names, sizes, digests = sorted(files), {}, []
+    if OVERVIEW in names and len(names) > 1:
+        names.remove(OVERVIEW)
     for name in names:
         data = _bytes(f"{root}/{name}", name, load)
         sizes.setdefault(_size(f"{root}/{name}", data), name)

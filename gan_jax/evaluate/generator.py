@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from gan_jax import metrics, parallel, provenance, runs, sample
+from gan_jax.errors import UserError
 from gan_jax.evaluate import collect, digits, equivariance, plans, protocols, report
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
@@ -49,7 +50,10 @@ def measurer(
         shape=run.spec.shape, seed=config.seed,
         open_reals=partial(runs.open_data, config, config.evaluation.split),
     )
-    if planned and save_statistics:
+    if save_statistics and not planned:
+        raise UserError(f"--save_statistics={save_statistics}: none of the metrics has moments of a network's "
+                        "features; list fid50k_full, or such")
+    if save_statistics:
         print(planned.save_statistics(save_statistics), flush=True)
     code, kept = provenance.code_sha256(), {}
 

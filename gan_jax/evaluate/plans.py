@@ -40,6 +40,7 @@ class Plans(NamedTuple):
     nets: dict[str, FeatureNet]
     variables: dict[str, Any]  # by network, on every device of this process
     forward: Callable  # a pass over images of the host, see `reals.passing`
+    warnings: dict[tuple, str]  # of Frechet distances, whose bias takes longer to tell than they themselves
     seed: int
 
     def measure(self, fakes: Callable[[Needs], Collected], path_length: Callable[[Plan], float]) -> list[dict]:
@@ -117,7 +118,10 @@ class Plans(NamedTuple):
         if plan.from_file is None and protocol.reals == protocol.samples > plan.reals:  # the name has no `_full`
             said.append(f"{plan.reals} reals, all there are, where the name means {protocol.reals}")
         if protocol.kind == "fd":
-            said.append(distances.too_few(protocol, plan.net, of_reals.moments[plan.of_reals]))
+            key = plan.of_reals, protocol.samples, plan.from_file is None
+            if key not in self.warnings:
+                self.warnings[key] = distances.too_few(protocol, plan.net, of_reals.moments[plan.of_reals])
+            said.append(self.warnings[key])
         return "; ".join(filter(None, said))
 
 
@@ -160,7 +164,7 @@ def ready(
     mesh = parallel.make_mesh(jax.local_devices())
     variables = jax.device_put(trees, parallel.replicated(mesh))
     forward = real_side.passing(nets, variables, section.batch_size)
-    return Plans(tuple(plans), section, reals, nets, variables, forward, seed)
+    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed)
 
 
 def _state(protocol: Protocol, seed: int):

@@ -81,8 +81,8 @@ def parse(name: str) -> Protocol | None:
     family = FAMILIES[start]
     samples = int(count) * ((1024 if start == "swd" else 1000) if thousands else 1)
     options = dict(family.options)
-    odd = neighbours and "neighbours" not in options, extra and family.kind != "fd", full and start in ("is", "msssim")
-    if any(odd):
+    odd = [neighbours and "neighbours" not in options, extra and family.kind != "fd"]
+    if any(odd) or full and start in ("is", "msssim", "swd"):
         return None
     if neighbours:
         options["neighbours"] = int(neighbours)
@@ -90,7 +90,7 @@ def parse(name: str) -> Protocol | None:
         options["estimate"] = extra[1:]
     if family.kind == "msssim":
         samples *= 2
-    reals = 0 if family.most == 0 else family.most if full and start != "swd" else samples
+    reals = 0 if family.most == 0 else family.most if full else samples
     return Protocol(name, family.kind, family.network, family.output, samples, reals, options)
 
 
@@ -168,6 +168,12 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
         raise UserError(
             f"config.evaluation.features='digits_classifier' judges the data 'digits', not {config.data.name!r}; "
             "measure nothing of this data: '--config.evaluation.metrics=()', or by another network"
+        )
+    set_ = [key for key in ("statistics", "split", "flip_reals") if config.evaluation[key]]
+    if judged and features == "digits_classifier" and set_:
+        raise UserError(
+            f"config.evaluation.{set_[0]}={config.evaluation[set_[0]]!r}: has no meaning for {','.join(judged)} by the "
+            "digits' classifier, whose reals are those that are trained on; choose other features"
         )
     if "classes" in judged and features != "digits_classifier":
         raise UserError(f"metrics=classes: they need a classifier of the data, 'digits_classifier'; not {features!r}")

@@ -43,7 +43,7 @@ def _of(row: dict) -> str:
 
 
 def _line(row: dict, width: int, samples: int) -> str:
-    extra = [row["unit"]] if "unit" in row else []
+    extra = [row["unit"]] if "unit" in row and row["value"] is not None else []
     extra += [f"({row['low']:.4f} to {row['high']:.4f})"] if "low" in row else []
     extra += [f"+- {row['std']:.4f}"] if "std" in row else []
     extra += [f"{row['equal_pairs']} equal pairs left out"] if row.get("equal_pairs") else []
@@ -52,7 +52,9 @@ def _line(row: dict, width: int, samples: int) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "all equal" if value is None else f"{value:.4f}"
+    if value is None:
+        return "all pairs are equal"
+    return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
 
 
 def _protocol(row: dict) -> str:

@@ -143,7 +143,8 @@ def find(name: str, *, folder: os.PathLike | str = "") -> pathlib.Path:
         if given.is_file():
             return given
         if not given.is_dir():
-            raise MissingPathError(f"{given}: no such file or folder, expected the weights {name!r}; {_way_out(entry)}")
+            raise MissingPathError(f"{given}: no such file or folder, expected the weights {name!r}: give the file, a "
+                                   f"folder that holds {' or '.join(entry.files)}, or neither; see {_DOCS}")
         places = [given]
     else:
         variable = os.environ.get(VARIABLE)
@@ -155,7 +156,7 @@ def find(name: str, *, folder: os.PathLike | str = "") -> pathlib.Path:
                 return place / file
     raise MissingPathError(
         f"the weights {name!r} are missing: no {' or '.join(entry.files)} in {' or '.join(map(str, places))}; "
-        f"{_way_out(entry)}"
+        f"{_way_out(entry, places[0] if folder else None)}"
     )
 
 
@@ -297,9 +298,10 @@ def _cache() -> pathlib.Path:
         ) from error
 
 
-def _way_out(entry: Known) -> str:
+def _way_out(entry: Known, given: pathlib.Path | None) -> str:
     size = f"{entry.bytes:,} bytes"
-    return f"--download (config.evaluation.download=True) fetches {size} from {entry.url}, or {_by_hand(entry)}"
+    by_hand = f"put the file into {given}, see {_DOCS}" if given else _by_hand(entry)
+    return f"--download (config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
 
 
 def _by_hand(entry: Known) -> str:
