@@ -10,6 +10,8 @@ is no forward-mode derivative.
     _tconv(g, w)   its transpose in x: g (B, h, w, O) -> (B, H, W, I)
     _wgrad(x, g)   its transpose in w: -> (kh, kw, I, O)
 
+On the CPU `layers.winograd` computes those that gain by it, with fewer products.
+
 With groups, output channels of group k see the input channels of group k alone: w is (kh, kw, I / groups, O).
 """
 
