@@ -142,9 +142,9 @@ def too_few(protocol: Protocol, net: FeatureNet, real: metrics.Moments) -> str:
         return ""
     known = _bias(real, protocol.samples)
     singular = "; their covariance is singular" if min(protocol.samples, real.count or dim + 1) <= dim else ""
-    return (f"{' and '.join(few)} for {dim} features{singular}: even a perfect generator would score "
-            f"{'at least ' if len(few) > 1 or 'reals' in few[0] else ''}about {known:.4g}; values of other numbers of "
-            "images do not compare")
+    least = "at least " if any("reals" in part for part in few) else ""
+    return (f"{' and '.join(few)} for {dim} features{singular}: even a perfect generator would score {least}about "
+            f"{known:.4g}; values of other numbers of images do not compare")
 
 
 def _bias(real: metrics.Moments, count: int) -> float:

@@ -169,11 +169,11 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
             f"config.evaluation.features='digits_classifier' judges the data 'digits', not {config.data.name!r}; "
             "measure nothing of this data: '--config.evaluation.metrics=()', or by another network"
         )
-    set_ = [key for key in ("statistics", "split", "flip_reals") if config.evaluation[key]]
-    if judged and features == "digits_classifier" and set_:
+    given = [key for key in ("statistics", "split", "flip_reals") if config.evaluation[key]]
+    if judged and features == "digits_classifier" and given:
         raise UserError(
-            f"config.evaluation.{set_[0]}={config.evaluation[set_[0]]!r}: has no meaning for {','.join(judged)} by the "
-            "digits' classifier, whose reals are those that are trained on; choose other features"
+            f"config.evaluation.{given[0]}={config.evaluation[given[0]]!r}: has no meaning for {','.join(judged)} by "
+            "the digits' classifier, whose reals are those that are trained on; choose other features"
         )
     if "classes" in judged and features != "digits_classifier":
         raise UserError(f"metrics=classes: they need a classifier of the data, 'digits_classifier'; not {features!r}")
