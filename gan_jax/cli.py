@@ -85,6 +85,7 @@ export
 exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files
 """
 
+CACHED_SECONDS = 0.02  # programs that compile for longer are kept for the next process
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 DRAWN = ("seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixing", "dlatents")  # texts for `sample`
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
@@ -209,6 +210,8 @@ def _prepare_jax() -> None:
 
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir("xla")))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a first save compiles many small programs
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)
     parallel.silence()
 
 
