@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import os
 import pathlib
@@ -223,7 +222,6 @@ def _no_echoes():
         yield
     except Exception:
         warnings.filterwarnings("ignore", message="coroutine '_read_array.* was never awaited", category=RuntimeWarning)
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
     sys.unraisablehook = before
 

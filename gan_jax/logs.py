@@ -67,9 +67,14 @@ class Averages:
         self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
         self._sums = {name: (total, count) for name, (total, count) in (sums or {}).items()}
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics `<phase>/<term>` of a step; they stay on the device. Raises DivergedError as `settle`."""
-        self._waiting.append((step, metrics))
+    def add(self, step: int, metrics: dict[str, jax.Array] | tuple[dict[str, jax.Array], ...]) -> None:
+        """Takes the metrics `<phase>/<term>` of a step, or of a call's steps from that one on: see `step.make_steps`.
+
+        They stay on the device. Raises DivergedError as `settle`.
+        """
+        for stretch in metrics if isinstance(metrics, tuple) else (metrics,):
+            self._waiting.append((step, stretch))
+            step += max((value.size for value in stretch.values()), default=1)
         if len(self._waiting) >= SETTLE_STEPS:  # a run that logs and saves nothing for long must not fill the memory
             self.settle()
 
@@ -80,17 +85,22 @@ class Averages:
           DivergedError: naming the first step, phase and term that is NaN or infinite.
         """
         fetched = jax.device_get([metrics for _, metrics in self._waiting])
-        for (step, _), metrics in zip(self._waiting, fetched, strict=True):
-            for name, value in metrics.items():
-                if not np.isfinite(value):
-                    phase, term = name.split("/", 1)
-                    raise DivergedError(
-                        f"step {step}: {term} of the phase {phase!r} is {value}; the last good checkpoint is kept. "
-                        "Lower the learning rates in config.optim or set clip_norm, and begin another --workdir"
-                    )
-                total, count = self._sums.get(name, (0.0, 0))
-                self._sums[name] = (total + float(value), count + 1)
+        for (first, _), metrics in zip(self._waiting, fetched, strict=True):
+            values = {name: np.reshape(value, -1) for name, value in metrics.items()}
+            for number in range(max(map(len, values.values()), default=0)):
+                self._count(first + number, {name: value[number] for name, value in values.items()})
         self._waiting.clear()
+
+    def _count(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            if not np.isfinite(value):
+                phase, term = name.split("/", 1)
+                raise DivergedError(
+                    f"step {step}: {term} of the phase {phase!r} is {value}; the last good checkpoint is kept. "
+                    "Lower the learning rates in config.optim or set clip_norm, and begin another --workdir"
+                )
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + float(value), count + 1)
 
     def sums(self) -> dict[str, list]:
         """What has been added up, for a checkpoint: name -> [total, count]."""

@@ -57,45 +57,61 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch of shape (micro-batches, samples, ...): its samples are dealt over the devices."""
-    return NamedSharding(mesh, PartitionSpec(None, AXIS))
+def batch_sharding(mesh: Mesh, several: bool = False) -> NamedSharding:
+    """The sharding of a batch (micro-batches, samples, ...), or of several: samples are dealt over the devices."""
+    return NamedSharding(mesh, _dealt(several))
 
 
-def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map") -> Callable:
+def _dealt(several: bool) -> PartitionSpec:
+    return PartitionSpec(None, None, AXIS) if several else PartitionSpec(None, AXIS)
+
+
+def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map", *, several: bool = False) -> Callable:
     """Compiles a step that is written for one device's shard, so that it runs on every device of the mesh.
 
     Args:
-      step: (state, batch) -> (state, metrics) for one device, using the axis name `data`.
+      step: (state, batch, *shared) -> (state, metrics) for one device, using the axis name `data`.
       mesh: from `make_mesh`.
       mode: `shard_map`, with the check that what it returns is equal on all devices, or `pmap`.
+      several: the batch's arrays hold several batches, (steps, micro-batches, samples, ...).
     Returns:
-      A jitted function of (replicated state, sharded batch); it donates the state.
+      A jitted function of (replicated state, sharded batch, *replicated values); it donates the state.
     Raises:
       UserError: an unknown mode, or `pmap` with several processes.
     """
+
+    def one(state, batch, shared):
+        return step(state, batch, *shared)
+
     if mode == "shard_map":
-        everywhere, dealt = PartitionSpec(), PartitionSpec(None, AXIS)
-        mapped = jax.shard_map(step, mesh=mesh, in_specs=(everywhere, dealt), out_specs=(everywhere, everywhere))
-        return jax.jit(mapped, donate_argnums=0)
+        everywhere = PartitionSpec()
+        specs = (everywhere, _dealt(several), everywhere)
+        mapped = jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=(everywhere, everywhere))
+        return jax.jit(lambda state, batch, *shared: mapped(state, batch, shared), donate_argnums=0)
     if mode != "pmap":
         raise UserError(f"config.parallel={mode!r}: expected one of {', '.join(MODES)}")
     if jax.process_count() > 1:
         raise UserError("config.parallel='pmap' runs in one process; use config.parallel='shard_map' with several")
-    count = mesh.size
-    mapped = jax.pmap(step, axis_name=AXIS, devices=list(mesh.devices.flat), in_axes=(None, 1), out_axes=(None, None))
+    return _pmapped(one, mesh, axis=2 if several else 1)
 
-    def run(state, batch):
-        split = jax.tree.map(lambda x: x.reshape(x.shape[0], count, -1, *x.shape[2:]), batch)
-        state, metrics = mapped(state, split)
+
+def _pmapped(step: Callable, mesh: Mesh, axis: int) -> Callable:
+    """As `data_parallel`, for a step whose third argument holds what is shared; `axis` is that of the samples."""
+    count, devices = mesh.size, list(mesh.devices.flat)
+    mapped = jax.pmap(step, axis_name=AXIS, devices=devices, in_axes=(None, axis, None), out_axes=(None, None))
+
+    def split(x):
+        return (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
+
+    def run(state, batch, *shared):
+        dealt = jax.tree.map(lambda x: x.reshape(split(x)), batch)
+        state, metrics = mapped(state, dealt, shared)
         return jax.device_put(state, replicated(mesh)), metrics
 
-    run.lower = lambda state, batch: mapped.lower(
-        state,
-        jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((x.shape[0], count, x.shape[1] // count, *x.shape[2:]), x.dtype), batch
-        ),
-    )
+    def lower(state, batch, *shared):
+        return mapped.lower(state, jax.tree.map(lambda x: jax.ShapeDtypeStruct(split(x), x.dtype), batch), shared)
+
+    run.lower = lower
     return run
 
 
@@ -111,6 +127,14 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, accumulate: int = 1) -
     """
     sharding = batch_sharding(mesh)
     split = {k: v.reshape(accumulate, -1, *v.shape[1:]) for k, v in batch.items()}
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in split.items()}
+
+
+def shard_batches(batches: list[dict[str, np.ndarray]], mesh: Mesh, accumulate: int = 1) -> dict[str, jax.Array]:
+    """As `shard_batch`, of several batches: global arrays (batches, accumulate, batch / accumulate, ...)."""
+    sharding = batch_sharding(mesh, several=True)
+    stacked = {k: np.stack([batch[k] for batch in batches]) for k in batches[0]}
+    split = {k: v.reshape(len(batches), accumulate, -1, *v.shape[2:]) for k, v in stacked.items()}
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in split.items()}
 
 
@@ -267,5 +291,6 @@ def together(action: Callable[[], Any]) -> Any:
 def silence() -> None:
     """Quiets messages that tell a user nothing: buffers that cannot be donated, libraries' own progress."""
     warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-    for name in ("absl", "orbax", "jax._src.xla_bridge"):
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)  # Orbax's
+    for name in ("absl", "asyncio", "orbax", "jax._src.xla_bridge"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and told once

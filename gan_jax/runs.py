@@ -24,6 +24,8 @@ DEFAULTS = {
     "batch_size": 64,  # over all devices and processes
     "accumulate": 1,  # micro-batches in a step
     "parallel": "shard_map",  # or pmap
+    "steps_per_call": 1,  # so many steps are one program, for small networks
+    "resident_data": False,  # the whole packed set lies on every device
     "grid": 64,  # images in `samples/`
     "every": {"log_images": 6_400, "sample_images": 64_000, "checkpoint_images": 64_000, "evaluate_images": 0},
     "evaluation": {

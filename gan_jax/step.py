@@ -1,5 +1,6 @@
 """State, Phase and `descend`: the one place where a loss becomes gradients and gradients become parameters."""
 
+import itertools
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -114,6 +115,34 @@ def make_step(
         return state._replace(step=state.step + 1, images=state.images + seen), metrics
 
     return step
+
+
+def make_steps(
+    dues: tuple[tuple[Phase, ...], ...],  # of each step, the phases that are due
+    optimizers: dict[str, optim.Optimizer],
+    *,
+    seed: int,
+    ema: Ema = Ema(),
+) -> Callable[[State, dict], tuple[State, tuple[dict[str, jax.Array], ...]]]:
+    """Several steps in one program; neighbours with the same phases are one loop, compiled once.
+
+    Returns:
+      steps(state, batches) -> (state, metrics): the batches' arrays have shape (steps, micro-batches, samples, ...);
+      the metrics are those of `make_step`, each (n,), one dict for each stretch of n steps with the same phases.
+    """
+    stretches = [(due, len(tuple(group))) for due, group in itertools.groupby(dues)]
+
+    def play(state: State, batches: dict) -> tuple[State, tuple[dict, ...]]:
+        begin, measured = 0, []
+        for due, length in stretches:
+            step = make_step(due, optimizers, seed=seed, ema=ema)
+            part = jax.tree.map(lambda x: x[begin : begin + length], batches)  # noqa: B023
+            state, metrics = lax.scan(step, state, part)
+            begin += length
+            measured.append(metrics)
+        return state, tuple(measured)
+
+    return play
 
 
 def descend(

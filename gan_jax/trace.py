@@ -5,6 +5,7 @@ import math
 import pathlib
 import tempfile
 import time
+from typing import Any
 
 import jax
 
@@ -35,12 +36,12 @@ class Trace:
         """A context for one step, which names it in the trace."""
         return jax.profiler.StepTraceAnnotation("train", step_num=number) if self.left else contextlib.nullcontext()
 
-    def advance(self, phases: tuple, metrics: dict, compiled: bool) -> float:
-        """Begins or ends the trace where it is time after a step, and returns the seconds that this took."""
+    def advance(self, phases: tuple, metrics: Any, compiled: bool, steps: int = 1) -> float:
+        """Begins or ends the trace where it is time after so many steps, and returns the seconds that this took."""
         cycle = math.lcm(*(phase.every for phase in phases))
-        self.quiet = 0 if compiled else self.quiet + 1
-        begins, ends = self.waiting and self.quiet >= cycle, self.left == 1
-        self.left = max(self.left - 1, 0)
+        self.quiet = 0 if compiled else self.quiet + steps
+        begins, ends = self.waiting and self.quiet >= cycle, 0 < self.left <= steps
+        self.left = max(self.left - steps, 0)
         if not (begins or ends):
             return 0.0
         jax.block_until_ready(metrics)

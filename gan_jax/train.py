@@ -1,6 +1,7 @@
 """The loop: data, players, State, restore, stages, steps; log, sample, evaluate, save."""
 
 import contextlib
+import itertools
 import pathlib
 import signal
 import time
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, evaluate, games, images, logs, parallel, runs, sample, trace
+from gan_jax import checkpoint, evaluate, games, images, logs, parallel, programs, runs, sample, trace
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
@@ -44,6 +45,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
+    calls = parallel.together(lambda: programs.prepare(run, dataset, mesh))
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
     folder = parallel.together(lambda: runs.start_folder(workdir, config, run.spec, dataset.protocol()))
@@ -53,7 +55,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
     draw = sample.sampler(run)
     measure = evaluate.measurer(run, draw)
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, {}, traced)
+    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, calls, traced)
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
@@ -94,7 +96,7 @@ class _Session(NamedTuple):
     folder: pathlib.Path
     draw: sample.Draw
     measure: evaluate.Measure
-    programs: dict[tuple, Callable]  # compiled steps: see `_compiled_steps`
+    programs: programs.Programs
     trace: trace.Trace
 
 
@@ -134,29 +136,26 @@ def _fresh_optimizers(session: _Session, params: dict) -> dict:
 
 def _play(session: _Session, state, position: Position, stopped: Callable[[], bool]):
     """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
-    run, mesh, config, stage = session.run, session.mesh, session.run.config, session.run.stage
-    end = min(stage.end_images, config.total_images)
-    stream = session.dataset.stream(
-        seed=config.seed,
-        start=position.images,
-        batch_size=stage.batch_size,
-        rows=parallel.local_rows(stage.batch_size, config.accumulate),
-    )
-    step_of, halt = _compiled_steps(run, mesh, session.programs), False
+    run, stage, calls = session.run, session.run.stage, session.programs
+    end = min(stage.end_images, run.config.total_images)
+    stream, halt = calls.stream(run, session.dataset, position.images), False
     with contextlib.closing(stream):
         while position.images < end:
-            batch = parallel.shard_batch(_wanted(next(stream), run), mesh, config.accumulate)
-            known, began = len(session.programs), time.monotonic()
+            count = programs.length(run, position.step, position.images, end)
+            batch = calls.put(run, [next(stream) for _ in range(count)])
+            known, began = len(calls.compiled), time.monotonic()
             with session.trace.step(position.step):
-                state, metrics = step_of(position.step)(state, batch)
-            if len(session.programs) > known:  # the call has compiled it
+                state, metrics = calls.of(run, position.step, count)(state, batch)
+            compiled = len(calls.compiled) > known  # in this call
+            if compiled:
                 session.log.leave_out(time.monotonic() - began)
-            before, position = position, Position(position.step + 1, position.images + stage.batch_size)
-            session.log.leave_out(session.trace.advance(run.phases, metrics, len(session.programs) > known))
-            session.averages.add(position.step, metrics)
+            before = position
+            position = Position(before.step + count, before.images + count * stage.batch_size)
+            session.log.leave_out(session.trace.advance(run.phases, metrics, compiled, count))
+            session.averages.add(before.step + 1, metrics)
             session.log.advance(position.images)
-            last = position.images >= config.total_images
-            halt = _agreed(stopped, position.step) and not last
+            last = position.images >= run.config.total_images
+            halt = stopped() and not last
             _milestones(session, state, before, position, last, halt)
             if halt:
                 break
@@ -202,29 +201,6 @@ def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str,
     return (evaluate.ranking(session.run.config)["metric"], rows[0]["value"]) if rows else None
 
 
-def _compiled_steps(run, mesh, programs: dict[tuple, Callable]) -> Callable[[int], Callable]:
-    """step number -> the jitted function of its due phases: one program for each set of phases that occurs.
-
-    They are kept in `programs`; stages that differ in nothing but their place in the run share them.
-    """
-    kind = run.stage._replace(start_images=0, end_images=0)
-
-    def of(step: int) -> Callable:
-        due = steps.due(run.phases, step)
-        names = (kind, *(phase.name for phase in due))
-        if names not in programs:
-            step_fn = steps.make_step(due, run.optimizers, seed=run.config.seed, ema=run.ema)
-            programs[names] = parallel.data_parallel(step_fn, mesh, run.config.parallel)
-        return programs[names]
-
-    return of
-
-
-def _wanted(batch: dict, run) -> dict:
-    """The batch without what this game does not read."""
-    return batch if run.spec.num_classes else {key: value for key, value in batch.items() if key != "label"}
-
-
 def _draw_reals(session: _Session) -> None:
     if not session.log.active:
         return
@@ -253,7 +229,7 @@ def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, 
 
 @contextlib.contextmanager
 def _signals():
-    """Yields a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once.
+    """Yields a function that tells, once a call, whether SIGTERM or SIGINT came; a second one ends the program at once.
 
     Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks; SIGINT is passed on to it.
     """
@@ -272,19 +248,23 @@ def _signals():
     except ValueError:  # not the main thread: whoever runs us handles signals
         old = {}
     try:
-        yield lambda: bool(received)
+        calls = itertools.count(1)
+        yield lambda: _agreed(received, next(calls))
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
 
 
-def _agreed(stopped: Callable[[], bool], step: int) -> bool:
-    """Whether to stop now; several processes stop at one step, which JAX's preemption service agrees on."""
+def _agreed(received: list, call: int) -> bool:
+    """Whether to stop now; several processes stop at one call, which JAX's preemption service agrees on.
+
+    It must be asked with every number in turn.
+    """
     if jax.process_count() == 1:
-        return stopped()
+        return bool(received)
     from jax.experimental import multihost_utils
 
-    return multihost_utils.reached_preemption_sync_point(step)
+    return multihost_utils.reached_preemption_sync_point(call)
 
 
 def _headline(run, mesh, dataset, position: Position, state) -> str:
@@ -306,19 +286,20 @@ def describe(run, mesh, dataset, batch_size: int) -> str:
     ]
     accumulate = run.config.accumulate
     rows = batch_size // accumulate
-    one = _wanted({k: v[:1] for k, v in dataset.examples(np.zeros(1, np.int64)).items()}, run)
+    one = programs.wanted({k: v[:1] for k, v in dataset.examples(np.zeros(1, np.int64)).items()}, run)
     batch = {
         k: jax.ShapeDtypeStruct((accumulate, rows, *v.shape[1:]), v.dtype, sharding=parallel.batch_sharding(mesh))
         for k, v in one.items()
     }
     seen = set()
+    calls = programs.Programs(mesh, {}, {})
     for step in range(max(phase.every for phase in run.phases) + 1):
         due = tuple(phase.name for phase in steps.due(run.phases, step))
         if due in seen:
             continue
         seen.add(due)
         began = time.monotonic()
-        compiled = _compiled_steps(run, mesh, {})(step).lower(state, batch).compile()
+        compiled = calls.of(run, step).lower(state, batch).compile()
         costs = _costs(compiled, accumulate)
         lines.append(f"step of {' + '.join(due)}: {costs}, compiled in {time.monotonic() - began:.1f} s")
     devices = jax.devices()

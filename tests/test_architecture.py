@@ -17,7 +17,7 @@ FLOORS = (
     ("train", "sweep"),  # the loop, and the command that starts many of it
     ("evaluate", "interop"),
     ("sample",),
-    ("sample_flags",),
+    ("sample_flags", "programs"),
     ("runs",),  # config -> players, phases, State
     ("games",),
     ("models", "step", "losses", "penalties", "augment"),

@@ -165,6 +165,17 @@ def test_averages_name_what_is_not_finite():
         averages.settle()
 
 
+def test_averages_count_the_steps_within_a_call():
+    """Of a call of steps 5 to 8, in two stretches, the third step is not finite."""
+    averages = logs.Averages()
+    averages.add(5, ({"generator/loss": jnp.float32([1, 2])}, {"generator/loss": jnp.float32([3, 4])}))
+    averages.settle()
+    assert averages.sums() == {"generator/loss": [10.0, 4]}
+    averages.add(5, ({"generator/loss": jnp.float32([1, 2])}, {"generator/loss": jnp.float32([jnp.nan, 4])}))
+    with pytest.raises(DivergedError, match="step 7: loss of the phase 'generator' is nan"):
+        averages.settle()
+
+
 def test_metrics_do_not_pile_up_where_nothing_is_logged(monkeypatch):
     monkeypatch.setattr(logs, "SETTLE_STEPS", 4)
     averages = logs.Averages()

@@ -74,6 +74,19 @@ def test_whole_cycles_are_traced_after_one_without_compilation(tmp_path, monkeyp
     assert traced == list(range(4 + first, 4 + first + count))  # the last compilation is in step 3
 
 
+def test_calls_of_several_steps_are_traced_whole(tmp_path, monkeypatch):
+    """Cycles of 16 steps, 8 a call: one cycle without compilation, then two calls."""
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *args, **options: None)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: None)
+    trace, traced = Trace(str(tmp_path)), []
+    with contextlib.closing(trace):
+        for step in range(0, 96, 8):
+            if not isinstance(trace.step(step), contextlib.nullcontext):
+                traced.append(step)
+            trace.advance((Phase("a", None, (), "", 16),), {}, compiled=step < 16, steps=8)
+    assert traced == [32, 40]
+
+
 def test_a_trace_that_cannot_be_kept_does_not_end_the_run(tmp_path, monkeypatch, capsys):
     def full():
         raise RuntimeError("no space")

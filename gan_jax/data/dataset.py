@@ -77,12 +77,31 @@ class Dataset:
         Raises:
           UserError: here for a wrong argument; from `next` for a corrupt image.
         """
-        seed, start = natural("seed", seed, least=0), natural("start", start, least=0)
-        batch_size = natural("batch_size", batch_size, least=1)
-        rows = np.asarray(rows, np.int64).reshape(-1)
-        if not len(rows) or rows.min() < 0 or rows.max() >= batch_size:
-            raise UserError(f"rows={rows}: expected at least one place in [0, {batch_size}).")
-        return prefetch(self.reader.batches(seed, start, batch_size, rows), BATCHES_AHEAD)
+        arguments = _stream_arguments(seed, start, batch_size, rows)
+        return prefetch(self.reader.batches(*arguments), BATCHES_AHEAD)
+
+    def packed(self) -> Batch | None:
+        """All examples, where they lie decoded in one array: `image` (N, *shape) and `label`; None for other sets."""
+        if not isinstance(self.reader, Packed):
+            return None
+        labels = {} if self.reader.labels is None else {"label": self.reader.labels}
+        return {"image": self.reader.images, **labels}
+
+    def order(self, *, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
+        """The places in `packed` of the examples of `stream`, for the same arguments: `index` int32 (R,)."""
+        arguments = _stream_arguments(seed, start, batch_size, rows)
+        places = ({"index": found.astype(np.int32)} for found in self.reader.places(*arguments))
+        return prefetch(places, BATCHES_AHEAD)
+
+
+def _stream_arguments(seed: int, start: int, batch_size: int, rows: np.ndarray) -> tuple:
+    """The same, checked. Raises UserError for a wrong one."""
+    seed, start = natural("seed", seed, least=0), natural("start", start, least=0)
+    batch_size = natural("batch_size", batch_size, least=1)
+    rows = np.asarray(rows, np.int64).reshape(-1)
+    if not len(rows) or rows.min() < 0 or rows.max() >= batch_size:
+        raise UserError(f"rows={rows}: expected at least one place in [0, {batch_size}).")
+    return seed, start, batch_size, rows
 
 
 def open_dataset(

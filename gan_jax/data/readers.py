@@ -32,9 +32,14 @@ class Packed(NamedTuple):
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         """The endless shuffled stream, as `Dataset.stream` describes it."""
+        for places in self.places(seed, start, batch_size, rows):
+            yield self.examples(places)
+
+    def places(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The places int64 (R,) of the examples of each batch."""
         order = shuffled(len(self.images), seed)
         while True:
-            yield self.examples(order(start + rows))
+            yield order(start + rows)
             start += batch_size
 
 
