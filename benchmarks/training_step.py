@@ -60,7 +60,7 @@ def _flags(arguments):
     add("--phases", action="store_true", help="time each phase alone too")
     add("--compile", action="store_true", help="torch.compile, but for the penalties")
     add("--channels-last", action="store_true", help="PyTorch's other layout of images")
-    add("--shared-fakes", action="store_true", help="PyTorch's DCGAN draws fakes once a step, as its example does")
+    add("--shared-fakes", action="store_true", help="both players of DCGAN see the same fakes, as in PyTorch's example")
     add("--smoke", action="store_true", help="tiny networks, one repeat, nothing written unless --out is given")
     add("--out", type=pathlib.Path, help=f"JSON file, by default training_step_cpu.json in {RESULTS.relative_to(ROOT)}")
     flags = parser.parse_args(arguments)
@@ -94,6 +94,8 @@ def measure(case: cases.Case, flags) -> dict:
     Raises:
       UserError: the two sides do not compute the same.
     """
+    if flags.shared_fakes and case.config["game"] == "unconditional":
+        case.config["loss"]["shared_fakes"] = True
     workers, cycle = {"jax": Worker(JaxSide, case, flags.platform)}, case.cycle()[: flags.steps or None]
     try:
         config = workers["jax"].call("settings")
@@ -198,7 +200,7 @@ def _header(flags) -> dict:
         "smoke": flags.smoke,
         "torch_compile": flags.compile,
         "torch_channels_last": flags.channels_last,
-        "torch_shared_fakes": flags.shared_fakes,
+        "shared_fakes": flags.shared_fakes,
     }
     return {**reports.header("training_step", packages, settings), "models": {}}
 

@@ -49,6 +49,7 @@ class Phase(NamedTuple):
     nets: tuple[str, ...]
     player: str
     every: int = 1  # in steps: n_critic and lazy regularisation alike
+    draws: str = ""  # the phase whose randomness it takes; empty: its own
 
 
 class Ema(NamedTuple):
@@ -103,9 +104,8 @@ def make_step(
         metrics = {}
         accumulate, size = jax.tree.leaves(batch)[0].shape[:2]
         for phase in phases:
-            key = jax.random.fold_in(
-                jax.random.fold_in(jax.random.key(seed), state.step), zlib.crc32(phase.name.encode())
-            )
+            name = zlib.crc32((phase.draws or phase.name).encode())
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), name)
             with jax.named_scope(phase.name):  # seen in a profile, as the scopes below
                 state, measured = descend(state, phase, optimizers[phase.player], batch, key)
             metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}

@@ -171,3 +171,37 @@ def test_an_unknown_option_names_the_nearest():
         config.generator.widht = 3
     with pytest.raises(UserError, match="'width'"):
         settings.build(config)
+
+
+def _measured_by_a_still_discriminator(**overrides) -> dict:
+    """Metrics of a step that leaves the discriminator as it was, or nearly."""
+    still = dict(optim__discriminator__name="sgd", optim__discriminator__learning_rate=1e-12)
+    run = settings.build(settings.digits(batch_size=8, **still, **overrides))
+    return settings.play(run, count=1)[1][0]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_shared_fakes_are_those_that_the_discriminator_has_seen(shared):
+    measured = _measured_by_a_still_discriminator(loss__shared_fakes=shared)
+    equal = measured["generator/fake_logit"] == pytest.approx(measured["discriminator/fake_logit"], abs=1e-6)
+    assert equal == shared
+
+
+def test_shared_fakes_are_made_once():
+    """The program of both phases has as many operations less as one forward of the generator."""
+
+    def operations(shared):
+        run = settings.build(settings.digits(batch_size=8, loss__shared_fakes=shared))
+        mesh = parallel.make_mesh(jax.devices()[:1])
+        step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
+        batch = {"image": jax.ShapeDtypeStruct((1, 8, 32, 32, 1), np.uint8, sharding=parallel.batch_sharding(mesh))}
+        return run, step.lower(runs.abstract_state(run, mesh), batch).compile().cost_analysis()["flops"]
+
+    run, twice = operations(False)
+    _, once = operations(True)
+    net = run.nets["generator"].clone(axis_name=None)
+    state = jax.eval_shape(lambda: runs.init_state(run))
+    variables = {"params": state.params["generator"], **state.variables["generator"]}
+    z = jax.ShapeDtypeStruct((8, net.latent_size), np.float32)
+    forward = jax.jit(lambda v, z: net.apply(v, z, None, train=True, mutable=["batch_stats"])).lower(variables, z)
+    assert twice - once == pytest.approx(forward.compile().cost_analysis()["flops"], rel=0.1)

@@ -32,6 +32,7 @@ DEFAULTS = {
         "dragan": 0.0,  # lambda of DRAGAN
         "penalty_decay_images": 0.0,  # the weights of penalties fall over them, along a cosine; 0: they stay
         "penalty_final_factor": 1.0,  # share of the weights that is left at the end
+        "shared_fakes": False,  # the generator descends on the fakes that the discriminator has just seen
     },
     "augment": {"name": "none"},  # see `augment.NAMES`: of real and generated images, for the discriminator
     "every": {"generator_steps": 1, "penalty_steps": 1},  # n_critic; above 1, the penalty is lazy
@@ -118,7 +119,8 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
         loss_fn = partial(_lazy_penalty, penalty=penalty, every=every.penalty_steps, **common)
         table.append(Phase("penalty", loss_fn, ("discriminator",), "discriminator", every.penalty_steps))
     loss_fn = partial(_generator_loss, game=game, **common)
-    return (*table, Phase("generator", loss_fn, ("generator",), "generator", every.generator_steps))
+    draws = "discriminator" if loss.shared_fakes else ""  # XLA then computes the forward that both have once
+    return (*table, Phase("generator", loss_fn, ("generator",), "generator", every.generator_steps, draws))
 
 
 def sample(nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
