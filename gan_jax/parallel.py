@@ -1,5 +1,6 @@
 """Devices and processes: the mesh, the wrapping of a per-device step, and the few collectives that games use."""
 
+import functools
 import logging
 import math
 import warnings
@@ -80,6 +81,7 @@ def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map", *, severa
       UserError: an unknown mode, or `pmap` with several processes.
     """
 
+    @functools.wraps(step)  # programs are named after it in a profile
     def one(state, batch, shared):
         return step(state, batch, *shared)
 
@@ -87,7 +89,8 @@ def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map", *, severa
         everywhere = PartitionSpec()
         specs = (everywhere, _dealt(several), everywhere)
         mapped = jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=(everywhere, everywhere))
-        return jax.jit(lambda state, batch, *shared: mapped(state, batch, shared), donate_argnums=0)
+        run = functools.wraps(step)(lambda state, batch, *shared: mapped(state, batch, shared))
+        return jax.jit(run, donate_argnums=0)
     if mode != "pmap":
         raise UserError(f"config.parallel={mode!r}: expected one of {', '.join(MODES)}")
     if jax.process_count() > 1:

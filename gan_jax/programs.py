@@ -1,5 +1,6 @@
 """What the loop calls: one or several steps in a program, fed from the host or from a set that lies on the devices."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ class Programs(NamedTuple):
         if not self.resident:
             return parallel.data_parallel(step_fn, self.mesh, mode, several=several)
 
+        @functools.wraps(step_fn)
         def fetching(state, batch, arrays):
             picked = {name: x.at[batch["index"]].get(mode="promise_in_bounds") for name, x in arrays.items()}
             return step_fn(state, picked)
