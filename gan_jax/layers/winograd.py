@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 TILE = 2  # outputs along an axis
-CHUNK_BYTES = 20 << 20  # of one side of the products: what a cache holds. More images are taken part by part
+CHUNK_BYTES = 320 << 20  # the most that one side of the products takes; more images go in parts, which costs copies
 LEAST_PRODUCTS = 1 << 25  # of the plain convolution
 Grid = list[list[jax.Array]]  # n x n arrays
 Pair = tuple[int, int]
@@ -62,7 +62,9 @@ def pays(kind: str, x: tuple[int, ...], g: tuple[int, ...], kernel: Pair, stride
     narrow = min(x[3], g[3])
     if kind == "wgrad":
         return narrow >= 16 or stride == (2, 2)
-    return narrow >= 16 if stride == (2, 2) else narrow >= 32 and min(g[1:3]) >= 8
+    if stride == (2, 2):
+        return narrow >= 16
+    return narrow >= 32 and min(g[1:3]) >= (8 if kind == "conv" else 32)
 
 
 def conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding) -> jax.Array:
