@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = report.header("step_profile", ("jax", "jaxlib", "flax", "optax", "numpy"), _settings(flags))
         found["models"] = {}
         for name in flags.models:
-            found["models"][name] = measure(cases.find(name, flags.smoke), flags)
+            found["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
             print("\n".join(rows(name, found["models"][name], flags.top)), flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -52,6 +52,7 @@ def _flags(arguments):
     words = {"type": lambda text: tuple(text.split(","))}
     add("--models", **words, default=("stylegan2_32",), help=f"of {','.join(cases.names())}")
     add("--repeats", type=int, default=3, help="cycles traced; the table is that of the median one")
+    add("--batch", type=int, default=0, help="another batch than the case's own")
     add("--top", type=int, default=10, help="instructions listed, the longest first")
     add("--platform", default="cpu", help="cpu or cuda")
     add("--smoke", action="store_true", help="tiny networks, one repeat, nothing written unless --out is given")

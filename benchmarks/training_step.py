@@ -7,6 +7,7 @@ and norms of gradients and updates for equal weights and draws. `docs/benchmarks
 """
 
 import argparse
+import collections
 import importlib.util
 import pathlib
 import statistics
@@ -53,7 +54,7 @@ def _flags(arguments):
     words = {"type": lambda text: tuple(text.split(","))}
     add("--models", **words, default=COMPARED, help=f"of {','.join(cases.names())}")
     add("--batch", type=int, default=0, help="another batch than the case's own")
-    add("--steps", type=int, default=0, help="so many first steps of a cycle, where a whole one takes too long")
+    add("--weighted", action="store_true", help="each set of phases once, counted as often as a cycle has it")
     add("--platform", default="cpu", help="cpu, or cuda for gan_jax alone")
     add("--sides", **words, default=("jax", "torch"), help="jax,torch, or jax alone")
     add("--repeats", type=int, default=5, help="cycles timed on each side, in turn")
@@ -77,7 +78,7 @@ def _check(flags) -> None:
             raise UserError(f"--models={name}: expected some of {','.join(cases.names())}")
     if flags.sides not in (("jax",), ("jax", "torch")):
         raise UserError(f"--sides={','.join(flags.sides)}: expected jax,torch or jax")
-    for name, least in (("repeats", 1), ("batch", 0), ("steps", 0)):
+    for name, least in (("repeats", 1), ("batch", 0)):
         if getattr(flags, name) < least:
             raise UserError(f"--{name}={getattr(flags, name)}: expected {least} or more")
     if "torch" in flags.sides and flags.platform != "cpu":
@@ -96,10 +97,10 @@ def measure(case: cases.Case, flags) -> dict:
     """
     if flags.shared_fakes and case.config["game"] == "unconditional":
         case.config["loss"]["shared_fakes"] = True
-    workers, cycle = {"jax": Worker(JaxSide, case, flags.platform)}, case.cycle()[: flags.steps or None]
+    workers, cycle = {"jax": Worker(JaxSide, case, flags.platform)}, case.cycle()
     try:
         config = workers["jax"].call("settings")
-        result = {"config": config, "shape": case.shape, "steps_per_cycle": case.steps, "steps_timed": len(cycle)}
+        result = {"config": config, "shape": case.shape, "steps_per_cycle": case.steps, "weighted": flags.weighted}
         if "torch" in flags.sides and case.reference:
             options = {"channels_last": flags.channels_last, "compiled": flags.compile}
             if case.reference == "dcgan_torch":
@@ -107,7 +108,7 @@ def measure(case: cases.Case, flags) -> dict:
             weights = workers["jax"].call("weights")
             workers["torch"] = Worker(TorchSide, case, config, weights, reports.cores(), options)
             result["differences"] = _compare(workers)
-        result |= _time(workers, cycle, flags.repeats, config["batch_size"])
+        result |= _time(workers, cycle, flags.repeats, config["batch_size"], flags.weighted)
         flops, rate = workers["jax"].call("flops", cycle), workers["jax"].call("matrix_rate", MATRIX[flags.smoke])
         speed = result["jax"]["images_per_second"]["median"] / (config["batch_size"] * len(cycle))
         result["jax"] |= {"gflop_per_image": flops / config["batch_size"] / len(cycle) / 1e9,
@@ -138,13 +139,25 @@ def _compare(workers: dict) -> dict[str, float]:
     return found
 
 
-def _time(workers: dict, cycle: list, repeats: int, batch_size: int) -> dict:
-    """Images per second of each side, in turn; what the first cycle took longer is compilation and warming up."""
-    first = {side: worker.call("play", cycle)[0] for side, worker in workers.items()}
+def _time(workers: dict, cycle: list, repeats: int, batch_size: int, weighted: bool = False) -> dict:
+    """Images per second of each side, in turn; what the first cycle took longer is compilation and warming up.
+
+    Where `weighted`, each set of phases is played once, and its time counts as often as the cycle has the set.
+    """
+    rounds = collections.Counter(cycle).items() if weighted else [(cycle, 1)]
+
+    def play(worker):
+        parts = [(worker.call("play", [due] if weighted else due), times) for due, times in rounds]
+        return tuple(sum(part[clock] * times for part, times in parts) for clock in range(2)), parts
+
+    begun = {side: play(worker)[1] for side, worker in workers.items()}
     taken: dict[str, list[tuple[float, float]]] = {side: [] for side in workers}
+    once: dict[str, list[float]] = {side: [] for side in workers}
     for _ in range(repeats):
         for side, worker in workers.items():
-            taken[side].append(worker.call("play", cycle))
+            spent, parts = play(worker)
+            taken[side].append(spent)
+            once[side].append(sum(part[0] for part, _ in parts))
     count = batch_size * len(cycle)
     result = {}
     for side, worker in workers.items():
@@ -152,7 +165,7 @@ def _time(workers: dict, cycle: list, repeats: int, batch_size: int) -> dict:
         result[side] = {
             "images_per_second": reports.spread([count / s for s in walls]),
             "images_per_cpu_second": reports.spread([count / s for s in cpus]),
-            "compile_seconds": max(first[side] - statistics.median(walls), 0.0),
+            "compile_seconds": max(sum(part[0] for part, _ in begun[side]) - statistics.median(once[side]), 0.0),
             "peak_rss_mib": worker.call("peak"),
         }
     if "torch" in workers:

@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -59,6 +60,18 @@ def read_lines(path: pathlib.Path) -> list[dict]:
     return [row for row in rows if isinstance(row, dict)]
 
 
+def _single(metrics: dict[str, np.ndarray] | tuple[dict[str, np.ndarray], ...]) -> Iterator[dict[str, float]]:
+    """The metrics of each step of a call."""
+    if isinstance(metrics, dict):
+        yield metrics
+        return
+    shapes = [next(iter(stretch.values())).shape for stretch in metrics]  # (periods, n)
+    for period in range(shapes[0][0]):
+        for stretch, (_, length) in zip(metrics, shapes, strict=True):
+            for number in range(length):
+                yield {name: value[period, number] for name, value in stretch.items()}
+
+
 class Averages:
     """Means of the metrics since the last line; part of a checkpoint, so that a resumed run writes the same lines."""
 
@@ -72,23 +85,20 @@ class Averages:
 
         They stay on the device. Raises DivergedError as `settle`.
         """
-        for stretch in metrics if isinstance(metrics, tuple) else (metrics,):
-            self._waiting.append((step, stretch))
-            step += max((value.size for value in stretch.values()), default=1)
+        self._waiting.append((step, metrics))
         if len(self._waiting) >= SETTLE_STEPS:  # a run that logs and saves nothing for long must not fill the memory
             self.settle()
 
     def settle(self) -> None:
-        """Fetches what was added and adds it up.
+        """Fetches what was added, checks it and adds it up, in the order of the steps.
 
         Raises:
           DivergedError: naming the first step, phase and term that is NaN or infinite.
         """
         fetched = jax.device_get([metrics for _, metrics in self._waiting])
         for (first, _), metrics in zip(self._waiting, fetched, strict=True):
-            values = {name: np.reshape(value, -1) for name, value in metrics.items()}
-            for number in range(max(map(len, values.values()), default=0)):
-                self._count(first + number, {name: value[number] for name, value in values.items()})
+            for number, measured in enumerate(_single(metrics)):
+                self._count(first + number, measured)
         self._waiting.clear()
 
     def _count(self, step: int, metrics: dict[str, float]) -> None:

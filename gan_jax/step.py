@@ -124,13 +124,14 @@ def make_steps(
     seed: int,
     ema: Ema = Ema(),
 ) -> Callable[[State, dict], tuple[State, tuple[dict[str, jax.Array], ...]]]:
-    """Several steps in one program; neighbours with the same phases are one loop, compiled once.
+    """Several steps in one program: a loop over periods of phases, in it one over neighbours with the same phases.
 
     Returns:
       steps(state, batches) -> (state, metrics): the batches' arrays have shape (steps, micro-batches, samples, ...);
-      the metrics are those of `make_step`, each (n,), one dict for each stretch of n steps with the same phases.
+      the metrics are those of `make_step`, each (periods, n), one dict for each stretch of n neighbours of a period.
     """
-    stretches = [(due, len(tuple(group))) for due, group in itertools.groupby(dues)]
+    period = next(n for n in range(1, len(dues) + 1) if dues[:n] * (len(dues) // n) == dues)
+    stretches = [(due, len(tuple(group))) for due, group in itertools.groupby(dues[:period])]
 
     def play(state: State, batches: dict) -> tuple[State, tuple[dict, ...]]:
         begin, measured = 0, []
@@ -142,7 +143,10 @@ def make_steps(
             measured.append(metrics)
         return state, tuple(measured)
 
-    return play
+    def steps(state: State, batches: dict) -> tuple[State, tuple[dict, ...]]:
+        return lax.scan(play, state, jax.tree.map(lambda x: x.reshape(-1, period, *x.shape[1:]), batches))
+
+    return steps
 
 
 def descend(

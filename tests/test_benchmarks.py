@@ -114,3 +114,11 @@ def test_speeds_ratios_and_compilation():
     assert result["jax"]["compile_seconds"] == 7.0 and result["torch"]["compile_seconds"] == 0.0
     assert result["ratio"]["all"] == [0.5, 0.25, 1.0] and result["ratio"]["median"] == 0.5
     assert result["ratio_cpu"]["all"] == [0.25, 0.5, 1.0]
+
+
+def test_a_weighted_cycle_counts_each_set_as_often_as_it_is_due():
+    """Seconds of (a): 9 with compilation, then 2; of (b): 4, then 1. A cycle of 3 (a) and 1 (b) takes 7 s."""
+    jax = _Fixed([0.0], 0.0, [(9.0, 9.0), (4.0, 4.0), (2.0, 4.0), (1.0, 2.0)])
+    result = training_step._time({"jax": jax}, [("a",), ("b",), ("a",), ("a",)], 1, 7, weighted=True)["jax"]
+    assert result["images_per_second"]["all"] == [4.0] and result["images_per_cpu_second"]["all"] == [2.0]
+    assert result["compile_seconds"] == 10.0

@@ -166,13 +166,18 @@ def test_averages_name_what_is_not_finite():
 
 
 def test_averages_count_the_steps_within_a_call():
-    """Of a call of steps 5 to 8, in two stretches, the third step is not finite."""
+    """Of a call of steps 5 to 10, twice a period of one and two steps, the fifth step is not finite."""
+
+    def call(bad):
+        lone = {"penalty/loss": jnp.float32([[1], [4]]), "generator/loss": jnp.float32([[1], [4]])}
+        return lone, {"generator/loss": jnp.float32([[2, 3], [bad, 6]])}
+
     averages = logs.Averages()
-    averages.add(5, ({"generator/loss": jnp.float32([1, 2])}, {"generator/loss": jnp.float32([3, 4])}))
+    averages.add(5, call(5))
     averages.settle()
-    assert averages.sums() == {"generator/loss": [10.0, 4]}
-    averages.add(5, ({"generator/loss": jnp.float32([1, 2])}, {"generator/loss": jnp.float32([jnp.nan, 4])}))
-    with pytest.raises(DivergedError, match="step 7: loss of the phase 'generator' is nan"):
+    assert averages.sums() == {"generator/loss": [21.0, 6], "penalty/loss": [5.0, 2]}
+    averages.add(5, call(jnp.nan))
+    with pytest.raises(DivergedError, match="step 9: loss of the phase 'generator' is nan"):
         averages.settle()
 
 

@@ -17,26 +17,26 @@ LAZY = dict(loss__r1_gamma=0.5, every__penalty_steps=2)
 
 @pytest.fixture(scope="module")
 def single():
-    """Six steps with BatchNorm, labels and an R1 penalty every other step, one at a time."""
+    """Seven steps with BatchNorm, labels and an R1 penalty every other step, one at a time."""
     run = settings.build(settings.digits(**SGD, **LAZY, batch_size=16, conditional=True), num_classes=10)
-    return run, *settings.play(run, count=6)
+    return run, *settings.play(run, count=7)
 
 
 @pytest.mark.parametrize(("devices", "mode"), [(1, "shard_map"), (2, "shard_map"), (2, "pmap")])
 def test_several_steps_in_a_program_are_those_steps(single, devices, mode):
-    """From step 1 on, where the lazy phase is not due first: 1 + 5 steps, of stretches of one step each."""
+    """One step, then two, of another set of phases each, then four: twice such a pair."""
     run, expected, measured = single
     mesh = parallel.make_mesh(jax.devices()[:devices])
     calls = programs.Programs(mesh, {}, {})
     state = jax.device_put(jax.jit(lambda: runs.init_state(run))(), parallel.replicated(mesh))
     run.config.parallel = mode
-    batches = [settings.random_batch(run, number) for number in range(6)]
+    batches = [settings.random_batch(run, number) for number in range(7)]
     averages = logs.Averages()
-    for begin, end in ((0, 1), (1, 6)):
+    for begin, end in ((0, 1), (1, 3), (3, 7)):
         batch = calls.put(run, batches[begin:end])
         state, metrics = calls.of(run, begin, end - begin)(state, batch)
         averages.add(begin + 1, metrics)
-    assert int(state.step) == 6 and int(state.images) == 96
+    assert int(state.step) == 7 and int(state.images) == 112
     for part in ("params", "variables", "ema"):
         assert settings.largest_difference(getattr(state, part), getattr(expected, part)) < 2e-5, part
     averages.settle()
@@ -46,16 +46,18 @@ def test_several_steps_in_a_program_are_those_steps(single, devices, mode):
     assert {name for step in measured for name in step} == set(averages.sums())
 
 
-def test_neighbours_with_equal_phases_are_one_loop(single):
-    """Ten steps of which every eighth has the lazy phase too: the program holds three loops, not ten copies."""
-    run = settings.build(settings.digits(loss__r1_gamma=0.5, every__penalty_steps=8, batch_size=8))
-    dues = tuple(steps.due(run.phases, step) for step in range(10))
+@pytest.mark.parametrize(("every", "count", "shapes"), [(8, 10, [(1, 1), (1, 7), (1, 1), (1, 1)]),
+                                                        (2, 6, [(3, 1), (3, 1)]), (1, 6, [(6, 1)])])  # fmt: skip
+def test_neighbours_with_equal_phases_are_one_loop(every, count, shapes):
+    """Ten steps of which every eighth has the lazy phase too: the program holds four loops, not ten copies."""
+    run = settings.build(settings.digits(loss__r1_gamma=0.5, every__penalty_steps=every, batch_size=8))
+    dues = tuple(steps.due(run.phases, step) for step in range(count))
     several = steps.make_steps(dues, run.optimizers, seed=0, ema=run.ema)
     state = jax.eval_shape(lambda: runs.init_state(run))
     mesh = parallel.make_mesh(jax.devices()[:1])
-    batch = {"image": jax.ShapeDtypeStruct((10, 1, 8, 32, 32, 1), np.uint8)}
+    batch = {"image": jax.ShapeDtypeStruct((count, 1, 8, 32, 32, 1), np.uint8)}
     _, metrics = jax.eval_shape(parallel.data_parallel(several, mesh, several=True), state, batch)
-    assert [next(iter(stretch.values())).shape for stretch in metrics] == [(1,), (7,), (1,), (1,)]
+    assert [next(iter(stretch.values())).shape for stretch in metrics] == shapes
 
 
 def _run(**overrides) -> runs.Run:
