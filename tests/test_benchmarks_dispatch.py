@@ -11,7 +11,8 @@ def test_smoke_times_every_way(tmp_path, capsys):
     out = tmp_path / "dispatch.json"
     assert dispatch.main(["--smoke", f"--out={out}"]) == 0
     cases = json.loads(out.read_text())["cases"]
-    ways = {name: [(way["steps_per_call"], way["resident_data"]) for way in case["ways"]] for name, case in cases.items()}
+    keys = ("steps_per_call", "resident_data")
+    ways = {name: [tuple(way[key] for key in keys) for way in case["ways"]] for name, case in cases.items()}
     # A mixture is drawn while it is used, so that nothing can lie on the device.
     assert ways == {"mixture_gan": [(1, False), (2, False)],
                     "digits_dcgan:smoke": [(1, False), (2, False), (1, True), (2, True)]}  # fmt: skip
