@@ -8,7 +8,6 @@ the background has finished. The stall's share is of 1,000 steps at the images p
 measured for `stylegan2_256`, or that are given.
 """
 
-import argparse
 import contextlib
 import json
 import pathlib
@@ -40,37 +39,28 @@ PARTS = ("stall", "written", "cpu", "restore")
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        _check(flags)
-        speed = images_per_second(flags.images_per_second)
-        run, mesh = build(SMOKE if flags.smoke else EXPERIMENT)
-        report = reports.header("checkpoints", ("jax", "jaxlib", "orbax-checkpoint", "numpy"), _settings(flags, run))
-        with tempfile.TemporaryDirectory(prefix="gan_jax_checkpoints_", dir=flags.folder) as folder:
-            report |= measure(run, mesh, pathlib.Path(folder), flags.repeats)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return reports.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    _check(flags)
+    speed = images_per_second(flags.images_per_second)
+    run, mesh = build(SMOKE if flags.smoke else EXPERIMENT)
+    report = reports.header("checkpoints", ("jax", "jaxlib", "orbax-checkpoint", "numpy"), _settings(flags, run))
+    with tempfile.TemporaryDirectory(prefix="gan_jax_checkpoints_", dir=flags.folder) as folder:
+        report |= measure(run, mesh, pathlib.Path(folder), flags.repeats)
     report |= {"peak_rss_mib": peak_mib(), "share": share(report["seconds"]["stall"], run.config.batch_size, speed)}
     print("\n".join(rows(report)))
-    reports.write(report, flags.out)
-    return 0
+    return report
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    repeats = 5, "saves and restores timed, after a first one"
+    parser = reports.parser(__doc__, RESULTS, repeats=repeats, smoke="tiny players, once")
     add = parser.add_argument
-    add("--repeats", type=int, default=5, help="saves and restores timed, after a first one")
     add("--images_per_second", type=float, help=f"of training; by default those measured for {CASE}, where they are")
     add("--folder", type=pathlib.Path, help="on the disk to be measured; by default the system's for temporary files")
-    add("--smoke", action="store_true", help="tiny players, once, nothing written unless --out is given")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats = 1
-    elif flags.out is None:
-        flags.out = RESULTS
-    return flags
+    return reports.parse(parser, arguments, repeats=1)
 
 
 def _check(flags) -> None:

@@ -5,7 +5,6 @@
 Prints a table and writes JSON: what `gan_jax.layers.winograd.pays` goes by.
 """
 
-import argparse
 import os
 import pathlib
 import sys
@@ -52,37 +51,27 @@ SMOKE = (Shape(2, 8, 3, 4, 4, 2), Shape(2, 8, 4, 4, 3, 1))
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        if flags.repeats < 1:
-            raise UserError(f"--repeats={flags.repeats}: expected 1 or more")
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        settings = {"device": "cpu", "precision": "float32", "threads": reports.cores(), "repeats": flags.repeats}
-        report = reports.header("convolutions", ("jax", "jaxlib", "numpy"), settings | {"smoke": flags.smoke})
-        report["shapes"] = []
-        print("{:38} {:6} {:>9} {:>9} {:>19} {:>6}".format("", "", "XLA's ms", "fewer ms", "ratio (range)", "taken"))
-        for shape in SMOKE if flags.smoke else SHAPES:
-            for kind in KINDS:
-                report["shapes"].append(measure(shape, kind, flags.repeats))
-                print(row(report["shapes"][-1]), flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    reports.write(report, flags.out)
-    return 0
+    return reports.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    if flags.repeats < 1:
+        raise UserError(f"--repeats={flags.repeats}: expected 1 or more")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    settings = {"device": "cpu", "precision": "float32", "threads": reports.cores(), "repeats": flags.repeats}
+    report = reports.header("convolutions", ("jax", "jaxlib", "numpy"), settings | {"smoke": flags.smoke})
+    report["shapes"] = []
+    print("{:38} {:6} {:>9} {:>9} {:>19} {:>6}".format("", "", "XLA's ms", "fewer ms", "ratio (range)", "taken"))
+    for shape in SMOKE if flags.smoke else SHAPES:
+        for kind in KINDS:
+            report["shapes"].append(measure(shape, kind, flags.repeats))
+            print(row(report["shapes"][-1]), flush=True)
+    return report
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7, help="calls timed of each, in turn")
-    parser.add_argument("--smoke", action="store_true", help="tiny shapes, nothing written unless --out is given")
-    parser.add_argument("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats = 1
-    elif flags.out is None:
-        flags.out = RESULTS
-    return flags
+    parser = reports.parser(__doc__, RESULTS, repeats=(7, "calls timed of each, in turn"), smoke="tiny shapes, once")
+    return reports.parse(parser, arguments, repeats=1)
 
 
 def measure(shape: Shape, kind: str, repeats: int) -> dict:

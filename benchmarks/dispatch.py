@@ -6,7 +6,6 @@ Both are options of every run, `config.steps_per_call` and `config.resident_data
 process, each over the same steps of the loop that `train` plays: its stream of batches, its programs, its State.
 """
 
-import argparse
 import math
 import pathlib
 import sys
@@ -27,43 +26,32 @@ COLUMNS = "{:24} {:>14} {:>8} {:>10} {:>18} {:>10} {:>16} {:>10}"
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        _check(flags)
-        import jax
+    return reports.command(_report, _flags(arguments))
 
-        settings = {"device": jax.default_backend(), "precision": "float32", "threads": reports.cores(),
-                    "repeats": flags.repeats, "seconds": flags.seconds, "smoke": flags.smoke}  # fmt: skip
-        report = reports.header("dispatch", ("jax", "jaxlib", "flax", "optax", "numpy"), settings)
-        report["cases"] = {}
-        names = "steps a call", "data", "images/s", "range", "us a step", "ratio (range)", "compile s"
-        print(COLUMNS.format("", *names))
-        for name in flags.models:
-            report["cases"][name] = measure(name, flags)
-            print("\n".join(rows(name, report["cases"][name])), flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    reports.write(report, flags.out)
-    return 0
+
+def _report(flags) -> dict:
+    import jax
+
+    _check(flags)
+    settings = {"device": jax.default_backend(), "precision": "float32", "threads": reports.cores(),
+                "repeats": flags.repeats, "seconds": flags.seconds, "smoke": flags.smoke}  # fmt: skip
+    report = reports.header("dispatch", ("jax", "jaxlib", "flax", "optax", "numpy"), settings)
+    report["cases"] = {}
+    names = "steps a call", "data", "images/s", "range", "us a step", "ratio (range)", "compile s"
+    print(COLUMNS.format("", *names))
+    for name in flags.models:
+        report["cases"][name] = measure(name, flags)
+        print("\n".join(rows(name, report["cases"][name])), flush=True)
+    return report
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = reports.parser(__doc__, RESULTS, repeats=(5, "of each way, in turn"), smoke="two cases, one repeat")
     add = parser.add_argument
     add("--models", type=lambda text: tuple(text.split(",")), default=CASES, help=f"of {','.join(CASES)}")
     add("--counts", type=lambda text: tuple(map(int, text.split(","))), default=COUNTS, help="steps a call, 1,4,16")
     add("--seconds", type=float, default=2.0, help="of one repeat, rounded up to whole cycles and calls")
-    add("--repeats", type=int, default=5, help="of each way, in turn")
-    add("--smoke", action="store_true", help="two cases, one repeat, nothing written unless --out is given")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats, flags.seconds, flags.counts = 1, 0.01, (1, 2)
-        flags.models = ("mixture_gan", "digits_dcgan:smoke")
-    elif flags.out is None:
-        flags.out = RESULTS
-    return flags
+    return reports.parse(parser, arguments, repeats=1, seconds=0.01, counts=(1, 2), models=CASES[:2])
 
 
 def _check(flags) -> None:

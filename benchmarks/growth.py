@@ -8,7 +8,6 @@ them gains nothing. What is measured there is the cost of dealing it out: smalle
 (the optimizers, the averaged networks), and sums over memory that all share. A network is not measured.
 """
 
-import argparse
 import collections
 import math
 import pathlib
@@ -41,48 +40,39 @@ SIZES = {"f32": 4, "bf16": 2, "f16": 2, "f64": 8, "s32": 4, "u32": 4, "s64": 8, 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        _check(flags)
-        found = report.header("growth", ("jax", "jaxlib", "flax", "optax", "numpy", "matplotlib"), _settings(flags))
-        found |= {"note": NOTE, "parts": {part: {} for part in flags.parts}}
-        for part in flags.parts:
-            for family in flags.families:
-                print("\n".join(head(part, family)), flush=True)
-                points = found["parts"][part][family] = []
-                for place in places(part, family, flags):
-                    points.append(measure(family, *place, flags))
-                    print(row(part, points), flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return report.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    _check(flags)
+    found = report.header("growth", ("jax", "jaxlib", "flax", "optax", "numpy", "matplotlib"), _settings(flags))
+    found |= {"note": NOTE, "parts": {part: {} for part in flags.parts}}
+    for part in flags.parts:
+        for family in flags.families:
+            print("\n".join(head(part, family)), flush=True)
+            points = found["parts"][part][family] = []
+            for place in places(part, family, flags):
+                points.append(measure(family, *place, flags))
+                print(row(part, points), flush=True)
     if "devices" in flags.parts:
         print(NOTE)
-    report.write(found, flags.out)
-    if flags.plots:
-        for file in plot(found["parts"], flags.plots):
-            print(f"written: {file}")
-    return 0
+    for file in plot(found["parts"], flags.plots) if flags.plots else ():
+        print(f"written: {file}")
+    return found
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    words = {"type": lambda text: tuple(text.split(","))}
+    parser = report.parser(__doc__, RESULTS, repeats=(3, "cycles timed at each point"), smoke="tiny networks, once")
+    add, words = parser.add_argument, {"type": lambda text: tuple(text.split(","))}
     numbers = {"type": lambda text: tuple(map(int, text.split(",")))}
     add("--parts", **words, default=PARTS, help=f"of {','.join(PARTS)}")
     add("--families", **words, default=tuple(FAMILIES), help=f"of {','.join(FAMILIES)}")
     add("--batches", **numbers, default=BATCHES, help="of the part batch, " + ",".join(map(str, BATCHES)))
     add("--devices", **numbers, default=DEVICES, help="of the part devices, " + ",".join(map(str, DEVICES)))
-    add("--repeats", type=int, default=3, help="cycles timed at each point")
-    add("--smoke", action="store_true", help="tiny networks, one repeat, nothing written unless --out or --plots is")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
     add("--plots", type=pathlib.Path, help=f"folder of the plots, by default {PLOTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats, flags.batches, flags.devices = 1, (8,), (1, 2)
-    else:
-        flags.out, flags.plots = flags.out or RESULTS, flags.plots or PLOTS
+    flags = report.parse(parser, arguments, repeats=1, batches=(8,), devices=(1, 2))
+    if not flags.smoke and flags.plots is None:
+        flags.plots = PLOTS
     return flags
 
 

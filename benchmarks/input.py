@@ -12,7 +12,6 @@ opens them. They are small enough for the system to keep them in memory, so this
 The supply is compared with what the training steps consume that `benchmarks/training_step.py` has measured.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -57,45 +56,35 @@ class Taken(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        _check(flags)
-        steps = consumption(flags.steps)
-        report = reports.header("input", ("numpy", "pillow", "grain", "array_record", "jax"), _settings(flags))
-        report |= {"steps": steps, "sets": {}, "rows": []}
-        print(_COLUMNS.format("images", "px", "images/s", "range", "MiB/s", "images/CPU s", "of a step's need"))
-        for resolution in flags.resolutions:
-            made, rows = measure(resolution, flags)
-            report["sets"][str(resolution)] = made
-            report["rows"] += [row | {"supply": supply(row, steps)} for row in rows]
-            print("\n".join(map(line, report["rows"][-len(rows) :])), flush=True)
-        report["bar"] = bar(report["rows"])
-        print(verdict(report["bar"]))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    reports.write(report, flags.out)
-    return 0
+    return reports.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    _check(flags)
+    steps = consumption(flags.steps)
+    report = reports.header("input", ("numpy", "pillow", "grain", "array_record", "jax"), _settings(flags))
+    report |= {"steps": steps, "sets": {}, "rows": []}
+    print(_COLUMNS.format("images", "px", "images/s", "range", "MiB/s", "images/CPU s", "of a step's need"))
+    for resolution in flags.resolutions:
+        made, rows = measure(resolution, flags)
+        report["sets"][str(resolution)] = made
+        report["rows"] += [row | {"supply": supply(row, steps)} for row in rows]
+        print("\n".join(map(line, report["rows"][-len(rows) :])), flush=True)
+    report["bar"] = bar(report["rows"])
+    print(verdict(report["bar"]))
+    return report
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = reports.parser(__doc__, RESULTS, repeats=(3, "of each way, in turn"), smoke="tiny sets, one repeat")
     add = parser.add_argument
     default = (32, 64, 128, 256, 512, 1024)
     add("--resolutions", type=lambda text: tuple(map(int, text.split(","))), default=default, help="pixels, 32,64,...")
     add("--batch", type=int, default=32, help="images")
     add("--seconds", type=float, default=2.0, help="of one repeat, rounded up to whole batches")
-    add("--repeats", type=int, default=3, help="of each way, in turn")
     add("--to-device", action="store_true", help="put each batch on the devices, too")
     add("--steps", type=pathlib.Path, help=f"of training_step.py, by default {STEPS.relative_to(ROOT)}")
-    add("--smoke", action="store_true", help="tiny sets, one repeat, nothing written unless --out is given")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.resolutions, flags.batch, flags.seconds, flags.repeats = (32, 64), 4, 0.01, 1
-    elif flags.out is None:
-        flags.out = RESULTS
-    return flags
+    return reports.parse(parser, arguments, resolutions=(32, 64), batch=4, seconds=0.01, repeats=1)
 
 
 def _check(flags) -> None:

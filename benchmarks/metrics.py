@@ -6,7 +6,6 @@ Prints a table and writes JSON. Before anything is timed, all sides must give eq
 features for equal images and weights; the distances of the timed calls are compared afterwards.
 """
 
-import argparse
 import importlib.util
 import pathlib
 import statistics
@@ -39,47 +38,37 @@ QUIET = 0.2  # range of repeats over their median, above which they are to be re
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    workers = {}
+    return reports.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    _check(flags)
+    sides, left_out = _available(flags.sides)
+    report, workers = _header(flags, sides, left_out), {}
+    print("\n".join(left_out), end="\n" if left_out else "", flush=True)
     try:
-        _check(flags)
-        sides, left_out = _available(flags.sides)
-        report = _header(flags, sides, left_out)
-        print("\n".join(left_out), end="\n" if left_out else "", flush=True)
         for side in sides:
             workers[side] = Worker(SIDES[side], work(flags))
             if "frechet" not in workers[side].call("offers"):
                 report["left_out"].append(f"the Frechet distance of {side} is left out: pip install 'scipy<1.18'")
                 print(report["left_out"][-1], flush=True)
         measure(workers, report, flags)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
     finally:
         for worker in workers.values():
             worker.close()
-    reports.write(report, flags.out)
-    return 0
+    return report
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    words = {"type": lambda text: tuple(text.split(","))}
+    repeats, smoke = (3, "calls timed on each side, in turn"), "few images, Inception's first layers"
+    parser = reports.parser(__doc__, RESULTS, repeats=repeats, smoke=smoke)
+    add, words = parser.add_argument, {"type": lambda text: tuple(text.split(","))}
     add("--sides", **words, default=tuple(SIDES), help=f"gan_jax, and some of {','.join(NEEDED)}")
     add("--stages", **words, default=STAGES, help=f"of {','.join(STAGES)}")
     add("--images", type=int, default=64, help="of one timed call")
     add("--batches", type=lambda text: tuple(map(int, text.split(","))), default=(16, 32), help="sizes, 16,32")
-    add("--repeats", type=int, default=3, help="calls timed on each side, in turn")
     add("--devices", type=int, default=1, help="of the CPU that gan_jax shards over")
-    add("--smoke", action="store_true", help="few images, Inception's first layers, nothing written unless --out is")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats, flags.images, flags.batches = 1, 4, (4,)
-    elif flags.out is None:
-        flags.out = RESULTS
-    return flags
+    return reports.parse(parser, arguments, repeats=1, images=4, batches=(4,))
 
 
 def _check(flags) -> None:

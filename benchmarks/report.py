@@ -1,5 +1,6 @@
 """What every benchmark's JSON says beside its numbers: machine, versions, settings, load; and how repeats are told."""
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -7,6 +8,48 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
+from collections.abc import Callable
+
+from gan_jax.errors import UserError
+
+
+def parser(doc: str, results: pathlib.Path, *, repeats: tuple[int, str], smoke: str) -> argparse.ArgumentParser:
+    """The flags that every benchmark has; it adds its own.
+
+    Args:
+      doc: of the benchmark's module.
+      results: the JSON file that is written by default.
+      repeats: how many by default, and of what.
+      smoke: what the smoke form is.
+    """
+    made = argparse.ArgumentParser(description=doc.splitlines()[0])
+    made.add_argument("--repeats", type=int, default=repeats[0], help=repeats[1])
+    made.add_argument("--smoke", action="store_true", help=f"{smoke}, nothing written unless --out is given")
+    made.add_argument("--out", type=pathlib.Path, help=f"JSON file, by default benchmarks/results/{results.name}")
+    made.set_defaults(results=results)
+    return made
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str] | None, **smoke) -> argparse.Namespace:
+    """The flags given, with `smoke`'s values in smoke form; else the report goes to its usual file."""
+    flags = parser.parse_args(arguments)
+    if flags.smoke:
+        vars(flags).update(smoke)
+    elif flags.out is None:
+        flags.out = flags.results
+    return flags
+
+
+def command(measure: Callable[[argparse.Namespace], dict], flags: argparse.Namespace) -> int:
+    """Measures and writes the report: 0, or 2 after a message for what the command's user can mend."""
+    try:
+        report = measure(flags)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    write(report, flags.out)
+    return 0
 
 
 def header(name: str, packages: tuple[str, ...], settings: dict) -> dict:

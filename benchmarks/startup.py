@@ -7,7 +7,6 @@ empty folders for programs, packed images and TFDS sets; `cached` is another run
 It has begun when the line of its first step is printed; then the process is ended.
 """
 
-import argparse
 import os
 import pathlib
 import re
@@ -39,37 +38,28 @@ _STEP = re.compile(r"\s*\d+ images\s+\S+ images/s ")
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        _check(flags)
-        report = reports.header("startup", ("jax", "jaxlib", "flax", "orbax-checkpoint"), _settings(flags))
-        report |= {"commands": commands(flags.repeats), "starts": {}}
-        print("\n".join(command_rows(report["commands"])), flush=True)
-        for experiment in flags.experiments:
-            report["starts"][experiment] = starts(experiment, flags.starts)
-            print("\n".join(start_rows(experiment, report["starts"][experiment])), flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    reports.write(report, flags.out)
-    return 0
+    return reports.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    _check(flags)
+    report = reports.header("startup", ("jax", "jaxlib", "flax", "orbax-checkpoint"), _settings(flags))
+    report |= {"commands": commands(flags.repeats), "starts": {}}
+    print("\n".join(command_rows(report["commands"])), flush=True)
+    for experiment in flags.experiments:
+        report["starts"][experiment] = starts(experiment, flags.starts)
+        print("\n".join(start_rows(experiment, report["starts"][experiment])), flush=True)
+    return report
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    repeats = 5, "of the import and of --help, in turn"
+    parser = reports.parser(__doc__, RESULTS, repeats=repeats, smoke="a tiny experiment, once")
     add = parser.add_argument
     default = ("experiments/digits_dcgan.py", "experiments/digits_stylegan2.py")
     add("--experiments", type=lambda text: tuple(text.split(",")), default=default, help="FILE.py[:variant],...")
-    add("--repeats", type=int, default=5, help="of the import and of --help, in turn")
     add("--starts", type=int, default=3, help="of each experiment, cold and cached in turn")
-    add("--smoke", action="store_true", help="a tiny experiment, once, nothing written unless --out is given")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats, flags.starts, flags.experiments = 1, 1, ("experiments/mixture_gan.py:smoke",)
-    elif flags.out is None:
-        flags.out = RESULTS
-    return flags
+    return reports.parse(parser, arguments, repeats=1, starts=1, experiments=("experiments/mixture_gan.py:smoke",))
 
 
 def _check(flags) -> None:

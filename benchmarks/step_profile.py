@@ -7,10 +7,7 @@ the phase and the kind. Prints a table and writes JSON. It is not called `profil
 where Python looks, and `import cProfile`, which PyTorch does, would find it in place of the standard library's.
 """
 
-import argparse
-import collections
 import pathlib
-import re
 import sys
 import tempfile
 from typing import Any, NamedTuple
@@ -20,49 +17,37 @@ if str(ROOT) not in sys.path:  # started as a script
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import cases, report  # noqa: E402
+from benchmarks.instructions import KINDS, NO_PHASE, Instruction, events, instructions, share_out  # noqa: E402
 from benchmarks.sides import BATCHES, Worker, _clocks, images  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "step_profile.json"
-KINDS = ("convolution", "matrix product", "elementwise", "reduction", "random draws", "copy", "collective",
-         "optimizer update", "other")  # fmt: skip
-NO_PHASE = "between phases"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        _check(flags)
-        found = report.header("step_profile", ("jax", "jaxlib", "flax", "optax", "numpy"), _settings(flags))
-        found["models"] = {}
-        for name in flags.models:
-            found["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
-            print("\n".join(rows(name, found["models"][name], flags.top)), flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    report.write(found, flags.out)
-    return 0
+    return report.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    _check(flags)
+    found = report.header("step_profile", ("jax", "jaxlib", "flax", "optax", "numpy"), _settings(flags))
+    found["models"] = {}
+    for name in flags.models:
+        found["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
+        print("\n".join(rows(name, found["models"][name], flags.top)), flush=True)
+    return found
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    words = {"type": lambda text: tuple(text.split(","))}
+    repeats = 3, "cycles traced; the table is that of the median one"
+    parser = report.parser(__doc__, RESULTS, repeats=repeats, smoke="tiny networks, one repeat")
+    add, words = parser.add_argument, {"type": lambda text: tuple(text.split(","))}
     add("--models", **words, default=("stylegan2_32",), help=f"of {','.join(cases.names())}")
-    add("--repeats", type=int, default=3, help="cycles traced; the table is that of the median one")
     add("--batch", type=int, default=0, help="another batch than the case's own")
     add("--top", type=int, default=10, help="instructions listed, the longest first")
     add("--platform", default="cpu", help="cpu or cuda")
-    add("--smoke", action="store_true", help="tiny networks, one repeat, nothing written unless --out is given")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats = 1
-    elif flags.out is None:
-        flags.out = RESULTS
-    return flags
+    return report.parse(parser, arguments, repeats=1)
 
 
 def _check(flags) -> None:
@@ -235,208 +220,6 @@ class Steps:
 
 def _program_name(due: tuple[str, ...]) -> str:
     return "__".join(due)
-
-
-# A compiled program's text: which phase and kind an instruction is.
-
-
-class Instruction(NamedTuple):
-    """One instruction of a compiled program."""
-
-    opcode: str
-    names: tuple[str, ...]  # of operands
-    phase: str
-    kind: str
-    path: str
-
-
-class _Line(NamedTuple):
-    computation: str
-    opcode: str
-    operands: tuple[str, ...]
-    calls: tuple[str, ...]  # computations
-    target: str  # of a custom call
-    path: str
-
-
-_HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (?:.*? )?([a-z][\w\-]*)\((.*)$")
-_CALLS = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_COLLECTIVE = re.compile(r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-\w+|ragged-all-to-all)")
-_RANDOM = re.compile(r"threefry|_normal|_uniform|_bernoulli|random_bits|erf_inv|_gumbel|_randint")
-_MOVES = frozenset("copy copy-start copy-done transpose reshape slice concatenate reverse dynamic-slice "
-                   "dynamic-update-slice broadcast".split())  # fmt: skip
-_NOTHING = frozenset("parameter constant bitcast tuple get-tuple-element".split())
-_CONTAINERS = ("while", "conditional", "call")  # their time is that of what they run
-
-
-def instructions(text: str, phases: tuple[str, ...]) -> dict[str, Instruction]:
-    """name -> instruction, of a compiled program's text.
-
-    What the compiler added without a name from the code counts to the phase that its operands, its users or the loop
-    around it belong to.
-    """
-    lines = _lines(text)
-    inside = collections.defaultdict(list)
-    for line in lines.values():
-        inside[line.computation].append(line)
-    phase = {name: _phase(line, inside, phases) for name, line in lines.items()}
-    _spread_phases(lines, phase)
-    return {name: Instruction(line.opcode, line.operands, phase[name] or NO_PHASE, _kind(line, inside), line.path)
-            for name, line in lines.items()}  # fmt: skip
-
-
-def _lines(text: str) -> dict[str, _Line]:
-    lines, computation = {}, ""
-    for row in text.splitlines():
-        if header := _HEADER.match(row):
-            computation = header[1]
-        elif found := _INSTRUCTION.match(row):
-            name, opcode, rest = found.groups()
-            operands = re.findall(r"%([\w.\-]+)", rest.split("), ", 1)[0])
-            calls = _CALLS.findall(rest)
-            for branches in _BRANCHES.findall(rest):
-                calls += [branch.strip(" %") for branch in branches.split(",")]
-            target, path = (re.search(rf'{key}="([^"]*)"', rest) for key in ("custom_call_target", "op_name"))
-            lines[name] = _Line(computation, opcode, tuple(operands), tuple(calls), target[1] if target else "",
-                                path[1] if path else "")  # fmt: skip
-    return lines
-
-
-def _phase(line: _Line, inside: dict, phases: tuple[str, ...]) -> str:
-    """The first phase in the instruction's path, else the most frequent in what it calls; empty for none."""
-    from gan_jax.step import AVERAGE
-
-    parts = _parts(line.path)
-    if AVERAGE in parts:
-        return NO_PHASE
-    named = [part for part in parts if part in phases]
-    if named:
-        return named[0]
-    if line.opcode == "fusion":
-        called = [_phase(one, inside, phases) for name in line.calls for one in inside[name]]
-        counted = collections.Counter(phase for phase in called if phase)
-        return counted.most_common(1)[0][0] if counted else ""
-    return ""
-
-
-def _parts(path: str) -> list[str]:
-    """The scopes of a/b/c, or of (a/b:a/c) where several instructions were merged."""
-    return [part.lstrip("(") for part in re.split("[/:]", path)]
-
-
-def _spread_phases(lines: dict[str, _Line], phase: dict[str, str]) -> None:
-    """Fills in empty phases from operands, users and callers."""
-    users, callers = collections.defaultdict(list), {}
-    for name, line in lines.items():
-        for operand in line.operands:
-            users[operand].append(name)
-        callers |= dict.fromkeys(line.calls, name)
-    for _ in range(4):  # chains of what the compiler adds are short
-        for name in [name for name in lines if not phase[name]]:
-            near = [*lines[name].operands, *users[name], callers.get(lines[name].computation, "")]
-            phase[name] = next((phase[other] for other in near if phase.get(other)), "")
-
-
-def _kind(line: _Line, inside: dict) -> str:
-    from gan_jax.step import AVERAGE, UPDATE
-
-    if _COLLECTIVE.match(line.opcode):
-        return "collective"
-    if {UPDATE, AVERAGE} & set(_parts(line.path)):
-        return "optimizer update"
-    if line.opcode == "custom-call":
-        if "conv" in line.target.lower():
-            return "convolution"
-        return "matrix product" if re.search("gemm|matmul|dot", line.target.lower()) else "other"
-    opcodes = _opcodes(line, inside)
-    for opcode, kind in (("convolution", "convolution"), ("dot", "matrix product")):
-        if opcode in opcodes:
-            return kind
-    if _RANDOM.search(line.path):
-        return "random draws"
-    if opcodes & {"reduce", "reduce-window", "select-and-scatter"}:
-        return "reduction"
-    if opcodes & {"sort", "gather", "scatter", "custom-call", "while", "conditional"}:
-        return "other"
-    return "copy" if opcodes - _NOTHING <= _MOVES else "elementwise"
-
-
-def _opcodes(line: _Line, inside: dict) -> set[str]:
-    """Those of the instruction, or of all that it calls where it is a fusion or a call."""
-    if line.opcode not in ("fusion", "call"):
-        return {line.opcode}
-    return set().union(*(_opcodes(one, inside) for name in line.calls for one in inside[name]))
-
-
-# A trace: which instruction ran when.
-
-
-class Event(NamedTuple):
-    """An instruction that ran from `start` to `end`, in nanoseconds."""
-
-    start: float
-    end: float
-    module: str
-    instruction: str
-
-
-def events(file: pathlib.Path) -> list[Event]:
-    """The instructions of a trace, those of accelerators where there are any."""
-    import jax
-
-    found: dict[bool, list[Event]] = {True: [], False: []}
-    for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
-        device = plane.name.startswith("/device:")
-        for line in plane.lines:
-            if not device or line.name.startswith("Stream"):  # other lines of a device tell the same once more
-                found[device] += line_events(line.events)
-    return _with_ends(found[True] or found[False])
-
-
-def line_events(line) -> list[tuple]:
-    """(start, end, module, instruction, its number, whether it is the end of an asynchronous one) of a thread."""
-    found = []
-    for event in line:
-        if event.name.startswith("end: "):
-            stats = dict(event.stats)
-            found.append((event.start_ns, event.start_ns, "", event.name[5:], stats.get("_c"), True))
-        elif "hlo_op" in (stats := dict(event.stats)):
-            module = re.sub(r"\(.*", "", str(stats.get("hlo_module", "")))
-            end = event.start_ns + event.duration_ns
-            found.append((event.start_ns, end, module, stats["hlo_op"], stats.get("_p"), False))
-    return found
-
-
-def _with_ends(found: list[tuple]) -> list[Event]:
-    """On the CPU an instruction that several threads share begins in one event and is done at another."""
-    done = {(name, number): end for _, end, _, name, number, last in found if last}
-    return [Event(start, max(end, done.get((name, number), end)), module, name)
-            for start, end, module, name, number, last in found if not last]  # fmt: skip
-
-
-def share_out(ran: list[Event]) -> dict[tuple[str, str], float]:
-    """(module, instruction) -> seconds: every moment is shared equally by the instructions that run in it.
-
-    So the sum is the time in which anything ran. Loops count only where nothing runs in them.
-    """
-    changes = sorted((moment, step, number) for number, one in enumerate(ran)
-                     for moment, step in ((one.start, 1), (one.end, -1)))  # fmt: skip
-    taken: dict[tuple[str, str], float] = collections.defaultdict(float)
-    running: set[int] = set()
-    last = 0.0
-    for moment, step, number in changes:
-        inner = [one for one in running if not _contains(ran[one])] or running
-        for one in inner:
-            taken[ran[one].module, ran[one].instruction] += (moment - last) / len(inner) / 1e9
-        last = moment
-        running.add(number) if step > 0 else running.discard(number)
-    return dict(taken)
-
-
-def _contains(event: Event) -> bool:
-    return event.instruction.split(".")[0] in _CONTAINERS
 
 
 if __name__ == "__main__":

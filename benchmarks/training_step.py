@@ -6,7 +6,6 @@ Prints a table and writes JSON. Before anything is timed, both sides must give e
 and norms of gradients and updates for equal weights and draws. `docs/benchmarks.md` tells how to read the result.
 """
 
-import argparse
 import collections
 import importlib.util
 import pathlib
@@ -34,40 +33,33 @@ TOLERANCE = {"outputs": 1e-4, "steps": 1e-3}
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0, or 2 after a message for what its user can mend."""
-    flags = _flags(arguments)
-    try:
-        _check(flags)
-        report = _header(flags)
-        for name in flags.models:
-            report["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
-            print("\n".join(rows(name, report["models"][name])), flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    reports.write(report, flags.out)
-    return 0
+    return reports.command(_report, _flags(arguments))
+
+
+def _report(flags) -> dict:
+    _check(flags)
+    report = _header(flags)
+    for name in flags.models:
+        report["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
+        print("\n".join(rows(name, report["models"][name])), flush=True)
+    return report
 
 
 def _flags(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    words = {"type": lambda text: tuple(text.split(","))}
+    repeats = 5, "cycles timed on each side, in turn"
+    parser = reports.parser(__doc__, RESULTS / "training_step_cpu.json", repeats=repeats, smoke="tiny networks, once")
+    add, words = parser.add_argument, {"type": lambda text: tuple(text.split(","))}
     add("--models", **words, default=COMPARED, help=f"of {','.join(cases.names())}")
     add("--batch", type=int, default=0, help="another batch than the case's own")
     add("--weighted", action="store_true", help="each set of phases once, counted as often as a cycle has it")
     add("--platform", default="cpu", help="cpu, or cuda for gan_jax alone")
     add("--sides", **words, default=("jax", "torch"), help="jax,torch, or jax alone")
-    add("--repeats", type=int, default=5, help="cycles timed on each side, in turn")
     add("--phases", action="store_true", help="time each phase alone too")
     add("--compile", action="store_true", help="torch.compile, but for the penalties")
     add("--channels-last", action="store_true", help="PyTorch's other layout of images")
     add("--shared-fakes", action="store_true", help="both players of DCGAN see the same fakes, as in PyTorch's example")
-    add("--smoke", action="store_true", help="tiny networks, one repeat, nothing written unless --out is given")
-    add("--out", type=pathlib.Path, help=f"JSON file, by default training_step_cpu.json in {RESULTS.relative_to(ROOT)}")
-    flags = parser.parse_args(arguments)
-    if flags.smoke:
-        flags.repeats = 1
-    elif flags.out is None:
+    flags = reports.parse(parser, arguments, repeats=1)
+    if flags.out == flags.results:
         flags.out = RESULTS / f"training_step_{flags.platform}.json"
     return flags
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import step_profile
-from benchmarks.step_profile import KINDS, NO_PHASE, Event, Spent
+from benchmarks import instructions, step_profile
+from benchmarks.instructions import KINDS, NO_PHASE, Event
+from benchmarks.step_profile import Spent
 
 PROGRAM = """
 HloModule jit_g__d, is_scheduled=true
@@ -62,7 +63,7 @@ ENTRY %main (x: f32[8], w: f32[8,8]) -> f32[8] {
 
 
 def test_phases_and_kinds_are_read_from_a_program():
-    found = step_profile.instructions(PROGRAM, ("g", "d"))
+    found = instructions.instructions(PROGRAM, ("g", "d"))
     assert {name: (one.phase, one.kind) for name, one in found.items() if name in EXPECTED} == EXPECTED
     assert found["conv.3"].path == "jit(g__d)/g/transpose(g)/jvp(Net)/conv"
 
@@ -89,7 +90,7 @@ EXPECTED = {
 def test_every_moment_is_shared_by_what_runs_in_it():
     ran = [Event(0, 10, "m", "a.1"), Event(4, 10, "m", "b.1"), Event(12, 20, "m", "while.2"), Event(14, 18, "m", "c"),
            Event(30, 34, "m", "a.1"), Event(30, 34, "other", "a.1")]  # fmt: skip
-    found = step_profile.share_out(ran)
+    found = instructions.share_out(ran)
     expected = {("m", "a.1"): 4 + 3 + 2, ("m", "b.1"): 3, ("m", "while.2"): 2 + 2, ("m", "c"): 4, ("other", "a.1"): 2}
     assert found == {key: pytest.approx(1e-9 * value) for key, value in expected.items()}
 
@@ -102,13 +103,13 @@ class _Line:
 
 
 def test_an_asynchronous_instruction_lasts_until_its_end():
-    first = step_profile.line_events([
+    first = instructions.line_events([
         _Line("conv.1", 10, 2, hlo_op="conv.1", hlo_module="jit_g(7)", _p=5),
         _Line("conv.1", 40, 3, hlo_op="conv.1", hlo_module="jit_g", _p=6),
         _Line("ThunkExecutor::Execute", 0, 99),
     ])  # fmt: skip
-    second = step_profile.line_events([_Line("end: conv.1", 30, 1, _c=5), _Line("end: conv.1", 42, 0, _c=6)])
-    assert step_profile._with_ends([*first, *second]) == [Event(10, 30, "jit_g", "conv.1"),
+    second = instructions.line_events([_Line("end: conv.1", 30, 1, _c=5), _Line("end: conv.1", 42, 0, _c=6)])
+    assert instructions._with_ends([*first, *second]) == [Event(10, 30, "jit_g", "conv.1"),
                                                           Event(40, 43, "jit_g", "conv.1")]  # fmt: skip
 
 
