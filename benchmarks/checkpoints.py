@@ -78,7 +78,7 @@ def _settings(flags, run: runs.Run) -> dict:
         "device": f"{jax.device_count()} x {device.platform} {device.device_kind}",
         "repeats": flags.repeats,
         "smoke": flags.smoke,
-        "folder": str(flags.folder or tempfile.gettempdir()),
+        "folder": str(flags.folder or "the system's, for temporary files"),
         "resolution": run.spec.shape[0],
         "config": run.config.to_dict(),
     }
