@@ -109,7 +109,9 @@ _CASES = {
 }
 _PUBLISHED = {  # name -> experiment, its variant, pixels
     "progan_128": ("celebahq_progan", "128", 128),
+    "stylegan2_128": ("stylegan2_ada", "auto_128_1gpu", 128),
     "stylegan2_256": ("stylegan2_ada", "paper256", 256),
+    "stylegan2_512": ("stylegan2_ada", "paper512", 512),
     "stylegan2_1024": ("stylegan2_ada", "paper1024", 1024),
     "stylegan3_t_256": ("stylegan3", "t_256", 256),
     "r3gan_cifar10": ("r3gan", "cifar10", 32),

@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from benchmarks.cases import Case
 BATCHES = 4  # different ones, prepared beforehand
 # Adam's while steps are compared: its first step is nearly linear in the gradient then, and not the sign of each entry.
 CHECK_ADAM = {"eps": 1.0, "learning_rate": 1.0}
+PRODUCTS = 4  # of matrices, one after the other, that are timed as one
 _SIDE: Any = None  # of this process
 
 
@@ -86,8 +87,9 @@ def _clocks() -> tuple[float, float]:
 class JaxSide:
     """gan_jax: the run that `train` would build from the case's config, and its jitted steps."""
 
-    def __init__(self, case: Case, platform: str = "cpu"):
+    def __init__(self, case: Case, platform: str = "cpu", share: float = 0.9):
         os.environ["JAX_PLATFORMS"] = platform
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(share)  # of a GPU, which PyTorch may use beside us
         import jax
         from ml_collections import ConfigDict
 
@@ -105,6 +107,7 @@ class JaxSide:
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
         self.batches = [parallel.shard_batch(_batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
+        self.counted: dict[tuple[str, ...], float] = {}
 
     def settings(self) -> dict:
         """The complete config."""
@@ -134,7 +137,8 @@ class JaxSide:
             logits = nets["discriminator"].apply(variables, x, None, train=False)
             return {"images": self.run.game.decode(nets, state.ema, z, None), "logits": logits}
 
-        return jax.device_get(jax.jit(compute)(state, z, x))
+        with jax.default_matmul_precision("highest"):
+            return jax.device_get(jax.jit(compute)(state, z, x))
 
     def check_steps(self) -> dict[str, float]:
         """Metrics of the first step of each phase alone, with given draws, no style mixing and constant noise."""
@@ -152,7 +156,8 @@ class JaxSide:
         metrics = {}
         for phase in self.case.phases:
             state = jax.tree.map(lambda x: x.copy(), self.state)  # the step consumes it
-            metrics |= self._program(run, (phase,))(state, parallel.shard_batch(batch, self.mesh))[1]
+            with jax.default_matmul_precision("highest"):
+                metrics |= self._program(run, (phase,))(state, parallel.shard_batch(batch, self.mesh))[1]
         return {name: float(value) for name, value in metrics.items()}
 
     def _program(self, run, due: tuple[str, ...]):
@@ -164,34 +169,42 @@ class JaxSide:
         step = steps.make_step(phases, run.optimizers, seed=run.config.seed, ema=run.ema)
         return parallel.data_parallel(step, self.mesh, run.config.parallel)
 
+    def prepare(self, cycle: list[tuple[str, ...]]) -> float:
+        """Compiles the programs of these steps, side by side: seconds."""
+        began = time.perf_counter()
+        missing = [due for due in dict.fromkeys(cycle) if due not in self.programs]
+        with ThreadPoolExecutor(max(len(missing), 1)) as pool:
+            for due, program, flops in pool.map(self._compile, missing):
+                self.programs[due], self.counted[due] = program, flops
+        return time.perf_counter() - began
+
+    def _compile(self, due: tuple[str, ...]):
+        lowered = self._program(self.run, due).lower(self.state, self.batches[0])
+        cost = lowered.cost_analysis() or {}
+        return due, lowered.compile(), float(cost.get("flops", float("nan")))
+
     def flops(self, cycle: list[tuple[str, ...]]) -> float:
         """Floating-point operations of these steps, as XLA counts those of the programs before it optimises them."""
-        counted = {}
-        for due in set(cycle):
-            cost = self._program(self.run, due).lower(self.state, self.batches[0]).cost_analysis()
-            counted[due] = float((cost or {}).get("flops", float("nan")))
-        return sum(counted[due] for due in cycle)
+        return sum(self.counted[due] for due in cycle)
 
-    def matrix_rate(self, size: int) -> float:
-        """Operations per second of a product of two float32 matrices of this size, the best of five."""
+    def matrix_rate(self, size: int, dtype: str) -> float:
+        """Operations per second of a product of two random matrices of this size, the best of five."""
         import jax
         import jax.numpy as jnp
 
-        product, x = jax.jit(jnp.matmul), jnp.ones((size, size))
-        times = []
+        product = jax.jit(lambda x: jax.lax.fori_loop(0, PRODUCTS, lambda _, y: x @ y, x))
+        x = jax.random.normal(jax.random.key(0), (size, size), jnp.float32) / size**0.5
+        times, x = [], x.astype(dtype)
         for _ in range(6):  # the first one compiles
             began = time.perf_counter()
-            jax.block_until_ready(product(x, x))
+            jax.block_until_ready(product(x))
             times.append(time.perf_counter() - began)
-        return 2 * size**3 / min(times[1:])
+        return PRODUCTS * 2 * size**3 / min(times[1:])
 
     def play(self, cycle: list[tuple[str, ...]]) -> tuple[float, float]:
         """(seconds, CPU seconds of all threads) of these steps, from the first dispatch to the last result."""
         import jax
 
-        for due in cycle:
-            if due not in self.programs:
-                self.programs[due] = self._program(self.run, due)
         began = _clocks()
         for number, due in enumerate(cycle):
             self.state, metrics = self.programs[due](self.state, self.batches[number % BATCHES])
@@ -201,8 +214,17 @@ class JaxSide:
         return ended[0] - began[0], ended[1] - began[1]
 
     def peak(self) -> float:
-        """MiB."""
-        return peak_mib()
+        """MiB, of the device where it counts its memory, else of the process."""
+        import jax
+
+        most = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        return peak_mib() if most is None else most / 2**20
+
+    def device(self) -> str:
+        """What kind of device it is."""
+        import jax
+
+        return jax.devices()[0].device_kind
 
 
 def _without_zeros(state):
@@ -232,8 +254,9 @@ class TorchSide:
         self.case, self.config, self.weights, self.options = case, config, weights, dict(options)
         layout = torch.channels_last if self.options.pop("channels_last") else torch.contiguous_format
         self.options["layout"] = layout
+        self.device = self.options.get("device", "cpu")
         self.trainer = self._trainer(config)
-        self.batches = [torch.from_numpy(_planes(images(case, n))) for n in range(BATCHES)]
+        self.batches = [torch.from_numpy(_planes(images(case, n))).to(self.device) for n in range(BATCHES)]
 
     def _trainer(self, config: dict):
         module = importlib.import_module(f"benchmarks.reference.{self.case.reference}")
@@ -247,16 +270,27 @@ class TorchSide:
         given = draws(self.case, self.config)
         for name in [name for name in given if name.startswith("path_length/")]:
             given[name] = given[name][:: self.config["loss"]["path_length_shrink"]]
-        return {name: torch.from_numpy(_planes(value)) for name, value in given.items()}
+        return {name: torch.from_numpy(_planes(value)).to(self.device) for name, value in given.items()}
+
+    def prepare(self, cycle: list[tuple[str, ...]]) -> float:
+        """Nothing: it compiles while it plays."""
+        return 0.0
 
     def outputs(self) -> dict[str, np.ndarray]:
         """As `JaxSide.outputs`."""
+        self._allow_tf32(False)
         z = next(iter(self._draws().values()))
         result = self.trainer.outputs(z, self.batches[0].float() / 127.5 - 1)
-        return {"images": result["images"].permute(0, 2, 3, 1).numpy(), "logits": result["logits"].numpy()}
+        return {"images": result["images"].permute(0, 2, 3, 1).cpu().numpy(), "logits": result["logits"].cpu().numpy()}
+
+    def _allow_tf32(self, allowed: bool) -> None:
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
     def check_steps(self) -> dict[str, float]:
         """As `JaxSide.check_steps`."""
+        self._allow_tf32(False)
         optim = {player: settings | CHECK_ADAM for player, settings in self.config["optim"].items()}
         metrics = {}
         for phase in self.case.phases:
@@ -266,16 +300,27 @@ class TorchSide:
 
     def play(self, cycle: list[tuple[str, ...]]) -> tuple[float, float]:
         """As `JaxSide.play`."""
+        self._allow_tf32(True)  # as XLA does by default
+        self._wait()
         began = _clocks()
         for number, due in enumerate(cycle):
             metrics = self.trainer.step(self.batches[number % BATCHES], due)
+        self._wait()
         ended = _clocks()
         assert all(np.isfinite(float(value)) for value in metrics.values()), metrics
         return ended[0] - began[0], ended[1] - began[1]
 
+    def _wait(self) -> None:
+        import torch
+
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
     def peak(self) -> float:
-        """MiB."""
-        return peak_mib()
+        """As `JaxSide.peak`."""
+        import torch
+
+        return peak_mib() if self.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
 
 
 def _planes(value: np.ndarray) -> np.ndarray:

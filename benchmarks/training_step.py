@@ -52,7 +52,7 @@ def _flags(arguments):
     add("--models", **words, default=COMPARED, help=f"of {','.join(cases.names())}")
     add("--batch", type=int, default=0, help="another batch than the case's own")
     add("--weighted", action="store_true", help="each set of phases once, counted as often as a cycle has it")
-    add("--platform", default="cpu", help="cpu, or cuda for gan_jax alone")
+    add("--platform", default="cpu", help="cpu or cuda; the reference of StyleGAN2 knows the CPU alone")
     add("--sides", **words, default=("jax", "torch"), help="jax,torch, or jax alone")
     add("--phases", action="store_true", help="time each phase alone too")
     add("--compile", action="store_true", help="torch.compile, but for the penalties")
@@ -73,8 +73,6 @@ def _check(flags) -> None:
     for name, least in (("repeats", 1), ("batch", 0)):
         if getattr(flags, name) < least:
             raise UserError(f"--{name}={getattr(flags, name)}: expected {least} or more")
-    if "torch" in flags.sides and flags.platform != "cpu":
-        raise UserError(f"--platform={flags.platform}: the reference runs on the CPU, give --sides=jax")
     if flags.phases and flags.shared_fakes:
         raise UserError("--phases --shared-fakes: the generator's phase alone has no fakes to share; give one of both")
     if "torch" in flags.sides and importlib.util.find_spec("torch") is None:
@@ -89,19 +87,21 @@ def measure(case: cases.Case, flags) -> dict:
     """
     if flags.shared_fakes and case.config["game"] == "unconditional":
         case.config["loss"]["shared_fakes"] = True
-    workers, cycle = {"jax": Worker(JaxSide, case, flags.platform)}, case.cycle()
+    beside = "torch" in flags.sides and case.reference and (flags.platform == "cpu" or case.reference == "dcgan_torch")
+    workers, cycle = {"jax": Worker(JaxSide, case, flags.platform, 0.5 if beside else 0.9)}, case.cycle()
     try:
         config = workers["jax"].call("settings")
         result = {"config": config, "shape": case.shape, "steps_per_cycle": case.steps, "weighted": flags.weighted}
-        if "torch" in flags.sides and case.reference:
+        result["device"] = workers["jax"].call("device")
+        if beside:
             options = {"channels_last": flags.channels_last, "compiled": flags.compile}
             if case.reference == "dcgan_torch":
-                options["shared_fakes"] = flags.shared_fakes
+                options |= {"shared_fakes": flags.shared_fakes, "device": flags.platform}
             weights = workers["jax"].call("weights")
             workers["torch"] = Worker(TorchSide, case, config, weights, reports.cores(), options)
             result["differences"] = _compare(workers)
         result |= _time(workers, cycle, flags.repeats, config["batch_size"], flags.weighted)
-        flops, rate = workers["jax"].call("flops", cycle), workers["jax"].call("matrix_rate", MATRIX[flags.smoke])
+        flops, rate = workers["jax"].call("flops", cycle), workers["jax"].call("matrix_rate", *_matrix(flags))
         speed = result["jax"]["images_per_second"]["median"] / (config["batch_size"] * len(cycle))
         result["jax"] |= {"gflop_per_image": flops / config["batch_size"] / len(cycle) / 1e9,
                           "gflops": flops * speed / 1e9, "matrix_gflops": rate / 1e9,
@@ -115,6 +115,12 @@ def measure(case: cases.Case, flags) -> dict:
     finally:
         for worker in workers.values():
             worker.close()
+
+
+def _matrix(flags) -> tuple[int, str]:
+    """Side and type of the matrices: what the platform multiplies fastest."""
+    size = MATRIX[flags.smoke]
+    return (size, "float32") if flags.platform == "cpu" else (2 * size, "bfloat16")
 
 
 def _compare(workers: dict) -> dict[str, float]:
@@ -142,6 +148,7 @@ def _time(workers: dict, cycle: list, repeats: int, batch_size: int, weighted: b
         parts = [(worker.call("play", [due] if weighted else due), times) for due, times in rounds]
         return tuple(sum(part[clock] * times for part, times in parts) for clock in range(2)), parts
 
+    prepared = {side: worker.call("prepare", cycle) for side, worker in workers.items()}
     begun = {side: play(worker)[1] for side, worker in workers.items()}
     taken: dict[str, list[tuple[float, float]]] = {side: [] for side in workers}
     once: dict[str, list[float]] = {side: [] for side in workers}
@@ -157,8 +164,9 @@ def _time(workers: dict, cycle: list, repeats: int, batch_size: int, weighted: b
         result[side] = {
             "images_per_second": reports.spread([count / s for s in walls]),
             "images_per_cpu_second": reports.spread([count / s for s in cpus]),
-            "compile_seconds": max(sum(part[0] for part, _ in begun[side]) - statistics.median(once[side]), 0.0),
-            "peak_rss_mib": worker.call("peak"),
+            "compile_seconds": prepared[side]
+            + max(sum(part[0] for part, _ in begun[side]) - statistics.median(once[side]), 0.0),
+            "peak_mib": worker.call("peak"),
         }
     if "torch" in workers:
         for number, name in enumerate(("ratio", "ratio_cpu")):
@@ -176,7 +184,7 @@ def rows(name: str, result: dict) -> list[str]:
             if side in measured:
                 m = measured[side]
                 speeds = f"{_columns(m['images_per_second'])} {m['images_per_cpu_second']['median']:12.2f}"
-                costs = f"{m['compile_seconds']:10.1f} {m['peak_rss_mib']:9.0f}"
+                costs = f"{m['compile_seconds']:10.1f} {m['peak_mib']:9.0f}"
                 lines.append(f"{part:24} {side:6} {speeds} {costs}")
         if "ratio" in measured:
             lines.append(f"{part:24} {'ratio':6} {_columns(measured['ratio'])} {measured['ratio_cpu']['median']:12.2f}")

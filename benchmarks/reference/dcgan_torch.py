@@ -1,6 +1,7 @@
 """DCGAN (Radford et al. 2015) in plain PyTorch, the network of PyTorch's examples: what `gan_jax` is timed against."""
 
 import copy
+import functools
 from collections import OrderedDict
 
 import numpy as np
@@ -55,14 +56,16 @@ class Trainer:
         *,
         layout=torch.contiguous_format,
         compiled: bool = False,
+        device: str = "cpu",
         shared_fakes: bool = False,  # the generator learns from the images that the discriminator has just seen
     ):
         self.config, self.layout, self.shared_fakes, self.fake = config, layout, shared_fakes, None
-        self.generator = generator(config["generator"], shape[0], shape[2]).to(memory_format=layout)
-        self.discriminator = discriminator(config["discriminator"], shape[0], shape[2]).to(memory_format=layout)
+        self.device = device
+        self.generator = generator(config["generator"], shape[0], shape[2]).to(device, memory_format=layout)
+        self.discriminator = discriminator(config["discriminator"], shape[0], shape[2]).to(device, memory_format=layout)
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self.optimizers = {name: self._adam(name) for name in NETS}
-        wrap = torch.compile if compiled else lambda module: module
+        wrap = functools.partial(torch.compile, dynamic=False) if compiled else lambda module: module
         self.paint, self.judge = wrap(self.generator), wrap(self.discriminator)
 
     def _adam(self, name: str) -> torch.optim.Adam:
@@ -110,7 +113,7 @@ class Trainer:
 
     def _fakes(self, count: int):
         size = self.config["generator"]["latent_size"]
-        z = torch.randn(count, size) if self.draws is None else self.draws["z"]
+        z = torch.randn(count, size, device=self.device) if self.draws is None else self.draws["z"]
         return self.paint(z[:, :, None, None])
 
     def _discriminator(self, real):
