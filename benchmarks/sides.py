@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Case
+from gan_jax.errors import UserError
 
 BATCHES = 4  # different ones, prepared beforehand
 # Adam's while steps are compared: its first step is nearly linear in the gradient then, and not the sign of each entry.
@@ -88,7 +89,7 @@ class JaxSide:
     """gan_jax: the run that `train` would build from the case's config, and its jitted steps."""
 
     def __init__(self, case: Case, platform: str = "cpu", share: float = 0.9):
-        os.environ["JAX_PLATFORMS"] = platform
+        os.environ["JAX_PLATFORMS"] = platform if platform == "cpu" else f"{platform},cpu"  # `flops` needs a CPU
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(share)  # of a GPU, which PyTorch may use beside us
         import jax
         from ml_collections import ConfigDict
@@ -98,16 +99,20 @@ class JaxSide:
 
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
         parallel.silence()
+        try:
+            self.devices = jax.devices(platform)
+        except RuntimeError:
+            raise UserError(f"--platform={platform}: no such device here; expected one, or --platform=cpu") from None
+        self.platform = platform
         self.case, self.spec = case, runs.Spec(case.shape, case.classes)
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         stages = games.stages(games.find(self.config.game), self.config, self.spec)
         self.run = runs.build(self.config, self.spec, stages[-1])
-        self.mesh = parallel.make_mesh(jax.devices()[:1])
+        self.mesh = parallel.make_mesh(self.devices[:1])
         state = jax.jit(lambda: _without_zeros(runs.init_state(self.run)))()
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
         self.batches = [parallel.shard_batch(_batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
-        self.counted: dict[tuple[str, ...], float] = {}
 
     def settings(self) -> dict:
         """The complete config."""
@@ -160,32 +165,43 @@ class JaxSide:
                 metrics |= self._program(run, (phase,))(state, parallel.shard_batch(batch, self.mesh))[1]
         return {name: float(value) for name, value in metrics.items()}
 
-    def _program(self, run, due: tuple[str, ...]):
+    def _program(self, run, due: tuple[str, ...], mesh=None):
         from gan_jax import parallel
         from gan_jax import step as steps
 
         phases = tuple(phase for phase in run.phases if phase.name in due)
         assert tuple(phase.name for phase in phases) == due, (phases, due)
         step = steps.make_step(phases, run.optimizers, seed=run.config.seed, ema=run.ema)
-        return parallel.data_parallel(step, self.mesh, run.config.parallel)
+        return parallel.data_parallel(step, mesh or self.mesh, run.config.parallel)
 
     def prepare(self, cycle: list[tuple[str, ...]]) -> float:
         """Compiles the programs of these steps, side by side: seconds."""
         began = time.perf_counter()
         missing = [due for due in dict.fromkeys(cycle) if due not in self.programs]
         with ThreadPoolExecutor(max(len(missing), 1)) as pool:
-            for due, program, flops in pool.map(self._compile, missing):
-                self.programs[due], self.counted[due] = program, flops
+            self.programs |= zip(missing, pool.map(self._compile, missing), strict=True)
         return time.perf_counter() - began
 
     def _compile(self, due: tuple[str, ...]):
-        lowered = self._program(self.run, due).lower(self.state, self.batches[0])
-        cost = lowered.cost_analysis() or {}
-        return due, lowered.compile(), float(cost.get("flops", float("nan")))
+        return self._program(self.run, due).lower(self.state, self.batches[0]).compile()
 
     def flops(self, cycle: list[tuple[str, ...]]) -> float:
-        """Floating-point operations of these steps, as XLA counts those of the programs before it optimises them."""
-        return sum(self.counted[due] for due in cycle)
+        """Floating-point operations of these steps, as XLA counts those of the programs before it optimises them.
+
+        It counts on a CPU whatever the programs are for: a GPU's client does not count.
+        """
+        import jax
+
+        from gan_jax import parallel
+
+        mesh = parallel.make_mesh(jax.devices("cpu")[:1])
+        state = _shapes(self.state, parallel.replicated(mesh))
+        batch = _shapes(self.batches[0], parallel.batch_sharding(mesh))
+        counted = {}
+        for due in dict.fromkeys(cycle):
+            lowered = self._program(self.run, due, mesh).trace(state, batch).lower(lowering_platforms=(self.platform,))
+            counted[due] = lowered.cost_analysis()["flops"]
+        return sum(counted[due] for due in cycle)
 
     def matrix_rate(self, size: int, dtype: str) -> float:
         """Operations per second of a product of two random matrices of this size, the best of five."""
@@ -215,16 +231,18 @@ class JaxSide:
 
     def peak(self) -> float:
         """MiB, of the device where it counts its memory, else of the process."""
-        import jax
-
-        most = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        most = (self.devices[0].memory_stats() or {}).get("peak_bytes_in_use")
         return peak_mib() if most is None else most / 2**20
 
     def device(self) -> str:
         """What kind of device it is."""
-        import jax
+        return self.devices[0].device_kind
 
-        return jax.devices()[0].device_kind
+
+def _shapes(tree, sharding):
+    import jax
+
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def _without_zeros(state):

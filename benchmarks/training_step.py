@@ -1,4 +1,4 @@
-"""Times a training step of gan_jax beside the same step in PyTorch, on the CPU.
+"""Times a training step of gan_jax beside the same step in PyTorch, on a CPU or a GPU.
 
     python benchmarks/training_step.py --models=stylegan2_32,dcgan_32,dcgan_64 --repeats=5
 
@@ -70,6 +70,8 @@ def _check(flags) -> None:
             raise UserError(f"--models={name}: expected some of {','.join(cases.names())}")
     if flags.sides not in (("jax",), ("jax", "torch")):
         raise UserError(f"--sides={','.join(flags.sides)}: expected jax,torch or jax")
+    if flags.platform not in ("cpu", "cuda"):
+        raise UserError(f"--platform={flags.platform}: expected cpu or cuda")
     for name, least in (("repeats", 1), ("batch", 0)):
         if getattr(flags, name) < least:
             raise UserError(f"--{name}={getattr(flags, name)}: expected {least} or more")

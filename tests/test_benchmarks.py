@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -27,7 +28,7 @@ def test_smoke_writes_what_was_measured(tmp_path, capsys):
     assert case["config"]["batch_size"] == 8 and case["config"]["optim"]["generator"]["b1"] == 0.5
     speed = case["jax"]["images_per_second"]
     assert len(speed["all"]) == 1 and speed["low"] == speed["median"] == speed["high"] > 0
-    assert case["jax"]["peak_rss_mib"] > 50
+    assert case["jax"]["peak_mib"] > 50
     printed = capsys.readouterr().out
     assert "dcgan_32" in printed and f"{speed['median']:.2f}" in printed
     assert ("ratio" in case) == TORCH
@@ -75,17 +76,48 @@ def test_another_batch():
     assert cases.find("stylegan2_256").config["batch_size"] == 64
 
 
-@pytest.mark.parametrize("flag", ("--models=dcgan_33", "--sides=torch", "--repeats=0", "--batch=-1", "--platform=cuda"))
+@pytest.mark.parametrize("flag", ("--models=dcgan_33", "--sides=torch", "--repeats=0", "--batch=-1", "--platform=tpu"))
 def test_wrong_flags_are_named(flag, capsys):
     assert training_step.main([flag, "--out=never.json"]) == 2
     assert flag.split("=")[1] in capsys.readouterr().err
 
 
+def test_a_machine_without_the_platform_is_told(tmp_path, capsys):
+    if any(device.platform == "gpu" for device in jax.devices()):
+        pytest.skip("this machine has a GPU")
+    arguments = ["--models=dcgan_32", "--smoke", "--sides=jax", "--platform=cuda", f"--out={tmp_path / 'never.json'}"]
+    assert training_step.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--platform=cuda" in error and "--platform=cpu" in error
+
+
+def test_only_dcgan_has_pytorch_beside_it_on_a_gpu(monkeypatch):
+    """Which sides are started, with what share of the GPU's memory, and what the matrices are."""
+    started = []
+
+    class Started(Exception):
+        pass
+
+    def worker(side, case, *arguments):
+        started.append(arguments)
+        raise Started
+
+    monkeypatch.setattr(training_step, "Worker", worker)
+    for name, platform in (("dcgan_32", "cuda"), ("stylegan2_32", "cuda"), ("stylegan2_32", "cpu")):
+        flags = training_step._flags([f"--platform={platform}", "--smoke"])
+        with pytest.raises(Started):
+            training_step.measure(cases.find(name, smoke=True), flags)
+    assert started == [("cuda", 0.5), ("cuda", 0.9), ("cpu", 0.5)]
+    assert training_step._matrix(flags) == (256, "float32")
+    assert training_step._matrix(training_step._flags(["--platform=cuda"])) == (8192, "bfloat16")
+
+
 class _Fixed:
     """A side that gives what it is told to."""
 
-    def __init__(self, logits, loss, seconds=()):
+    def __init__(self, logits, loss, seconds=(), prepared=0.0):
         self.results = {
+            "prepare": prepared,
             "outputs": {"logits": np.array(logits)},
             "check_steps": {"d/loss": loss, "own": 1.0},
             "peak": 1.0,
@@ -97,28 +129,28 @@ class _Fixed:
 
 
 def test_sides_that_differ_are_not_timed():
-    jax, torch = _Fixed([1.0, 2.0], 0.5), _Fixed([1.0, 2.0001], 0.50002)
-    found = training_step._compare({"jax": jax, "torch": torch})
+    ours, torch = _Fixed([1.0, 2.0], 0.5), _Fixed([1.0, 2.0001], 0.50002)
+    found = training_step._compare({"jax": ours, "torch": torch})
     assert found == {"logits": pytest.approx(5e-5, rel=1e-3), "d/loss": pytest.approx(4e-5, rel=1e-2), "own": 0.0}
     with pytest.raises(UserError, match="logits: the sides differ by 5.0e-04"):
-        training_step._compare({"jax": jax, "torch": _Fixed([1.0, 2.001], 0.5)})
+        training_step._compare({"jax": ours, "torch": _Fixed([1.0, 2.001], 0.5)})
     with pytest.raises(UserError, match="d/loss"):
-        training_step._compare({"jax": jax, "torch": _Fixed([1.0, 2.0], 0.51)})
+        training_step._compare({"jax": ours, "torch": _Fixed([1.0, 2.0], 0.51)})
 
 
 def test_speeds_ratios_and_compilation():
-    jax = _Fixed([0.0], 0.0, [(9.0, 9.0), (2.0, 4.0), (4.0, 4.0), (1.0, 2.0)])
+    ours = _Fixed([0.0], 0.0, [(9.0, 9.0), (2.0, 4.0), (4.0, 4.0), (1.0, 2.0)], prepared=0.5)
     torch = _Fixed([0.0], 0.0, [(1.0, 1.0), (1.0, 1.0), (1.0, 2.0), (1.0, 2.0)])
-    result = training_step._time({"jax": jax, "torch": torch}, [("g",), ("g", "d")], 3, 8)
+    result = training_step._time({"jax": ours, "torch": torch}, [("g",), ("g", "d")], 3, 8)
     assert result["jax"]["images_per_second"] == {"median": 8.0, "low": 4.0, "high": 16.0, "all": [8.0, 4.0, 16.0]}
-    assert result["jax"]["compile_seconds"] == 7.0 and result["torch"]["compile_seconds"] == 0.0
+    assert result["jax"]["compile_seconds"] == 7.5 and result["torch"]["compile_seconds"] == 0.0
     assert result["ratio"]["all"] == [0.5, 0.25, 1.0] and result["ratio"]["median"] == 0.5
     assert result["ratio_cpu"]["all"] == [0.25, 0.5, 1.0]
 
 
 def test_a_weighted_cycle_counts_each_set_as_often_as_it_is_due():
     """Seconds of (a): 9 with compilation, then 2; of (b): 4, then 1. A cycle of 3 (a) and 1 (b) takes 7 s."""
-    jax = _Fixed([0.0], 0.0, [(9.0, 9.0), (4.0, 4.0), (2.0, 4.0), (1.0, 2.0)])
-    result = training_step._time({"jax": jax}, [("a",), ("b",), ("a",), ("a",)], 1, 7, weighted=True)["jax"]
+    ours = _Fixed([0.0], 0.0, [(9.0, 9.0), (4.0, 4.0), (2.0, 4.0), (1.0, 2.0)])
+    result = training_step._time({"jax": ours}, [("a",), ("b",), ("a",), ("a",)], 1, 7, weighted=True)["jax"]
     assert result["images_per_second"]["all"] == [4.0] and result["images_per_cpu_second"]["all"] == [2.0]
     assert result["compile_seconds"] == 10.0
