@@ -57,12 +57,12 @@ def images(case: Case, number: int) -> np.ndarray:
     return rng.integers(0, 256, (case.config["batch_size"], *case.shape), dtype=np.uint8)
 
 
-def _batch(case: Case, number: int) -> dict[str, np.ndarray]:
+def batch(case: Case, number: int) -> dict[str, np.ndarray]:
     """Batch `number`, with labels where the case has them."""
-    batch = {"image": images(case, number)}
+    found = {"image": images(case, number)}
     if case.classes:
-        batch["label"] = np.arange(len(batch["image"]), dtype=np.int32) % case.classes
-    return batch
+        found["label"] = np.arange(len(found["image"]), dtype=np.int32) % case.classes
+    return found
 
 
 def draws(case: Case, config: dict) -> dict[str, np.ndarray]:
@@ -111,7 +111,7 @@ class JaxSide:
         self.mesh = parallel.make_mesh(self.devices[:1])
         state = jax.jit(lambda: _without_zeros(runs.init_state(self.run)))()
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
-        self.batches = [parallel.shard_batch(_batch(case, n), self.mesh) for n in range(BATCHES)]
+        self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
 
     def settings(self) -> dict:

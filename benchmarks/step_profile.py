@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:  # started as a script
 
 from benchmarks import cases, report  # noqa: E402
 from benchmarks.instructions import KINDS, NO_PHASE, Instruction, events, instructions, share_out  # noqa: E402
-from benchmarks.sides import BATCHES, Worker, _clocks, images  # noqa: E402
+from benchmarks.sides import BATCHES, Worker, _clocks, batch  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "step_profile.json"
@@ -162,7 +162,7 @@ class Steps:
         self.mesh = parallel.make_mesh(jax.devices()[:devices])
         state = jax.jit(lambda: runs.init_state(self.run))()
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
-        self.batches = [parallel.shard_batch({"image": images(case, n)}, self.mesh) for n in range(BATCHES)]
+        self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
 
     def settings(self) -> dict:

@@ -18,6 +18,9 @@ CASES = [
     ((9, 7), (3, 2), (2, 3), ((0, 2), (1, 0))),
     ((6, 5), (2, 3), (3, 1), ((-1, 1), (3, 0))),
     ((4, 3), (4, 3), 1, ((0, 0), (0, 0))),
+    ((6, 5), (1, 1), 1, ((0, 0), (0, 0))),  # a matrix product on CPU
+    ((6, 5), (1, 1), 2, ((1, 0), (0, 1))),
+    ((5, 6), (3, 3), 1, ((2, 2), (2, 1))),  # the output is larger than the input, as in StyleGAN3
 ]
 
 
@@ -155,8 +158,22 @@ def test_same_padding():
     assert same_padding((32, 7), (4, 3), (2, 1)) == ((1, 1), (1, 1))
 
 
+def _slow_convolutions(text):
+    """How many there are in compiled text, and those that are not NHWC / HWIO, reversed, or large over dilated images.
+
+    XLA does the others quickly.
+    """
+    lines = [line for line in text.splitlines() if " convolution(" in line]
+
+    def is_slow(line):
+        size = max(map(int, re.search(r"window=\{size=(\d+)x(\d+)", line).groups()))
+        large = "lhs_dilate" in line and size > 4
+        return large or "rhs_reversal" in line or "dim_labels=b01f_01io->b01f" not in line
+
+    return len(lines), [line for line in lines if is_slow(line)]
+
+
 def test_compiled_penalty_has_fast_convolutions_only():
-    """NHWC / HWIO, no reversed windows, no image-sized window over a dilated image: what XLA does quickly."""
     ws = [jnp.full((4, 4, i, o), 0.1) for i, o in ((1, 8), (8, 16), (16, 32))]
     x = jnp.ones((4, 32, 32, 1))
 
@@ -170,18 +187,25 @@ def test_compiled_penalty_has_fast_convolutions_only():
 
     def slow(conv_fn):
         text = jax.jit(jax.grad(lambda ws: penalty(conv_fn, ws))).lower(ws).compile().as_text()
-        lines = [line for line in text.splitlines() if " convolution(" in line]
-        assert len(lines) >= 9
-
-        def is_slow(line):
-            size = max(map(int, re.search(r"window=\{size=(\d+)x(\d+)", line).groups()))
-            large = "lhs_dilate" in line and size > 4
-            return large or "rhs_reversal" in line or "dim_labels=b01f_01io->b01f" not in line
-
-        return [line for line in lines if is_slow(line)]
+        count, found = _slow_convolutions(text)
+        assert count >= 9
+        return found
 
     assert not slow(conv)
     assert slow(_plain)  # else JAX's own derivatives became as good, and these maps are not needed
+
+
+def test_compiled_convolution_that_enlarges_is_fast():
+    """Of 3x3 with a padding of 2, whose gradient of the weights has a window larger than the image."""
+    x, w = jnp.ones((2, 12, 12, 8), jnp.bfloat16), jnp.ones((3, 3, 8, 8), jnp.bfloat16)
+
+    def slow(conv_fn):
+        gradients = jax.grad(lambda x, w: jnp.sum(jnp.sin(conv_fn(x, w, 1, ((2, 2), (2, 2))))), (0, 1))
+        return _slow_convolutions(jax.jit(gradients).lower(x, w).compile().as_text())
+
+    count, found = slow(conv)
+    assert not found and count <= 3
+    assert slow(_plain)[1]
 
 
 def _sharded_gradients(run):

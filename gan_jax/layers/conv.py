@@ -117,6 +117,8 @@ def _conv(x, w, stride, padding, groups):
     def plain(x, w):
         return _correlate(x, w, groups, window_strides=stride, padding=padding)
 
+    if _pointwise(w.shape[:2], stride, padding, groups):
+        return lax.platform_dependent(x, w, cpu=lambda x, w: x @ w[0, 0], default=plain)
     size = jax.eval_shape(plain, x, w).shape
     if _fewer_products("conv", x, x.shape, size, w.shape[:2], stride, groups):
         return lax.platform_dependent(x, w, cpu=lambda x, w: winograd.conv(x, w, stride, padding), default=plain)
@@ -153,6 +155,8 @@ def _tconv(g, w, stride, padding, size, groups):
     def plain(g, w):
         return _dilated(g, w, stride, padding, size, groups)
 
+    if _pointwise(w.shape[:2], stride, padding, groups):
+        return lax.platform_dependent(g, w, cpu=lambda g, w: g @ w[0, 0].T, default=plain)
     if _fewer_products("tconv", g, (g.shape[0], *size, w.shape[2]), g.shape, w.shape[:2], stride, groups):
         return lax.platform_dependent(
             g, w, cpu=lambda g, w: winograd.tconv(g, w, stride, padding, size), default=plain
@@ -183,29 +187,48 @@ def _wgrad(x, g, stride, padding, kernel, groups):
     pads = []
     for n, m, k, s, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel, stride, padding, strict=True):
         pads.append((low, k + (m - 1) * s - n - low))
-    dilated = partial(lax.conv_general_dilated, window_strides=(1, 1), padding=pads, rhs_dilation=stride)
-
-    def canonical(x, g):
-        b, h, w, c = x.shape
-        if 1 < groups <= _FEW_GROUPS:
-            w = dilated(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), dimension_numbers=_NHWC)
-            w = w.reshape(groups, c // groups, *kernel, groups, -1).transpose(2, 3, 1, 0, 4, 5)
-            return jnp.diagonal(w, axis1=3, axis2=4).swapaxes(3, 4).reshape(*kernel, c // groups, -1)
-        x = x.reshape(b, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)
-        x, g = x.reshape(c // groups, h, w, groups * b), g.transpose(1, 2, 0, 3)
-        w = dilated(x, g, dimension_numbers=_NHWC, feature_group_count=groups)
-        return w.transpose(1, 2, 0, 3)
+    options = {"window_strides": (1, 1), "padding": pads, "rhs_dilation": stride}
 
     def direct(x, g):
-        return dilated(x, g, dimension_numbers=("CHWN", "IHWO", "HWNC"), batch_group_count=groups)
+        numbers = ("CHWN", "IHWO", "HWNC")
+        return lax.conv_general_dilated(x, g, dimension_numbers=numbers, batch_group_count=groups, **options)
 
     if _fewer_products("wgrad", x, x.shape, g.shape, kernel, stride, groups):
+        canonical = partial(winograd.wgrad, stride=stride, padding=padding, kernel=kernel)
+    elif _pointwise(kernel, stride, padding, groups):
         def canonical(x, g):
-            return winograd.wgrad(x, g, stride, padding, kernel)
-
+            return (x.reshape(-1, x.shape[3]).T @ g.reshape(-1, g.shape[3]))[None, None]
+    else:
+        canonical = partial(_canonical_wgrad, kernel=kernel, groups=groups, options=options)
     # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly;
     # XLA:GPU recognises cuDNN's backward-filter convolution by the layout of JAX's own derivative.
     return lax.platform_dependent(x, g, cpu=canonical, default=direct)
+
+
+def _canonical_wgrad(x, g, kernel, groups, options):
+    """`_wgrad` in forms that XLA:CPU computes fast."""
+    (b, h, w, c), dtype = x.shape, x.dtype
+    wide = jnp.promote_types(dtype, jnp.float32)  # bfloat16 takes up to five times as long
+    x, g = x.astype(wide), g.astype(wide)
+    dilated = partial(lax.conv_general_dilated, dimension_numbers=_NHWC)
+    if groups == 1 and options["rhs_dilation"] == (1, 1) and g.shape[1] * g.shape[2] > h * w:
+        # XLA would make the larger one the image itself, in a layout that takes it a hundred times as long.
+        pads = [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel, options["padding"], strict=True)]
+        options = options | {"padding": pads}
+        reverse = dilated(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), **options)
+        return reverse[:, ::-1, ::-1].transpose(1, 2, 3, 0).astype(dtype)
+    if 1 < groups <= _FEW_GROUPS:
+        w = dilated(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), **options)
+        w = w.reshape(groups, c // groups, *kernel, groups, -1).transpose(2, 3, 1, 0, 4, 5)
+        return jnp.diagonal(w, axis1=3, axis2=4).swapaxes(3, 4).reshape(*kernel, c // groups, -1).astype(dtype)
+    x = x.reshape(b, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)
+    x, g = x.reshape(c // groups, h, w, groups * b), g.transpose(1, 2, 0, 3)
+    return dilated(x, g, feature_group_count=groups, **options).transpose(1, 2, 0, 3).astype(dtype)
+
+
+def _pointwise(kernel, stride, padding, groups):
+    """Whether it is a matrix product at every pixel. XLA:CPU, unlike others, does not see that."""
+    return groups == 1 and (*kernel, *stride) == (1, 1, 1, 1) and padding == ((0, 0), (0, 0))
 
 
 def _whole(size, w, padding, groups):
