@@ -109,7 +109,7 @@ class JaxSide:
         stages = games.stages(games.find(self.config.game), self.config, self.spec)
         self.run = runs.build(self.config, self.spec, stages[-1])
         self.mesh = parallel.make_mesh(self.devices[:1])
-        state = jax.jit(lambda: _without_zeros(runs.init_state(self.run)))()
+        state = _without_zeros(jax.device_get(jax.jit(lambda: runs.init_state(self.run))()))
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
@@ -175,10 +175,10 @@ class JaxSide:
         return parallel.data_parallel(step, mesh or self.mesh, run.config.parallel)
 
     def prepare(self, cycle: list[tuple[str, ...]]) -> float:
-        """Compiles the programs of these steps, side by side: seconds."""
+        """Compiles the programs of these steps, on a GPU's host side by side: seconds."""
         began = time.perf_counter()
         missing = [due for due in dict.fromkeys(cycle) if due not in self.programs]
-        with ThreadPoolExecutor(max(len(missing), 1)) as pool:
+        with ThreadPoolExecutor(1 if self.platform == "cpu" else max(len(missing), 1)) as pool:
             self.programs |= zip(missing, pool.map(self._compile, missing), strict=True)
         return time.perf_counter() - began
 
@@ -248,16 +248,14 @@ def _shapes(tree, sharding):
 def _without_zeros(state):
     """The State with small numbers for all that starts at zero, so that a comparison sees biases and noise too."""
     import jax
-    import jax.numpy as jnp
 
-    def fill(tree):
-        leaves, structure = jax.tree.flatten(tree)
-        keys = jax.random.split(jax.random.key(0), len(leaves))
-        small = [0.1 * jax.random.normal(key, x.shape, x.dtype) for key, x in zip(keys, leaves, strict=True)]
-        return structure.unflatten([jnp.where(jnp.any(x != 0), x, y) for x, y in zip(leaves, small, strict=True)])
+    rng = np.random.default_rng(0)
 
-    params = {net: fill(tree) for net, tree in state.params.items()}
-    averaged = {net: tree | {"params": jax.tree.map(jnp.copy, params[net])} for net, tree in state.ema.items()}
+    def fill(x):
+        return x if np.any(x) else (0.1 * rng.standard_normal(x.shape)).astype(x.dtype)
+
+    params = jax.tree.map(fill, state.params)
+    averaged = {net: tree | {"params": jax.tree.map(np.copy, params[net])} for net, tree in state.ema.items()}
     return state._replace(params=params, ema=averaged)
 
 

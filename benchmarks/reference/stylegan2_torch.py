@@ -6,6 +6,7 @@ instead of kernels per sample, low-pass filters as depthwise convolutions. `Trai
 """
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -274,7 +275,7 @@ class Trainer:
             "discriminator": self._adam("discriminator", "penalty_steps"),
         }
         # Compiled functions have no second derivatives: the penalties stay eager.
-        wrap = torch.compile if compiled else lambda module: module
+        wrap = functools.partial(torch.compile, dynamic=False) if compiled else lambda module: module
         self.synthesis, self.judge = wrap(self.generator.synthesis_network), wrap(self.discriminator)
 
     def _adam(self, name: str, period: str) -> torch.optim.Adam:
