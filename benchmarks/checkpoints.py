@@ -29,7 +29,7 @@ from gan_jax import checkpoint, parallel, runs  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "checkpoints.json"
-STEPS = ROOT / "benchmarks" / "results" / "training_step_cpu.json"
+STEPS = ROOT / "benchmarks" / "results" / "training_step_cpu_stylegan2_256.json"
 EXPERIMENT, SMOKE = "experiments/stylegan2_ada.py:paper256", "experiments/ffhq_stylegan2.py:smoke"
 CASE = "stylegan2_256"  # of training_step.py
 INTERVAL_STEPS, BAR = 1000, 0.02  # of a save interval, that a stall may take

@@ -75,7 +75,7 @@ def write(report: dict, out: pathlib.Path | None) -> None:
     report["load_average"]["after"] = load_average()
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         print(f"written: {out}")
 
 

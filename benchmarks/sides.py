@@ -75,6 +75,16 @@ def draws(case: Case, config: dict) -> dict[str, np.ndarray]:
     return named | {"path_length/noise": rng.standard_normal((size[0], *case.shape), np.float32)}
 
 
+def devices_of(platform: str) -> list:
+    """JAX's devices. Raises UserError where there is none of this platform."""
+    import jax
+
+    try:
+        return jax.devices(platform)
+    except RuntimeError:
+        raise UserError(f"--platform={platform}: no such device here; expected one, or --platform=cpu") from None
+
+
 def peak_mib() -> float:
     """The most memory that this process has held, MiB."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -99,11 +109,7 @@ class JaxSide:
 
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
         parallel.silence()
-        try:
-            self.devices = jax.devices(platform)
-        except RuntimeError:
-            raise UserError(f"--platform={platform}: no such device here; expected one, or --platform=cpu") from None
-        self.platform = platform
+        self.devices, self.platform = devices_of(platform), platform
         self.case, self.spec = case, runs.Spec(case.shape, case.classes)
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         stages = games.stages(games.find(self.config.game), self.config, self.spec)
@@ -188,11 +194,21 @@ class JaxSide:
     def flops(self, cycle: list[tuple[str, ...]]) -> float:
         """Floating-point operations of these steps, as XLA counts those of the programs before it optimises them.
 
-        It counts on a CPU whatever the programs are for: a GPU's client does not count.
+        It counts on a CPU whatever the programs are for: a GPU's client does not. Convolutions with fewer products
+        take the batch whole meanwhile, as XLA counts a loop's body once.
         """
         import jax
 
         from gan_jax import parallel
+        from gan_jax.layers import winograd
+
+        chunk, winograd.CHUNK_BYTES = winograd.CHUNK_BYTES, sys.maxsize
+        try:
+            return self._count(cycle, jax, parallel)
+        finally:
+            winograd.CHUNK_BYTES = chunk
+
+    def _count(self, cycle, jax, parallel):
 
         mesh = parallel.make_mesh(jax.devices("cpu")[:1])
         state = _shapes(self.state, parallel.replicated(mesh))

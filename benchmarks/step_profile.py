@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:  # started as a script
 
 from benchmarks import cases, report  # noqa: E402
 from benchmarks.instructions import KINDS, NO_PHASE, Instruction, events, instructions, share_out  # noqa: E402
-from benchmarks.sides import BATCHES, Worker, _clocks, batch  # noqa: E402
+from benchmarks.sides import BATCHES, Worker, _clocks, batch, devices_of  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "step_profile.json"
@@ -54,7 +54,7 @@ def _check(flags) -> None:
     for name in flags.models:
         if name not in cases.names():
             raise UserError(f"--models={name}: expected some of {','.join(cases.names())}")
-    for name, least in (("repeats", 1), ("top", 0)):
+    for name, least in (("repeats", 1), ("batch", 0), ("top", 0)):
         if getattr(flags, name) < least:
             raise UserError(f"--{name}={getattr(flags, name)}: expected {least} or more")
     if flags.platform not in ("cpu", "cuda"):
@@ -159,7 +159,7 @@ class Steps:
         parallel.silence()
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         self.run = runs.build(self.config, runs.Spec(case.shape, case.classes))
-        self.mesh = parallel.make_mesh(jax.devices()[:devices])
+        self.mesh = parallel.make_mesh(devices_of(platform)[:devices])
         state = jax.jit(lambda: runs.init_state(self.run))()
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]

@@ -77,6 +77,8 @@ def _check(flags) -> None:
             raise UserError(f"--{name}={getattr(flags, name)}: expected {least} or more")
     if flags.phases and flags.shared_fakes:
         raise UserError("--phases --shared-fakes: the generator's phase alone has no fakes to share; give one of both")
+    if flags.shared_fakes and not all(name.startswith("dcgan") for name in flags.models):
+        raise UserError(f"--shared-fakes --models={','.join(flags.models)}: expected DCGANs alone")
     if "torch" in flags.sides and importlib.util.find_spec("torch") is None:
         raise UserError("PyTorch is not installed: pip install torch, or time gan_jax alone with --sides=jax")
 
@@ -87,7 +89,7 @@ def measure(case: cases.Case, flags) -> dict:
     Raises:
       UserError: the two sides do not compute the same.
     """
-    if flags.shared_fakes and case.config["game"] == "unconditional":
+    if flags.shared_fakes:
         case.config["loss"]["shared_fakes"] = True
     beside = "torch" in flags.sides and case.reference and (flags.platform == "cpu" or case.reference == "dcgan_torch")
     workers, cycle = {"jax": Worker(JaxSide, case, flags.platform, 0.5 if beside else 0.9)}, case.cycle()

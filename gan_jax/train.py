@@ -40,12 +40,12 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
         parallel.check_groups(games.groups(run.game, config, run.nets), stage.batch_size, config.accumulate, mesh)
+    calls = parallel.together(lambda: programs.prepare(run, dataset, mesh))
     if dry_run:
         print(describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, stages[-1].batch_size))
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
-    calls = parallel.together(lambda: programs.prepare(run, dataset, mesh))
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
     folder = parallel.together(lambda: runs.start_folder(workdir, config, run.spec, dataset.protocol()))

@@ -116,6 +116,12 @@ def test_a_full_disk_outside_the_run_is_one_message_too(capfd, monkeypatch):
     assert "/cache/file: No space left on device" in failing(capfd, "train")
 
 
+def test_a_dry_run_finds_what_the_run_would_refuse(capsys, tmp_path):
+    arguments = ["train", SMOKE, f"--workdir={tmp_path}", "--dry_run", *PLAIN, "--config.steps_per_call=0"]
+    assert cli.main(arguments) == 2
+    assert "config.steps_per_call=0" in capsys.readouterr().err
+
+
 def test_a_dry_run_describes_and_writes_nothing(capsys, tmp_path):
     folder = tmp_path / "run"
     assert cli.main(["train", SMOKE, f"--workdir={folder}", "--dry_run", *PLAIN]) == 0

@@ -150,6 +150,28 @@ def test_dtypes(dtype):
     x, w = (jnp.asarray(a, dtype) for a in _arrays(*CASES[0]))
     y, back = jax.vjp(lambda x, w: conv(x, w, 2, ((1, 1), (1, 1))), x, w)
     assert y.dtype == dtype and all(g.dtype == dtype for g in back(y))
+
+
+@pytest.mark.parametrize("case", [CASES[0], ((24, 24), (1, 1), 1, CASES[4][3]), ((24, 24), (3, 3), 1, CASES[-1][3])])
+def test_gradients_of_16_bits_are_summed_in_float32(case):
+    """Within the rounding of the result alone, 2^-8 of it, of float64 sums over the same rounded inputs."""
+    x, w = (np.asarray(jnp.asarray(a, jnp.bfloat16)) for a in _arrays(*case))
+    y, back = jax.vjp(lambda x, w: conv(x, w, *case[2:]), x, w)
+    g = np.asarray(jnp.ones_like(y))
+    with jax.enable_x64(True):
+        _, exact = jax.vjp(lambda w: _plain(x.astype(np.float64), w, *case[2:]), w.astype(np.float64))
+        (expected,) = exact(g.astype(np.float64))
+    found = np.asarray(back(g)[1], np.float64)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=2**-8, atol=1e-3)
+
+
+def test_a_pointwise_transpose_with_output_padding_has_a_row_of_zeros():
+    x, w = (np.asarray(a) for a in _arrays((4, 3), (1, 1), 1, None, np.float32))
+    y = conv_transpose(x, w, 1, output_padding=1)
+    assert y.shape == (2, 5, 4, 4)
+    np.testing.assert_allclose(y[:, :4, :3], np.einsum("bhwi,io->bhwo", x, w[0, 0]), rtol=1e-5, atol=1e-6)
+    assert not np.any(y[:, 4]) and not np.any(y[:, :, 3])
     assert conv(x, w.astype(jnp.float32), 2).dtype == jnp.float32
 
 
@@ -204,7 +226,7 @@ def test_compiled_convolution_that_enlarges_is_fast():
         return _slow_convolutions(jax.jit(gradients).lower(x, w).compile().as_text())
 
     count, found = slow(conv)
-    assert not found and count <= 3
+    assert not found and count == 3
     assert slow(_plain)[1]
 
 

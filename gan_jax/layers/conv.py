@@ -155,7 +155,7 @@ def _tconv(g, w, stride, padding, size, groups):
     def plain(g, w):
         return _dilated(g, w, stride, padding, size, groups)
 
-    if _pointwise(w.shape[:2], stride, padding, groups):
+    if _pointwise(w.shape[:2], stride, padding, groups) and size == g.shape[1:3]:
         return lax.platform_dependent(g, w, cpu=lambda g, w: g @ w[0, 0].T, default=plain)
     if _fewer_products("tconv", g, (g.shape[0], *size, w.shape[2]), g.shape, w.shape[:2], stride, groups):
         return lax.platform_dependent(
@@ -197,7 +197,9 @@ def _wgrad(x, g, stride, padding, kernel, groups):
         canonical = partial(winograd.wgrad, stride=stride, padding=padding, kernel=kernel)
     elif _pointwise(kernel, stride, padding, groups):
         def canonical(x, g):
-            return (x.reshape(-1, x.shape[3]).T @ g.reshape(-1, g.shape[3]))[None, None]
+            wide = jnp.promote_types(x.dtype, jnp.float32)
+            w = jnp.matmul(x.reshape(-1, x.shape[3]).T, g.reshape(-1, g.shape[3]), preferred_element_type=wide)
+            return w.astype(x.dtype)[None, None]
     else:
         canonical = partial(_canonical_wgrad, kernel=kernel, groups=groups, options=options)
     # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly;
