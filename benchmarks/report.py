@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -44,12 +45,27 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None, **smoke)
 def command(measure: Callable[[argparse.Namespace], dict], flags: argparse.Namespace) -> int:
     """Measures and writes the report: 0, or 2 after a message for what the command's user can mend."""
     try:
+        _writable(flags.out)
         report = measure(flags)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     write(report, flags.out)
     return 0
+
+
+def _writable(out: pathlib.Path | None) -> None:
+    """Raises UserError where no file can be written there, before anything is measured."""
+    if out is None:
+        return
+    existed = out.exists()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a", encoding="utf-8").close()
+        if not existed:
+            out.unlink()
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be written ({error.strerror}); give a file in a folder of yours") from error
 
 
 def header(name: str, packages: tuple[str, ...], settings: dict) -> dict:
@@ -63,6 +79,7 @@ def header(name: str, packages: tuple[str, ...], settings: dict) -> dict:
     return {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code": revision(),
         "machine": machine(),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
         "settings": settings,
@@ -74,7 +91,6 @@ def write(report: dict, out: pathlib.Path | None) -> None:
     """Notes the load at the end, and writes the report where a file is given."""
     report["load_average"]["after"] = load_average()
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         print(f"written: {out}")
 
@@ -93,6 +109,20 @@ def machine() -> dict:
         model = found[0] if found else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpu": model, "cores": cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+
+
+def revision() -> str:
+    """The commit of what is measured, with `-dirty` where the code differs from it; "" outside of git."""
+    root = pathlib.Path(__file__).parents[1]
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "gan_jax", "experiments", "benchmarks", ":!benchmarks/results")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+    except FileNotFoundError:
+        return ""
 
 
 def cores() -> int:

@@ -109,9 +109,13 @@ def length(run: runs.Run, step: int, images: int, end: int) -> int:
     if count == 1 or step % math.gcd(count, cycle):  # from elsewhere in the cycle it would be another program
         return 1
     before_last = images + (count - 1) * run.stage.batch_size
-    periods = [config.every[f"{name}_images"] for name in MILESTONES]
-    passed = any(period > 0 and images // period != before_last // period for period in periods)
-    return 1 if passed or before_last >= end else count
+    return 1 if milestones(config.every, images, before_last) or before_last >= end else count
+
+
+def milestones(every, before: int, now: int) -> set[str]:
+    """Those of `MILESTONES` that fall due from `before` images, without them, to `now`; a period of 0 never does."""
+    periods = {name: every[f"{name}_images"] for name in MILESTONES}
+    return {name for name, period in periods.items() if period > 0 and before // period != now // period}
 
 
 def wanted(batch: dict, run: runs.Run) -> dict:

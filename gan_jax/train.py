@@ -168,27 +168,23 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
     A run that is halted before its end only saves: resumed, it writes what it would have written uninterrupted.
     """
     log, every = session.log, session.run.config.every
-
-    def due(images: int) -> bool:
-        return last or (images > 0 and before.images // images != now.images // images)
-
-    reached = {name: due(every[f"{name}_images"]) for name in ("log", "sample", "evaluate", "checkpoint")}
-    if not (any(reached.values()) or halt):
+    reached = programs.MILESTONES if last else programs.milestones(every, before.images, now.images)
+    if not (reached or halt):
         return
     session.averages.settle()
-    if reached["log"]:
+    if "log" in reached:
         log.scalars(now.step, now.images, session.averages.take())
-    if reached["sample"]:
+    if "sample" in reached:
         _draw_fakes(session, state, now)
     kept = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
     metric = None
-    if reached["evaluate"]:
+    if "evaluate" in reached:
         try:
             metric = _evaluate(session, state, now, last)
         except Exception:
             checkpoint.save(session.manager, state, kept)  # what was trained outlives what went wrong in measuring it
             raise
-    if reached["checkpoint"] or halt or metric is not None:
+    if "checkpoint" in reached or halt or metric is not None:
         checkpoint.save(session.manager, state, kept, metric)
     log.restart_clock(now.images)
 

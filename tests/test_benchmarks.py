@@ -2,13 +2,15 @@
 
 import importlib.util
 import json
+import re
+from argparse import Namespace
 
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from benchmarks import cases, training_step
+from benchmarks import cases, report, training_step
 from gan_jax import config as configs
 from gan_jax import runs
 from gan_jax.errors import UserError
@@ -20,11 +22,12 @@ def test_smoke_writes_what_was_measured(tmp_path, capsys):
     out = tmp_path / "results" / "step.json"
     sides = "jax,torch" if TORCH else "jax"
     assert training_step.main(["--models=dcgan_32", "--smoke", f"--sides={sides}", f"--out={out}"]) == 0
-    report = json.loads(out.read_text())
-    assert report["settings"]["smoke"] and report["settings"]["repeats"] == 1
-    assert {"jax", "flax", "numpy", "python"} <= report["versions"].keys()
-    assert report["machine"]["cores"] >= 1 and report["machine"]["memory_gib"] > 0
-    case = report["models"]["dcgan_32"]
+    written = json.loads(out.read_text())
+    assert written["settings"]["smoke"] and written["settings"]["repeats"] == 1
+    assert {"jax", "flax", "numpy", "python"} <= written["versions"].keys()
+    assert re.fullmatch(r"([0-9a-f]{12}(-dirty)?)?", written["code"])  # a copy without git has no revision
+    assert written["machine"]["cores"] >= 1 and written["machine"]["memory_gib"] > 0
+    case = written["models"]["dcgan_32"]
     assert case["config"]["batch_size"] == 8 and case["config"]["optim"]["generator"]["b1"] == 0.5
     speed = case["jax"]["images_per_second"]
     assert len(speed["all"]) == 1 and speed["low"] == speed["median"] == speed["high"] > 0
@@ -80,6 +83,24 @@ def test_another_batch():
 def test_wrong_flags_are_named(flag, capsys):
     assert training_step.main([flag, "--out=never.json"]) == 2
     assert flag.split("=")[1] in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_told_before_it_is_measured(tmp_path, capsys):
+    (tmp_path / "file").touch()
+
+    def measure(flags):
+        raise AssertionError("measured")
+
+    assert report.command(measure, Namespace(out=tmp_path / "file" / "step.json")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"--out={tmp_path / 'file' / 'step.json'}" in error
+
+
+def test_what_fails_leaves_no_report(tmp_path):
+    def measure(flags):
+        raise UserError("no such case")
+
+    assert report.command(measure, Namespace(out=tmp_path / "step.json")) == 2 and not list(tmp_path.iterdir())
 
 
 def test_a_machine_without_the_platform_is_told(tmp_path, capsys):

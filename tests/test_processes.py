@@ -148,11 +148,11 @@ def test_only_the_first_process_writes_and_talks(four_devices, two_processes):
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step(two_processes, tmp_path):
-    """The pair resumes the finished run with a larger total; its second process alone is told to stop."""
+    """The pair resumes the finished run, now with four steps a call; its second process alone is told to stop."""
     workdir = tmp_path / "run"
     shutil.copytree(two_processes, workdir)
-    longer = [*SGD, ("total_images", "8000000"), ("evaluation.metrics", "()"),
-              ("every.checkpoint_images", "10000000")]  # fmt: skip
+    longer = [*SGD, ("total_images", "8000000"), ("evaluation.metrics", "()"), ("every.log_images", "64"),
+              ("every.checkpoint_images", "10000000"), ("steps_per_call", "4")]  # fmt: skip
     with _pair(workdir, longer) as processes:
         deadline = time.monotonic() + LIMIT
         while len(logs.read_lines(workdir / "metrics.jsonl")) < 5 and time.monotonic() < deadline:
@@ -165,6 +165,25 @@ def test_a_signal_to_one_process_stops_both_at_one_step(two_processes, tmp_path)
     assert restored.step == int(restored.state.step) >= 5
     assert f"stopped at {8 * restored.step} images, step {restored.step}" in _said(workdir, 0)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(restored.state.params)))
+
+
+def test_several_steps_a_call_on_a_resident_set_are_those_of_one_process(four_devices, two_processes, tmp_path):
+    """Both finished runs go on for four steps, one process by single steps."""
+    longer = [*SGD, ("total_images", "56"), ("evaluation.metrics", "()"), ("every.log_images", "56")]
+    one, two = tmp_path / "one", tmp_path / "two"
+    shutil.copytree(four_devices, one)
+    shutil.copytree(two_processes, two)
+    assert train(runs.load_config(CONFIG, longer), str(one))
+    with _pair(two, [*longer, ("steps_per_call", "4"), ("resident_data", "True")]) as processes:
+        assert _ended(processes, two) == [0, 0]
+    ours, theirs = _restored(two), _restored(one)
+    assert ours.step == theirs.step == 7 and ours.run["position"] == theirs.run["position"] == 56
+    for part in ("params", "variables", "ema", "opt"):
+        assert settings.largest_difference(getattr(ours.state, part), getattr(theirs.state, part)) < 1e-5, part
+    rows = (logs.read_lines(folder / "metrics.jsonl") for folder in (two, one))
+    for row, expected in zip(*rows, strict=True):
+        for name in expected.keys() - {"images_per_second"}:
+            assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
 
 
 @pytest.mark.parametrize("override", ["config.generator.widht=3", "config.batch_size=eight"])
