@@ -272,3 +272,86 @@ def test_pmap():
         return each(w, x.reshape(8, 1, *x.shape[1:]))
 
     _sharded_gradients(run)
+
+
+def _grouped_loops(x, w, groups, padding):
+    """A 3x3 correlation at stride 1, each group by itself."""
+    big = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
+    h, width = big.shape[1] - 2, big.shape[2] - 2
+    found = []
+    for xs, ws in zip(np.split(big, groups, 3), np.split(w.astype(np.float64), groups, 3), strict=True):
+        taps = [(i, j) for i in range(3) for j in range(3)]
+        found.append(sum(xs[:, i : i + h, j : j + width] @ ws[i, j] for i, j in taps))
+    return np.concatenate(found, 3)
+
+
+# the first two are dealt into parts of several groups and of one, the next is one part, the last are XLA's
+GROUPED = [
+    (4, 16, 192, 12, "float32"),
+    (2, 16, 256, 4, "bfloat16"),
+    (2, 5, 12, 3, "float32"),
+    (2, 5, 36, 12, "float32"),
+]
+
+
+@pytest.mark.parametrize(("batch", "side", "channels", "groups", "dtype"), GROUPED)
+def test_many_groups(batch, side, channels, groups, dtype):
+    """Forward, and both gradients by their bilinear form: <conv(x, w), g> is linear in x and in w."""
+    rng = np.random.default_rng(1)
+    padding, bound = ((1, 1), (1, 0)), dict(float32=2e-5, bfloat16=2e-2)[dtype]
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
+    x, other_x = draw(batch, side, side, channels), draw(batch, side, side, channels)
+    w, other_w = (draw(3, 3, channels // groups, channels) for _ in range(2))
+    g = draw(batch, side, side - 1, channels)
+    y, back = jax.vjp(jax.jit(lambda x, w: conv(x, w, padding=padding, groups=groups)), x, w)
+    to_x, to_w = back(g)
+    assert y.dtype == to_x.dtype == to_w.dtype == dtype
+
+    def close(ours, expected):
+        assert np.linalg.norm(np.asarray(ours, np.float64) - expected) < bound * np.linalg.norm(expected)
+
+    def loops(x, w):
+        return _grouped_loops(np.asarray(x, np.float32), np.asarray(w, np.float32), groups, padding)
+
+    def inner(a, b):
+        return np.vdot(np.asarray(a, np.float64), np.asarray(b, np.float64))
+
+    close(y, loops(x, w))
+    size = np.linalg.norm(loops(x, w)) * np.linalg.norm(np.asarray(g, np.float64))
+    assert abs(inner(to_x, other_x) - inner(loops(other_x, w), g)) < bound * size
+    assert abs(inner(to_w, other_w) - inner(loops(x, other_w), g)) < bound * size
+
+
+def test_gradients_of_grouped_gradients_in_parts():
+    """A penalty's second derivative, against that of JAX's own grouped convolution."""
+    rng = np.random.default_rng(2)
+    x, w = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((4, 16, 16, 192), (3, 3, 16, 192)))
+
+    def own(x, w):
+        layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 12}
+        return lax.conv_general_dilated(x, w, (1, 1), ((1, 1), (1, 1)), **layout)
+
+    def penalty(conv_fn, w):
+        return jnp.sum(jnp.square(jax.grad(lambda x: jnp.sum(jnp.tanh(conv_fn(x, w) / 12)))(x)))
+
+    ours = jax.jit(jax.grad(lambda w: penalty(lambda x, w: conv(x, w, padding=((1, 1), (1, 1)), groups=12), w)))(w)
+    expected = jax.jit(jax.grad(lambda w: penalty(own, w)))(w)
+    np.testing.assert_allclose(ours, expected, atol=1e-4 * float(jnp.abs(expected).max()), rtol=0)
+
+
+def test_a_part_of_many_groups_is_compiled_once():
+    """96 groups of 16 are a loop over 48 parts, whose body XLA:CPU sees once, with no grouped convolution in it."""
+    x, w = jnp.ones((4, 8, 8, 1536)), jnp.ones((3, 3, 16, 1536))
+    compiled = jax.jit(lambda x, w: conv(x, w, padding=((1, 1), (1, 1)), groups=96)).lower(x, w).compile()
+    assert not re.search(r"feature_group_count=(?!1\b)\d", compiled.as_text())
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_gradients_of_bfloat16_weights_have_small_windows(side):
+    """With fewer products; a convolution's window would be the image: XLA:CPU takes up to nine times as long."""
+    x = jnp.ones((2, side, side, 64), jnp.bfloat16)
+    w = jnp.ones((3, 3, 64, 64), jnp.bfloat16)
+    gradient = jax.jit(jax.grad(lambda w: jnp.sum(conv(x, w, padding=((1, 1), (1, 1))).astype(jnp.float32) ** 2)))
+    text = gradient.lower(w).compile().as_text()
+    windows = [int(found) for found in re.findall(r"window=\{size=(\d+)x", text)]
+    assert all(window < side for window in windows)

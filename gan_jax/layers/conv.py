@@ -15,6 +15,7 @@ On the CPU `layers.winograd` computes those that gain by it, with fewer products
 With groups, output channels of group k see the input channels of group k alone: w is (kh, kw, I / groups, O).
 """
 
+import math
 from functools import partial
 
 import jax
@@ -27,6 +28,7 @@ Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _FEW_GROUPS = 8  # up to here XLA:CPU is faster, up to fourfold, with zeros between the groups
+_PART = 32  # channels at which many groups are dealt into parts, again with zeros between a part's groups
 
 
 def conv(
@@ -117,26 +119,62 @@ def _conv(x, w, stride, padding, groups):
     def plain(x, w):
         return _correlate(x, w, groups, window_strides=stride, padding=padding)
 
+    size = jax.eval_shape(plain, x, w).shape
+    if count := _parts(x.shape, size, w.shape[:2], groups):
+        of_part = partial(_conv, stride=stride, padding=padding, groups=1)
+        return lax.platform_dependent(x, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
     if _pointwise(w.shape[:2], stride, padding, groups):
         return lax.platform_dependent(x, w, cpu=lambda x, w: x @ w[0, 0], default=plain)
-    size = jax.eval_shape(plain, x, w).shape
     if _fewer_products("conv", x, x.shape, size, w.shape[:2], stride, groups):
-        return lax.platform_dependent(x, w, cpu=lambda x, w: winograd.conv(x, w, stride, padding), default=plain)
+        fewer = partial(winograd.conv, stride=stride, padding=padding)
+        return lax.platform_dependent(x, w, cpu=partial(_in_float32, fewer), default=plain)
     return plain(x, w)
 
 
 def _fewer_products(kind, operand, x, g, kernel, stride, groups):
     """Whether `winograd` has the map of these shapes, and XLA:CPU gains by it."""
-    return groups == 1 and operand.dtype == jnp.float32 and winograd.pays(kind, x, g, kernel, stride)
+    known = operand.dtype in (jnp.float32, jnp.bfloat16)
+    return groups == 1 and known and winograd.pays(kind, x, g, kernel, stride)
+
+
+def _in_float32(bilinear, a, b):
+    """XLA:CPU computes bfloat16 so, too; results are rounded once."""
+    return bilinear(a.astype(jnp.float32), b.astype(jnp.float32)).astype(a.dtype)
 
 
 def _correlate(x, w, groups, **options):
-    """XLA's convolution with groups, or on CPU, where they are few, with one kernel that is zero between them."""
-    grouped = partial(lax.conv_general_dilated, dimension_numbers=_NHWC, feature_group_count=groups, **options)
-    if not 1 < groups <= _FEW_GROUPS:
-        return grouped(x, w)
-    dense = partial(lax.conv_general_dilated, dimension_numbers=_NHWC, **options)
-    return lax.platform_dependent(x, w, cpu=lambda x, w: dense(x, _spread(w, groups)), default=grouped)
+    return lax.conv_general_dilated(x, w, dimension_numbers=_NHWC, feature_group_count=groups, **options)
+
+
+def _parts(x, g, kernel, groups):
+    """Into how many parts of whole groups a convolution of shapes x and g is dealt on the CPU; 0: left to XLA."""
+    if groups == 1 or not all(isinstance(side, int) for side in (*x, *g)):
+        return 0
+    narrow, products = min(x[3], g[3]) // groups, math.prod(g) * math.prod(kernel) * (x[3] // groups)
+    enough = _PART if products >= winograd.LEAST_PRODUCTS else narrow * groups
+    size = next(n for n in range(1, groups + 1) if groups % n == 0 and (n * narrow >= enough or n == groups))
+    return groups // size if size <= _FEW_GROUPS else 0
+
+
+def _in_parts(of_part, count, groups, x, w):
+    """x (B, H, W, C) with w (kh, kw, c, O), part by part: `of_part` takes a kernel that is zero between groups."""
+    def one(part):
+        x, w = part
+        return of_part(x, _spread(w, groups // count))
+
+    if count == 1:
+        return one((x, w))
+    return _joined(lax.map(one, (_dealt(x, count), _dealt(w, count))))
+
+
+def _dealt(x, count):
+    """(..., C) -> (count, ..., C / count)"""
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], count, -1), -2, 0)
+
+
+def _joined(x):
+    x = jnp.moveaxis(x, 0, -2)
+    return x.reshape(*x.shape[:-2], -1)
 
 
 def _spread(w, groups):
@@ -144,6 +182,13 @@ def _spread(w, groups):
     kh, kw, i, o = w.shape
     same = jnp.eye(groups, dtype=bool)[:, None, :, None]
     return jnp.where(same, w.reshape(kh, kw, 1, i, groups, o // groups), 0).reshape(kh, kw, groups * i, o)
+
+
+def _gathered(w, groups):
+    """The transpose of `_spread`."""
+    kh, kw, i, o = w.shape
+    w = w.reshape(kh, kw, groups, i // groups, groups, o // groups)
+    return jnp.diagonal(w, axis1=2, axis2=4).swapaxes(3, 4).reshape(kh, kw, i // groups, o)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -155,12 +200,15 @@ def _tconv(g, w, stride, padding, size, groups):
     def plain(g, w):
         return _dilated(g, w, stride, padding, size, groups)
 
+    shape = (g.shape[0], *size, w.shape[2] * groups)
+    if count := _parts(shape, g.shape, w.shape[:2], groups):
+        of_part = partial(_tconv, stride=stride, padding=padding, size=size, groups=1)
+        return lax.platform_dependent(g, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
     if _pointwise(w.shape[:2], stride, padding, groups) and size == g.shape[1:3]:
         return lax.platform_dependent(g, w, cpu=lambda g, w: g @ w[0, 0].T, default=plain)
-    if _fewer_products("tconv", g, (g.shape[0], *size, w.shape[2]), g.shape, w.shape[:2], stride, groups):
-        return lax.platform_dependent(
-            g, w, cpu=lambda g, w: winograd.tconv(g, w, stride, padding, size), default=plain
-        )
+    if _fewer_products("tconv", g, shape, g.shape, w.shape[:2], stride, groups):
+        fewer = partial(winograd.tconv, stride=stride, padding=padding, size=size)
+        return lax.platform_dependent(g, w, cpu=partial(_in_float32, fewer), default=plain)
     return plain(g, w)
 
 
@@ -193,8 +241,14 @@ def _wgrad(x, g, stride, padding, kernel, groups):
         numbers = ("CHWN", "IHWO", "HWNC")
         return lax.conv_general_dilated(x, g, dimension_numbers=numbers, batch_group_count=groups, **options)
 
-    if _fewer_products("wgrad", x, x.shape, g.shape, kernel, stride, groups):
-        canonical = partial(winograd.wgrad, stride=stride, padding=padding, kernel=kernel)
+    if count := _parts(x.shape, g.shape, kernel, groups):
+        def canonical(x, g):
+            def one(part):
+                return _gathered(_wgrad(*part, stride, padding, kernel, 1), groups // count)
+
+            return _joined(lax.map(one, (_dealt(x, count), _dealt(g, count)))) if count > 1 else one((x, g))
+    elif _fewer_products("wgrad", x, x.shape, g.shape, kernel, stride, groups):
+        canonical = partial(_in_float32, partial(winograd.wgrad, stride=stride, padding=padding, kernel=kernel))
     elif _pointwise(kernel, stride, padding, groups):
         def canonical(x, g):
             wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -219,10 +273,6 @@ def _canonical_wgrad(x, g, kernel, groups, options):
         options = options | {"padding": pads}
         reverse = dilated(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), **options)
         return reverse[:, ::-1, ::-1].transpose(1, 2, 3, 0).astype(dtype)
-    if 1 < groups <= _FEW_GROUPS:
-        w = dilated(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), **options)
-        w = w.reshape(groups, c // groups, *kernel, groups, -1).transpose(2, 3, 1, 0, 4, 5)
-        return jnp.diagonal(w, axis1=3, axis2=4).swapaxes(3, 4).reshape(*kernel, c // groups, -1).astype(dtype)
     x = x.reshape(b, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)
     x, g = x.reshape(c // groups, h, w, groups * b), g.transpose(1, 2, 0, 3)
     return dilated(x, g, feature_group_count=groups, **options).transpose(1, 2, 0, 3).astype(dtype)
