@@ -65,7 +65,7 @@ def _writable(out: pathlib.Path | None) -> None:
         if not existed:
             out.unlink()
     except OSError as error:
-        raise UserError(f"--out={out} cannot be written ({error.strerror}); give a file in a folder of yours") from error
+        raise UserError(f"--out={out} cannot be written ({error.strerror}); give another file") from error
 
 
 def header(name: str, packages: tuple[str, ...], settings: dict) -> dict:
