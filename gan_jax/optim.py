@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,11 +12,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gan_jax import flat
 from gan_jax.errors import UserError
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential")
+RATES = ("learning_rate", "warmup_images", "decay_begin_images", "decay_images", "decay_rate", "final_factor")
 # Their step is not proportional to the learning rate, or they need more than gradients.
 _UNFIT = ("fromage", "lbfgs", "polyak_sgd", "rprop")
+# They treat every element by itself, so that all arrays of a net can be one vector.
+_ELEMENTWISE = (
+    "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "amsgrad", "lion", "nadam", "nadamw",
+    "radam", "rmsprop", "sgd", "sign_sgd", "yogi",
+)  # fmt: skip
 
 
 class Settings(NamedTuple):
@@ -45,7 +53,13 @@ class Optimizer(NamedTuple):
     """One player's optimizer; its learning rate is a function of images seen, not of its own updates."""
 
     at: Callable[[jax.Array], optax.GradientTransformation]  # images -> updates at learning rate 1, to be scaled
-    learning_rate: Callable[[jax.Array], jax.Array]  # images -> float32 scalar
+    learning_rate: Callable[..., jax.Array]  # images, and any of `rates` by name -> float32 scalar
+    rates: Mapping[str, Any] = {}  # numbers of the learning rate that a program takes as inputs
+    elementwise: bool = False  # whether it treats every element by itself
+
+    def at_rates(self, rates: Mapping[str, Any]) -> "Optimizer":
+        """The same with these numbers, which may be traced, in place of its own `rates`."""
+        return self._replace(learning_rate=partial(self.learning_rate, **rates), rates=rates)
 
     def init(self, params: Any) -> Any:
         """A fresh optimizer state for `params`."""
@@ -78,7 +92,7 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
             raise UserError(f"unknown optimizer setting {key!r}: {_expected(key, Settings._fields)}")
     settings = Settings(**section)
     correction = lazy / (lazy + 1) if lazy > 1 else 1.0
-    factor = _schedule(settings, batch_size, total_images)
+    rates = _schedule(settings, total_images)
     peak = settings.learning_rate * correction
     if not (math.isfinite(peak) and peak >= 0):
         raise UserError(f"learning_rate={settings.learning_rate}: expected a finite number, 0 or more")
@@ -91,7 +105,9 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
         raise UserError(f"frozen={settings.frozen!r}: expected a tuple of paths, such as ({settings.frozen!r},)")
     if settings.frozen:
         at = _freezing(at, tuple(settings.frozen))
-    return Optimizer(at, lambda images: jnp.float32(peak) * factor(images))
+    rates = {"peak": peak, **rates}
+    learning_rate = partial(_learning_rate, name=settings.schedule, batch_size=batch_size, **rates)
+    return Optimizer(at, learning_rate, rates, settings.name in _ELEMENTWISE)
 
 
 def _freezing(at: Callable, frozen: tuple[str, ...]) -> Callable:
@@ -99,19 +115,23 @@ def _freezing(at: Callable, frozen: tuple[str, ...]) -> Callable:
 
     def moving(params: Any) -> Any:
         """1 where a parameter of {net: tree} moves, 0 where it is frozen. Raises UserError for a path that is none."""
-        found = set()
+        matched, layers = set(), set()
 
-        def of(path, leaf):
-            name = jax.tree_util.keystr(path[1:], simple=True, separator="/") + "/"
+        def of(path):
+            layers.add(jax.tree_util.keystr(path[:-1], simple=True, separator="/"))
+            name = jax.tree_util.keystr(path, simple=True, separator="/") + "/"
             hits = [prefix for prefix in frozen if name.startswith(prefix.strip("/") + "/")]
-            found.update(hits)
+            matched.update(hits)
             return 0.0 if hits else 1.0
 
-        mask = jax.tree_util.tree_map_with_path(of, params)
-        if missing := [prefix for prefix in frozen if prefix not in found]:
-            paths = [path[1:-1] for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-            known = sorted({jax.tree_util.keystr(path, simple=True, separator="/") for path in paths})
-            raise UserError(f"frozen={missing[0]!r}: no such parameters; there are {', '.join(known)}")
+        def of_net(tree):
+            if not flat.is_flat(tree):
+                return jax.tree_util.tree_map_with_path(lambda path, _: of(path), tree)
+            return flat.Flat(_stretches([(of(path), size) for path, size in flat.segments(tree)]), tree.layout)
+
+        mask = {net: of_net(tree) for net, tree in params.items()}
+        if missing := [prefix for prefix in frozen if prefix not in matched]:
+            raise UserError(f"frozen={missing[0]!r}: no such parameters; there are {', '.join(sorted(layers))}")
         return mask
 
     def masked(images: jax.Array) -> optax.GradientTransformation:
@@ -125,6 +145,12 @@ def _freezing(at: Callable, frozen: tuple[str, ...]) -> Callable:
         return optax.GradientTransformation(lambda params: (moving(params), inner.init(params))[1], update)
 
     return masked
+
+
+def _stretches(stretches: list[tuple[float, int]]) -> jax.Array:
+    """A vector of so many equal elements after so many others; neighbours of one value are one stretch."""
+    groups = itertools.groupby(stretches, key=lambda stretch: stretch[0])
+    return jnp.concatenate([jnp.full(sum(size for _, size in group), value) for value, group in groups])
 
 
 def _with_b2(settings: Settings, correction: float, length: float, images: jax.Array) -> optax.GradientTransformation:
@@ -191,8 +217,8 @@ def _arguments(settings: Settings, constructor: Callable) -> dict[str, Any]:
     return {**arguments, **settings.options}
 
 
-def _schedule(settings: Settings, batch_size: int, total_images: int) -> Callable[[jax.Array], jax.Array]:
-    """images -> float32 factor of the learning rate."""
+def _schedule(settings: Settings, total_images: int) -> dict[str, float]:
+    """The numbers of the learning rate's way, as `_learning_rate` takes them."""
     name, begin, final = settings.schedule, settings.decay_begin_images, settings.final_factor
     if name not in SCHEDULES:
         raise UserError(f"schedule={name!r}: {_expected(name, SCHEDULES)}")
@@ -207,20 +233,30 @@ def _schedule(settings: Settings, batch_size: int, total_images: int) -> Callabl
         )
     if settings.decay_rate <= 0:
         raise UserError(f"decay_rate={settings.decay_rate}: expected a number above 0, the divisor per batch")
+    rates = {"warmup": settings.warmup_images} if settings.warmup_images else {}
+    if name == "exponential":
+        rates |= {"begin": begin, "final": final, "log_rate": math.log(settings.decay_rate)}
+    elif name != "constant":
+        rates |= {"begin": begin, "final": final, "length": length}
+    return rates
 
-    def factor(images: jax.Array) -> jax.Array:
-        seen = jnp.asarray(images).astype(jnp.float32)
-        warm = jnp.minimum(seen / settings.warmup_images, 1.0) if settings.warmup_images else jnp.float32(1.0)
-        if name == "constant":
-            return warm
-        if name == "exponential":
-            batches = jnp.maximum(seen - begin, 0.0) / batch_size
-            return warm * jnp.maximum(jnp.exp(-math.log(settings.decay_rate) * batches), final)
-        done = jnp.clip((seen - begin) / length, 0.0, 1.0)
-        left = 1 - done if name == "linear" else 0.5 + 0.5 * jnp.cos(jnp.pi * done)
-        return warm * (final + (1 - final) * left)
 
-    return factor
+def _learning_rate(
+    images: jax.Array, *, name: str, batch_size: int, peak, warmup=None, begin=0.0, final=0.0, length=1.0, log_rate=0.0
+) -> jax.Array:
+    """float32 scalar after so many images; the numbers may be traced."""
+    seen = jnp.asarray(images).astype(jnp.float32)
+    rate = jnp.float32(peak)
+    if warmup is not None:
+        rate = rate * jnp.minimum(seen / warmup, 1.0)
+    if name == "constant":
+        return rate
+    if name == "exponential":
+        batches = jnp.maximum(seen - begin, 0.0) / batch_size
+        return rate * jnp.maximum(jnp.exp(-log_rate * batches), final)
+    done = jnp.clip((seen - begin) / length, 0.0, 1.0)
+    left = 1 - done if name == "linear" else 0.5 + 0.5 * jnp.cos(jnp.pi * done)
+    return rate * (final + (1 - final) * left)
 
 
 def cosine(images: jax.Array, begin: float, end: float, length: float) -> jax.Array:
@@ -237,19 +273,21 @@ def cosine(images: jax.Array, begin: float, end: float, length: float) -> jax.Ar
     return end + (begin - end) * (0.5 + 0.5 * jnp.cos(jnp.pi * done))
 
 
-def ema_decay(batch_size: int, half_life_images: float, images: jax.Array, rampup: float = 0.0) -> jax.Array:
+def ema_decay(
+    batch_size: int, half_life_images: float | jax.Array, images: jax.Array, rampup: float | jax.Array | None = None
+) -> jax.Array:
     """Decay per step of an exponential moving average, 0.5^(batch / half-life): StyleGAN's rule.
 
     Args:
       batch_size: images per step.
       half_life_images: images after which a value counts half; 0 makes the average a copy.
       images: images seen before this step.
-      rampup: the half-life is at most this share of the images seen; 0 for no ramp.
+      rampup: the half-life is at most this share of the images seen; None for no ramp.
     Returns:
       float32 scalar in [0, 1).
     """
     half_life = jnp.float32(half_life_images)
-    if rampup:
+    if rampup is not None:
         half_life = jnp.minimum(half_life, rampup * jnp.asarray(images).astype(jnp.float32))
     return jnp.exp2(-batch_size / jnp.maximum(half_life, 1e-8))
 

@@ -67,6 +67,18 @@ def _dealt(several: bool) -> PartitionSpec:
     return PartitionSpec(None, None, AXIS) if several else PartitionSpec(None, AXIS)
 
 
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts numpy arrays, equal in all processes, on every device; the copies are the devices' own."""
+    everywhere = replicated(mesh)
+
+    def put(x):
+        if jax.process_count() == 1:
+            return jax.device_put(x, everywhere, may_alias=False)
+        return jax.make_array_from_callback(np.shape(x), everywhere, lambda _: np.array(x))
+
+    return jax.tree.map(put, tree)
+
+
 def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map", *, several: bool = False) -> Callable:
     """Compiles a step that is written for one device's shard, so that it runs on every device of the mesh.
 
@@ -200,11 +212,14 @@ def mean(tree: Any) -> Any:
     """Averages every leaf over the devices; integers and leaves that are equal everywhere pass through."""
 
     def average(x):
-        if not jnp.issubdtype(x.dtype, jnp.inexact) or (_checked() and AXIS not in _varying_axes(x)):
-            return x
-        return lax.pmean(x, AXIS)
+        return lax.pmean(x, AXIS) if jnp.issubdtype(x.dtype, jnp.inexact) and varies(x) else x
 
     return jax.tree.map(average, tree)
+
+
+def varies(x: jax.Array) -> bool:
+    """Whether a value may differ between devices; where nobody tracks that, any may."""
+    return not _checked() or AXIS in _varying_axes(x)
 
 
 def gather(x: jax.Array) -> jax.Array:

@@ -1,57 +1,136 @@
-"""What the loop calls: one or several steps in a program, fed from the host or from a set that lies on the devices."""
+"""What the loop calls: phases or steps as compiled programs, fed from the host or from a set that lies on the devices."""
 
 import functools
+import json
 import math
+import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from gan_jax import parallel, runs
+from gan_jax import config as configs
+from gan_jax import lowered, optim, parallel, runs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
 MILESTONES = ("log", "sample", "evaluate", "checkpoint")
+MODES = ("auto", "phases", "steps")
 LARGEST_SHARE = 0.5  # of a device's memory, for a set that lies on it
+FINISH = "finish"  # the program that ends a step whose phases are programs of their own
+LOOKED_AHEAD = 4096  # calls of which the programs are compiled before the first
+NEWS_SECONDS = 5.0  # between two lines about programs that are being compiled
+# Rooms whose code decides what a program computes.
+CODE = ("step", "flat", "optim", "parallel", "losses", "penalties", "augment", "games", "layers", "models")
+
+Key = tuple  # names a program: the stage's kind, and the phases of each of its steps
 
 
-class Programs(NamedTuple):
-    """A run's compiled calls, and the data that they take beside their batches."""
+class Programs:
+    """A run's programs, and the data that they take beside their batches."""
 
-    mesh: Any
-    resident: dict[str, jax.Array]  # whole arrays of the set, on every device; empty: batches come from the host
-    compiled: dict[tuple, Callable]
+    def __init__(self, mesh, resident: dict[str, jax.Array], compiled: dict[Key, Callable], phases: bool = False):
+        """Knows the programs that are `compiled` already.
+
+        Args:
+          mesh: of the devices.
+          resident: whole arrays of the set, on every device; empty: batches come from the host.
+          compiled: by name.
+          phases: whether each phase is a program of its own.
+        """
+        self.mesh, self.resident, self.compiled, self.phases = mesh, resident, compiled, phases
+        self._calls: dict[tuple[Key, ...], Callable] = {}
+        self._numbers: dict[Any, steps.Hyper] = {}  # of each kind of stage, on the devices
 
     def of(self, run: runs.Run, step: int, count: int = 1) -> Callable:
-        """The jitted (state, batches) -> (state, metrics) of `count` steps from a step on.
+        """The (state, batches) -> (state, metrics) of `count` steps from a step on.
 
-        There is one program for each sequence of sets of phases that occurs; stages that differ in nothing but their
-        place in the run share them. The metrics are those of `step.make_step`, or of `step.make_steps` for several.
+        The metrics are those of `step.make_step`, or of `step.make_steps` for several. Stages that differ in nothing
+        but their place in the run share their programs.
         """
-        dues = tuple(steps.due(run.phases, step + i) for i in range(count))
-        kind = run.stage._replace(start_images=0, end_images=0)
-        names = (kind, *(tuple(phase.name for phase in due) for due in dues))
-        if names not in self.compiled:
-            settings = dict(seed=run.config.seed, ema=run.ema)
-            if count == 1:
-                step_fn = steps.make_step(dues[0], run.optimizers, **settings)
-            else:
-                step_fn = steps.make_steps(dues, run.optimizers, **settings)
-            self.compiled[names] = self._compile(step_fn, run.config.parallel, several=count > 1)
-        return self.compiled[names]
+        keys = self.keys(run, step, count)
+        if keys not in self._calls:
+            numbers = self.numbers(run)
+            self._calls[keys] = lambda state, batch: self._play(run, keys, numbers, state, batch)
+        return self._calls[keys]
 
-    def _compile(self, step_fn: Callable, mode: str, several: bool) -> Callable:
+    def _play(self, run, keys: tuple[Key, ...], numbers, state, batch):
+        metrics = {}
+        for key in keys:
+            state, measured = self.program(run, key)(state, batch, numbers, *self._shared)
+            metrics = measured if isinstance(measured, tuple) else metrics | measured
+        return state, metrics
+
+    @property
+    def _shared(self) -> tuple:
+        return (self.resident,) if self.resident else ()
+
+    def numbers(self, run: runs.Run) -> steps.Hyper:
+        """The numbers of the run's stage, on the devices."""
+        kind = _kind(run)
+        if kind not in self._numbers:
+            numbers = steps.hyper(run.phases, run.optimizers, seed=run.config.seed, ema=run.ema)
+            self._numbers[kind] = parallel.replicate(numbers, self.mesh)
+        return self._numbers[kind]
+
+    def keys(self, run: runs.Run, step: int, count: int = 1) -> tuple[Key, ...]:
+        """The names of the programs that play so many steps, in order."""
+        dues = tuple(tuple(phase.name for phase in steps.due(run.phases, step + i)) for i in range(count))
+        if self.phases and count == 1:
+            return tuple((_kind(run), name) for name in (*dues[0], FINISH))
+        return ((_kind(run), *dues),)
+
+    def program(self, run: runs.Run, key: Key) -> Callable:
+        """The program of that name, jitted where it is not compiled yet: (state, batch, numbers, ...) -> (state, metrics)."""
+        if key not in self.compiled:
+            self.compiled[key] = self._jitted(_function(run, key), run.config.parallel, several=_several(key))
+        return self.compiled[key]
+
+    def _jitted(self, function: Callable, mode: str, several: bool) -> Callable:
         if not self.resident:
-            return parallel.data_parallel(step_fn, self.mesh, mode, several=several)
+            return parallel.data_parallel(function, self.mesh, mode, several=several)
 
-        @functools.wraps(step_fn)
-        def fetching(state, batch, arrays):
+        @functools.wraps(function)
+        def fetching(state, batch, numbers, arrays):
             picked = {name: x.at[batch["index"]].get(mode="promise_in_bounds") for name, x in arrays.items()}
-            return step_fn(state, picked)
+            return function(state, picked, numbers)
 
-        call = parallel.data_parallel(fetching, self.mesh, mode, several=several)
-        return lambda state, batch: call(state, batch, self.resident)
+        return parallel.data_parallel(fetching, self.mesh, mode, several=several)
+
+    def compile_ahead(self, run: runs.Run, keys: set[Key], state: Any, example: dict[str, np.ndarray]) -> "Compiling":
+        """Begins to compile programs side by side.
+
+        Args:
+          run: of the stage.
+          keys: names from `keys`; those that are compiled already cost nothing.
+          state: State of ShapeDtypeStruct as the loop keeps it, see `step.packed`.
+          example: what `put` takes for one batch, of which the types and the samples' shapes count.
+        """
+        new = [key for key in sorted(keys, key=str) if not hasattr(self.compiled.get(key), "compiled")]
+        if run.config.parallel != "shard_map":
+            new = []  # pmap compiles when it is called
+        pool = futures.ThreadPoolExecutor(max_workers=max(len(new), 1))
+        began = time.monotonic()
+        waiting = {pool.submit(self._compile, run, key, state, example): key for key in new}
+        pool.shutdown(wait=False)
+        return Compiling(self.compiled, waiting, began)
+
+    def _compile(self, run: runs.Run, key: Key, state, example) -> Callable:
+        arguments = (state, self._batch(run, key, example), _shapes(self.numbers(run)), *map(_shapes, self._shared))
+        jitted = self._jitted(_function(run, key), run.config.parallel, several=_several(key))
+        return lowered.compile(jitted, arguments, key=_cache_key(run, key, arguments), donate=1)
+
+    def _batch(self, run: runs.Run, key: Key, example: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of what `put` makes of the batches of one call."""
+        micro = run.config.accumulate
+        lead = (len(key) - 1,) if _several(key) else ()
+        lead = (*lead, micro, run.stage.batch_size // micro)
+        sharding = parallel.batch_sharding(self.mesh, _several(key))
+        if self.resident:
+            example = {"index": np.zeros((1,), np.int32)}
+        return {name: jax.ShapeDtypeStruct((*lead, *x.shape[1:]), x.dtype, sharding=sharding) for name, x in example.items()}
 
     def stream(self, run: runs.Run, dataset, start: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's part of each batch from position `start` on: its arrays, or `index`, places in the set."""
@@ -67,16 +146,107 @@ class Programs(NamedTuple):
         return parallel.shard_batches(kept, self.mesh, run.config.accumulate)
 
 
+class Compiling(NamedTuple):
+    """Programs that are being compiled."""
+
+    compiled: dict[Key, Callable]  # where they go
+    waiting: dict[futures.Future, Key]
+    began: float
+
+    def wait(self, say: Callable[[str], None]) -> float:
+        """Waits for all of them, and tells of each that took its time. Returns the seconds since they began.
+
+        Raises what compiling one raised.
+        """
+        left = set(self.waiting)
+        while left:
+            done, left = futures.wait(left, NEWS_SECONDS, futures.FIRST_COMPLETED)
+            for future in done:
+                self.compiled[self.waiting[future]] = future.result()
+            seconds = time.monotonic() - self.began
+            if not done or (left and seconds > NEWS_SECONDS):
+                names = ", ".join(title(self.waiting[future]) for future in self.waiting if future in left)
+                say(f"compiling for {seconds:.0f} s: {len(self.waiting) - len(left)} of {len(self.waiting)} programs are ready, {names} to come")
+        return time.monotonic() - self.began
+
+
+def _kind(run: runs.Run) -> Any:
+    return run.stage._replace(start_images=0, end_images=0)
+
+
+def _several(key: Key) -> bool:
+    return len(key) > 2
+
+
+def title(key: Key) -> str:
+    """A program's name for people."""
+    if isinstance(key[1], str):
+        return key[1]
+    return f"{len(key) - 1} steps" if _several(key) else "a step of " + " + ".join(key[1])
+
+
+def _function(run: runs.Run, key: Key) -> Callable:
+    """What the program of that name computes, (state, batch, numbers) -> (state, metrics)."""
+    table, seed = {phase.name: phase for phase in run.phases}, run.config.seed
+    if key[1] == FINISH:
+        finish = steps.make_finish(run.ema)
+        return functools.wraps(finish)(lambda state, batch, numbers: (finish(state, batch, numbers), {}))
+    if isinstance(key[1], str):
+        play = steps.make_phases((table[key[1]],), run.optimizers, seed=seed)
+        play.__name__ = key[1]
+        return play
+    dues = tuple(tuple(table[name] for name in names) for names in key[1:])
+    if len(dues) == 1:
+        return steps.make_step(dues[0], run.optimizers, seed=seed, ema=run.ema)
+    return steps.make_steps(dues, run.optimizers, seed=seed, ema=run.ema)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _cache_key(run: runs.Run, key: Key, arguments: tuple) -> str:
+    """Names a lowered program: all that it depends on, and nothing that it takes as an input."""
+    modules = {f"gan_jax.{room}" for room in CODE} | {run.game.__name__}
+    modules |= {type(net).__module__ for net in run.nets.values()}
+    modules |= {getattr(phase.loss, "func", phase.loss).__module__ for phase in run.phases}
+    weights = sorted((phase.name, weight) for phase in run.phases for weight in phase.weights)
+    return lowered.key_of(_traced_masked(run), str(weights), str(key), arguments, modules=modules)
+
+
+def _traced_masked(run: runs.Run) -> str:
+    """The config as JSON without the numbers that programs take as inputs, and without those of the loop alone."""
+    config = dict(configs.flatten(run.config))
+    numbers = {f"ema.{name}" for name in steps.EMA_NUMBERS}
+    numbers |= {f"loss.{weight}" for phase in run.phases for weight in phase.weights}
+    for player, optimizer in run.optimizers.items():
+        if optimizer.rates and not config[f"optim.{player}.b2_final"]:
+            numbers |= {f"optim.{player}.{name}" for name in optim.RATES}
+    loop = ("seed", "grid", *(f"every.{name}_images" for name in MILESTONES))
+    sections = ("evaluation.", "checkpoints.", "transfer.workdir")
+    kept = {key: bool(value) if key in numbers else value for key, value in config.items() if key not in loop}
+    return json.dumps({k: v for k, v in kept.items() if not k.startswith(sections)}, sort_keys=True, default=str)
+
+
 def prepare(run: runs.Run, dataset, mesh) -> Programs:
     """No program yet, and the whole set on every device where `config.resident_data` asks for it.
 
     Raises:
-      UserError: a number of steps below 1, or a set that is not packed or does not fit.
+      UserError: a number of steps below 1, unknown programs, or a set that is not packed or does not fit.
     """
-    if run.config.steps_per_call < 1:
-        raise UserError(f"config.steps_per_call={run.config.steps_per_call}: expected 1 or more")
-    if not run.config.resident_data:
-        return Programs(mesh, {}, {})
+    config = run.config
+    if config.steps_per_call < 1:
+        raise UserError(f"config.steps_per_call={config.steps_per_call}: expected 1 or more")
+    if config.programs not in MODES:
+        raise UserError(f"config.programs={config.programs!r}: expected one of {', '.join(MODES)}")
+    if config.programs == "phases" and config.steps_per_call > 1:
+        raise UserError(
+            f"config.programs='phases' with config.steps_per_call={config.steps_per_call}: several steps are one program; "
+            "take 'auto', or one step a call"
+        )
+    phases = config.programs == "phases" or (config.programs == "auto" and _large(run))
+    if not config.resident_data:
+        return Programs(mesh, {}, {}, phases)
     arrays = dataset.packed()
     if arrays is None:
         raise UserError(
@@ -93,7 +263,29 @@ def prepare(run: runs.Run, dataset, mesh) -> Programs:
         )
     everywhere = parallel.replicated(mesh)
     placed = {name: jax.make_array_from_process_local_data(everywhere, np.asarray(x)) for name, x in arrays.items()}
-    return Programs(mesh, placed, {})
+    return Programs(mesh, placed, {}, phases)
+
+
+def _large(run: runs.Run) -> bool:
+    """Whether phases are better programs than steps: where steps of several kinds would hold the networks twice."""
+    return run.config.steps_per_call == 1 and len({phase.every for phase in run.phases}) > 1
+
+
+def example(run: runs.Run, dataset) -> dict[str, np.ndarray]:
+    """A batch of one sample."""
+    return wanted({name: x[:1] for name, x in dataset.examples(np.zeros(1, np.int64)).items()}, run)
+
+
+def ahead(calls: Programs, run: runs.Run, step: int, images: int, end: int) -> set[Key]:
+    """Names of the programs that the calls to come need, as far as `LOOKED_AHEAD`."""
+    found: set[Key] = set()
+    for _ in range(LOOKED_AHEAD):
+        if images >= end:
+            break
+        count = length(run, step, images, end)
+        found.update(calls.keys(run, step, count))
+        step, images = step + count, images + count * run.stage.batch_size
+    return found
 
 
 def length(run: runs.Run, step: int, images: int, end: int) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import games, optim, parallel
+from gan_jax import games, initial, optim, parallel
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
@@ -24,6 +24,7 @@ DEFAULTS = {
     "batch_size": 64,  # over all devices and processes
     "accumulate": 1,  # micro-batches in a step
     "parallel": "shard_map",  # or pmap
+    "programs": "auto",  # what is compiled as one: 'phases' each, whole 'steps', or 'auto': phases where they are large
     "steps_per_call": 1,  # so many steps are one program, for small networks
     "resident_data": False,  # the whole packed set lies on every device
     "grid": 64,  # images in `samples/`
@@ -159,12 +160,14 @@ def _optimizer(config: ConfigDict, nets: dict, player: str, phases, stage: games
         )
     except UserError as error:
         raise UserError(f"config.optim.{player}: {error}") from error
-    rate = optimizer.learning_rate
-    return optimizer._replace(learning_rate=lambda images: stage.learning_rate * rate(images))
+    return optimizer.at_rates({**optimizer.rates, "peak": stage.learning_rate * optimizer.rates["peak"]})
 
 
 def init_state(run: Run) -> steps.State:
-    """A fresh State; the same for any number of devices. Under `jax.eval_shape` it costs nothing."""
+    """A fresh State; the same for any number of devices. Under `jax.eval_shape` it costs nothing.
+
+    `jax.jit` of it takes the compiler long, see `initial`: `fresh_state` is the way to the values.
+    """
     key = jax.random.key(run.config.seed)
     params, variables, memory = run.game.init(run.config, run.nets, run.spec, jax.random.fold_in(key, 0))
     return steps.State(
@@ -176,6 +179,11 @@ def init_state(run: Run) -> steps.State:
         ema=steps.init_ema(run.ema.nets, params, variables),
         memory=memory,
     )
+
+
+def fresh_state(run: Run) -> steps.State:
+    """The values of `init_state`, up to rounding, as numpy arrays; nothing is compiled."""
+    return initial.evaluate(lambda: init_state(run))
 
 
 def transfer(run: Run, state: steps.State, workdir: str, mesh) -> tuple[steps.State, str]:
@@ -219,10 +227,22 @@ def transfer(run: Run, state: steps.State, workdir: str, mesh) -> tuple[steps.St
 
 def abstract_state(run: Run, mesh) -> steps.State:
     """Shapes, types and shardings of the run's State, to restore a checkpoint into."""
+    return _placed(jax.eval_shape(lambda: init_state(run)), mesh)
+
+
+def packed_shapes(run: Run, abstract: steps.State, mesh) -> steps.State:
+    """What `abstract_state` is between the loop's steps."""
+    return _placed(jax.eval_shape(lambda state: pack(run, state), abstract), mesh)
+
+
+def _placed(shapes, mesh):
     sharding = parallel.replicated(mesh)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), jax.eval_shape(lambda: init_state(run))
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def pack(run: Run, state: steps.State) -> steps.State:
+    """The State as the loop keeps it, see `step.packed`."""
+    return steps.packed(state, run.phases, run.optimizers)
 
 
 def open_data(config: ConfigDict, split: str = ""):

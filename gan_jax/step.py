@@ -2,20 +2,26 @@
 
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from gan_jax import optim, parallel
+from gan_jax import flat, optim, parallel
 
 UPDATE, AVERAGE = "optimizer_update", "running_average"  # scopes of a profile, beside the phases' names
 
 
 class State(NamedTuple):
-    """All that a run needs to go on exactly where it stood; one pytree, replicated over devices."""
+    """All that a run needs to go on exactly where it stood; one pytree, replicated over devices.
+
+    On disk, and for all who look at it, a net's parameters are named arrays. Between steps the loop keeps them, their
+    moments and their average as one vector each, see `packed`; `descend` plays either form.
+    """
 
     step: jax.Array  # int32, steps done
     images: jax.Array  # int32, real images seen
@@ -50,6 +56,7 @@ class Phase(NamedTuple):
     player: str
     every: int = 1  # in steps: n_critic and lazy regularisation alike
     draws: str = ""  # the phase whose randomness it takes; empty: its own
+    weights: Mapping[str, float] = {}  # numbers of the loss that a program takes as inputs: its keyword `weights`
 
 
 class Ema(NamedTuple):
@@ -61,6 +68,29 @@ class Ema(NamedTuple):
     rampup: float = 0.0  # half-life is at most this share of the images seen; 0 for none
     growth_images: float = 0.0  # half-life rises to its value from 0 over them, along a cosine; 0: at once
     copied: tuple[str, ...] = ()  # collections that are copied instead, averages themselves
+
+
+class Hyper(NamedTuple):
+    """Numbers that a step takes as inputs, so that another seed or rate is not another program."""
+
+    seed: Any  # uint32
+    rates: dict[str, dict[str, Any]]  # player -> `Optimizer.rates`
+    weights: dict[str, dict[str, Any]]  # phase -> `Phase.weights`
+    ema: dict[str, Any]  # the numbers of `Ema` that are not 0
+
+
+def hyper(phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, seed: int, ema: Ema = Ema()) -> Hyper:
+    """The numbers of a game's steps, on the host; zeros are left out, as they leave terms out."""
+    numbers = {name: getattr(ema, name) for name in EMA_NUMBERS if getattr(ema, name)}
+    return Hyper(
+        np.uint32(seed),
+        {player: jax.tree.map(np.float32, dict(optimizers[player].rates)) for player in players(phases)},
+        {phase.name: jax.tree.map(np.float32, dict(phase.weights)) for phase in phases},
+        jax.tree.map(np.float32, numbers),
+    )
+
+
+EMA_NUMBERS = ("half_life_images", "decay", "rampup", "growth_images")
 
 
 def players(phases: tuple[Phase, ...]) -> dict[str, tuple[str, ...]]:
@@ -86,6 +116,24 @@ def init_ema(nets: tuple[str, ...], params: dict, variables: dict) -> dict:
     return {net: jax.tree.map(jnp.copy, {"params": params[net], **variables.get(net, {})}) for net in nets}
 
 
+def packed(state: State, phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer]) -> State:
+    """The State with one vector in place of the arrays of each net, its moments and its average.
+
+    Nets with other types than float32 stay as they are, and those of an optimizer that treats an array as a whole.
+    """
+    whole = {net for player, nets in players(phases).items() for net in nets if not optimizers[player].elementwise}
+    layouts = {net: flat.layout_of(p) for net, p in state.params.items() if net not in whole and flat.fits(p)}
+
+    def averaged(net, tree):
+        return {**tree, "params": flat.pack(tree["params"])} if net in layouts else tree
+
+    return state._replace(
+        params={net: flat.pack(p) if net in layouts else p for net, p in state.params.items()},
+        opt=flat.pack_like(state.opt, layouts),
+        ema={net: averaged(net, tree) for net, tree in state.ema.items()},
+    )
+
+
 def make_step(
     phases: tuple[Phase, ...],  # the phases that are due, in order
     optimizers: dict[str, optim.Optimizer],  # player -> optimizer
@@ -96,25 +144,58 @@ def make_step(
     """One step of the game for one device's shard: every due phase once, then the running averages.
 
     Returns:
-      step(state, batch) -> (state, metrics); the batch's arrays have shape (micro-batches, samples, ...), metrics are
-      named `<phase>/<term>`. To be wrapped by `parallel.data_parallel`.
+      step(state, batch, numbers=None) -> (state, metrics); the batch's arrays have shape (micro-batches, samples, ...),
+      metrics are named `<phase>/<term>`. `numbers` is a `Hyper`; without it the program holds those of the arguments.
+      To be wrapped by `parallel.data_parallel`.
     """
+    play, finish = make_phases(phases, optimizers, seed=seed), make_finish(ema)
 
-    def step(state: State, batch: dict) -> tuple[State, dict]:
-        metrics = {}
-        accumulate, size = jax.tree.leaves(batch)[0].shape[:2]
-        for phase in phases:
-            name = zlib.crc32((phase.draws or phase.name).encode())
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), name)
-            with jax.named_scope(phase.name):  # seen in a profile, as the scopes below
-                state, measured = descend(state, phase, optimizers[phase.player], batch, key)
-            metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
-        seen = accumulate * size * lax.axis_size(parallel.AXIS)
-        with jax.named_scope(AVERAGE):
-            state = state._replace(ema=_average(state, ema, seen))
-        return state._replace(step=state.step + 1, images=state.images + seen), metrics
+    def step(state: State, batch: dict, numbers: Hyper | None = None) -> tuple[State, dict]:
+        state, metrics = play(state, batch, numbers)
+        return finish(state, batch, numbers), metrics
 
     return step
+
+
+def make_phases(
+    phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, seed: int
+) -> Callable[[State, dict], tuple[State, dict[str, jax.Array]]]:
+    """The part of `make_step` before its end: every phase once, in order. One phase is the smallest program."""
+
+    def play(state: State, batch: dict, numbers: Hyper | None = None) -> tuple[State, dict]:
+        metrics = {}
+        root = jax.random.key(seed if numbers is None else numbers.seed)
+        for phase in phases:
+            name = zlib.crc32((phase.draws or phase.name).encode())
+            key = jax.random.fold_in(jax.random.fold_in(root, state.step), name)
+            optimizer = optimizers[phase.player]
+            if numbers is not None:
+                optimizer = optimizer.at_rates(numbers.rates[phase.player])
+            with jax.named_scope(phase.name):  # seen in a profile, as the scopes below
+                state, measured = descend(state, _weighted(phase, numbers), optimizer, batch, key)
+            metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
+        return state, metrics
+
+    return play
+
+
+def _weighted(phase: Phase, numbers: Hyper | None) -> Phase:
+    weights = phase.weights if numbers is None else numbers.weights[phase.name]
+    return phase._replace(loss=partial(phase.loss, weights=weights)) if phase.weights else phase
+
+
+def make_finish(ema: Ema) -> Callable[[State, dict], State]:
+    """The end of a step: the running averages, and the counts of steps and images."""
+
+    def finish(state: State, batch: dict, numbers: Hyper | None = None) -> State:
+        accumulate, size = jax.tree.leaves(batch)[0].shape[:2]
+        seen = accumulate * size * lax.axis_size(parallel.AXIS)
+        values = ema._asdict() if numbers is None else numbers.ema
+        with jax.named_scope(AVERAGE):
+            state = state._replace(ema=_average(state, ema, values, seen))
+        return state._replace(step=state.step + 1, images=state.images + seen)
+
+    return finish
 
 
 def make_steps(
@@ -127,24 +208,26 @@ def make_steps(
     """Several steps in one program: a loop over periods of phases, in it one over neighbours with the same phases.
 
     Returns:
-      steps(state, batches) -> (state, metrics): the batches' arrays have shape (steps, micro-batches, samples, ...);
-      the metrics are those of `make_step`, each (periods, n), one dict for each stretch of n neighbours of a period.
+      steps(state, batches, numbers=None) -> (state, metrics): the batches' arrays have shape (steps, micro-batches,
+      samples, ...); the metrics are those of `make_step`, each (periods, n), one dict for each stretch of n neighbours
+      of a period.
     """
     period = next(n for n in range(1, len(dues) + 1) if dues[:n] * (len(dues) // n) == dues)
     stretches = [(due, len(tuple(group))) for due, group in itertools.groupby(dues[:period])]
 
-    def play(state: State, batches: dict) -> tuple[State, tuple[dict, ...]]:
+    def play(state: State, batches: dict, numbers: Hyper | None) -> tuple[State, tuple[dict, ...]]:
         begin, measured = 0, []
         for due, length in stretches:
-            step = make_step(due, optimizers, seed=seed, ema=ema)
+            step = partial(make_step(due, optimizers, seed=seed, ema=ema), numbers=numbers)
             part = jax.tree.map(lambda x: x[begin : begin + length], batches)  # noqa: B023
             state, metrics = lax.scan(step, state, part)
             begin += length
             measured.append(metrics)
         return state, tuple(measured)
 
-    def steps(state: State, batches: dict) -> tuple[State, tuple[dict, ...]]:
-        return lax.scan(play, state, jax.tree.map(lambda x: x.reshape(-1, period, *x.shape[1:]), batches))
+    def steps(state: State, batches: dict, numbers: Hyper | None = None) -> tuple[State, tuple[dict, ...]]:
+        periods = jax.tree.map(lambda x: x.reshape(-1, period, *x.shape[1:]), batches)
+        return lax.scan(partial(play, numbers=numbers), state, periods)
 
     return steps
 
@@ -163,7 +246,7 @@ def descend(
       loop stops where one of them is not finite.
     """
     grads, variables, memory, metrics = _gradients(state, phase, batch, key)
-    grads, metrics = parallel.mean((grads, metrics))
+    grads, metrics = parallel.mean(grads), _mean_metrics(metrics)
     params = _pick(state.params, phase.nets)
     with jax.named_scope(UPDATE):
         updates, opt = optimizer.update(grads, state.opt[phase.player], params, state.images)
@@ -182,10 +265,15 @@ def descend(
     return state, metrics
 
 
+def _mean_metrics(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Averages scalars over devices in one all-reduce."""
+    return dict(zip(metrics, parallel.mean(jnp.stack(list(metrics.values()))), strict=True))
+
+
 def _gradients(state: State, phase: Phase, batch: dict, key: jax.Array):
     """Sums over micro-batches what `_micro_batch` finds; variables and memory pass from one to the next."""
     accumulate = jax.tree.leaves(batch)[0].shape[0]
-    params = parallel.vary(state.params)
+    params = flat.unpack(parallel.vary(state.params))
 
     def body(carry, xs):
         total, variables, memory, metrics = carry
@@ -220,17 +308,20 @@ def _micro_batch(params: dict, state: State, phase: Phase, batch: dict, key: jax
         return loss, out
 
     (loss, out), grads = jax.value_and_grad(objective, has_aux=True)(_pick(params, phase.nets))
+    grads = {net: flat.pack(g) if flat.is_flat(state.params[net]) else g for net, g in grads.items()}
     variables = {**state.variables, **parallel.mean(out.variables)}
     memory = state.memory if out.memory is None else out.memory
     metrics = parallel.vary({"loss": loss, **out.metrics})
     return grads, variables, memory, jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
 
 
-def _average(state: State, ema: Ema, batch_size: int) -> dict:
-    half_life = ema.half_life_images
+def _average(state: State, ema: Ema, values: Mapping[str, Any], batch_size: int) -> dict:
+    """The new averages; `ema` says which terms there are, and `values` has their numbers."""
+    half_life = values.get("half_life_images", 0.0)
     if ema.growth_images:
-        half_life = optim.cosine(state.images, 0.0, half_life, ema.growth_images)
-    decay = ema.decay or optim.ema_decay(batch_size, half_life, state.images, ema.rampup)
+        half_life = optim.cosine(state.images, 0.0, half_life, values["growth_images"])
+    rampup = values["rampup"] if ema.rampup else None
+    decay = values["decay"] if ema.decay else optim.ema_decay(batch_size, half_life, state.images, rampup)
     live = {net: {"params": state.params[net], **state.variables.get(net, {})} for net in ema.nets}
     averaged = optim.ema_update(state.ema, live, decay)
     return {

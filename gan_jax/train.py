@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import pathlib
 import signal
 import time
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, evaluate, games, images, logs, parallel, programs, runs, sample, trace
+from gan_jax import checkpoint, evaluate, flat, games, images, initial, logs, parallel, programs, runs, sample, trace
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
@@ -55,7 +56,9 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
     draw = sample.sampler(run)
     measure = evaluate.measurer(run, draw)
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, calls, traced)
+    named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
+    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, calls, traced, named)
+    state = runs.pack(run, state)
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
@@ -67,7 +70,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
                 continue
             session = session._replace(run=runs.build(config, run.spec, stage))
             if 0 < position.images == begin:
-                state = state._replace(opt=_fresh_optimizers(session, state.params))
+                state = _with_fresh_optimizers(session, state)
             state, position, halted = _play(session, state, position, stopped)
             if halted:
                 break
@@ -98,6 +101,7 @@ class _Session(NamedTuple):
     measure: evaluate.Measure
     programs: programs.Programs
     trace: trace.Trace
+    named: Callable  # what the steps keep as one vector a net -> named arrays
 
 
 def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
@@ -107,7 +111,7 @@ def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, 
         if jax.process_index() == 0:
             logs.drop_lines_after(folder / "metrics.jsonl", -1)
             logs.drop_lines_after(folder / "evaluations.jsonl", -1)
-        state = jax.jit(lambda: runs.init_state(run), out_shardings=parallel.replicated(mesh))()
+        state = parallel.replicate(runs.fresh_state(run), mesh)
         if run.config.transfer.workdir:
             state, told = runs.transfer(run, state, run.config.transfer.workdir, mesh)
             print(told, flush=True)
@@ -127,17 +131,17 @@ def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, 
     return restored.state, Position(restored.step, restored.run["position"]), logs.Averages(restored.run["sums"])
 
 
-def _fresh_optimizers(session: _Session, params: dict) -> dict:
-    def init(params):
-        return steps.init_optimizers(session.run.phases, session.run.optimizers, params)
-
-    return jax.jit(init, out_shardings=parallel.replicated(session.mesh))(params)
+def _with_fresh_optimizers(session: _Session, state: steps.State) -> steps.State:
+    run = session.run
+    opt = initial.evaluate(lambda: steps.init_optimizers(run.phases, run.optimizers, jax.device_get(state.params)))
+    return state._replace(opt=parallel.replicate(opt, session.mesh))
 
 
 def _play(session: _Session, state, position: Position, stopped: Callable[[], bool]):
     """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
     run, stage, calls = session.run, session.run.stage, session.programs
     end = min(stage.end_images, run.config.total_images)
+    _compile_ahead(session, state, position, end)
     stream, halt = calls.stream(run, session.dataset, position.images), False
     with contextlib.closing(stream):
         while position.images < end:
@@ -162,6 +166,15 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
     return state, position, halt
 
 
+def _compile_ahead(session: _Session, state, position: Position, end: int) -> None:
+    """Compiles the programs of the calls to come side by side, and tells of them while it takes long."""
+    run, calls = session.run, session.programs
+    keys = programs.ahead(calls, run, position.step, position.images, end)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    compiling = calls.compile_ahead(run, keys, shapes, programs.example(run, session.dataset))
+    session.log.leave_out(compiling.wait(session.log.say))
+
+
 def _milestones(session: _Session, state, before: Position, now: Position, last: bool, halt: bool) -> None:
     """What is due at this image count: log, sample, evaluate, save. Only these wait for the device.
 
@@ -182,16 +195,16 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
         try:
             metric = _evaluate(session, state, now, last)
         except Exception:
-            checkpoint.save(session.manager, state, kept)  # what was trained outlives what went wrong in measuring it
+            checkpoint.save(session.manager, session.named(state), kept)  # what was trained outlives a measure's failure
             raise
     if "checkpoint" in reached or halt or metric is not None:
-        checkpoint.save(session.manager, state, kept, metric)
+        checkpoint.save(session.manager, session.named(state), kept, metric)
     log.restart_clock(now.images)
 
 
 def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str, float] | None:
     """Measures, tells, and returns the first metric's name and value."""
-    rows = session.measure(state.ema, step=now.step, images=now.images, baselines=last)
+    rows = session.measure(session.named(state.ema), step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
     session.log.evaluation(now.step, now.images, rows)
     return (evaluate.ranking(session.run.config)["metric"], rows[0]["value"]) if rows else None
@@ -207,7 +220,7 @@ def _draw_reals(session: _Session) -> None:
 
 
 def _draw_fakes(session: _Session, state, now: Position) -> None:
-    fakes = sample.fixed_grid(session.run, session.draw, state.ema)
+    fakes = sample.fixed_grid(session.run, session.draw, session.named(state.ema))
     _save_picture(session, "fakes", now.images, sample.picture(fakes), f"fakes_{now.images:09}.png")
 
 
@@ -280,24 +293,15 @@ def describe(run, mesh, dataset, batch_size: int) -> str:
     lines = [
         parameter_overview.get_parameter_overview({net: p}, include_stats=False) for net, p in state.params.items()
     ]
-    accumulate = run.config.accumulate
-    rows = batch_size // accumulate
-    one = programs.wanted({k: v[:1] for k, v in dataset.examples(np.zeros(1, np.int64)).items()}, run)
-    batch = {
-        k: jax.ShapeDtypeStruct((accumulate, rows, *v.shape[1:]), v.dtype, sharding=parallel.batch_sharding(mesh))
-        for k, v in one.items()
-    }
-    seen = set()
-    calls = programs.Programs(mesh, {}, {})
-    for step in range(max(phase.every for phase in run.phases) + 1):
-        due = tuple(phase.name for phase in steps.due(run.phases, step))
-        if due in seen:
-            continue
-        seen.add(due)
-        began = time.monotonic()
-        compiled = calls.of(run, step).lower(state, batch).compile()
-        costs = _costs(compiled, accumulate)
-        lines.append(f"step of {' + '.join(due)}: {costs}, compiled in {time.monotonic() - began:.1f} s")
+    calls = programs.prepare(run, dataset, mesh)
+    packed = runs.packed_shapes(run, state, mesh)
+    cycle = math.lcm(*(phase.every for phase in run.phases))
+    keys = set().union(*(calls.keys(run, step) for step in range(min(cycle, programs.LOOKED_AHEAD))))
+    compiling = calls.compile_ahead(run, keys, packed, programs.example(run, dataset))
+    compiling.wait(print)
+    for key in sorted(keys, key=programs.title):
+        costs = _costs(calls.compiled[key].compiled, run.config.accumulate)
+        lines.append(f"{programs.title(key)}: {costs}, compiled in {calls.compiled[key].seconds:.1f} s")
     devices = jax.devices()
     lines.append(
         f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}"

@@ -9,7 +9,7 @@ Its phases: `discriminator` and `generator`, one step each. Beside the generator
 `growth`, the lod that it has reached, so that samples are drawn as the generator is, enlarged to the full resolution.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -55,6 +55,8 @@ DEFAULTS = {
     "augment": {"name": "none"},  # see `augment.NAMES`: of real and generated images at their level, after fading
 }
 
+WEIGHTS = ("gradient_penalty", "drift", "r1_gamma", "r2_gamma", "class_weight")
+
 # Independent draws of one phase: folded into each sample's key, or into the batch's.
 LATENT, FLIP, PENALTY, NOISE, MIXED_LATENT, MIXED_LAYER, IS_MIXED, AUGMENT_REAL, AUGMENT_FAKE = range(9)
 
@@ -72,6 +74,11 @@ class Play(NamedTuple):
     flip: bool
     augmentation: augment.Augmentation
     batch_size: int  # over all devices
+    weights: Mapping[str, Any] = {}  # numbers of the loss, traced ones, that stand for those of config.loss
+
+    def weight(self, name: str) -> Any:
+        """The number of a term of the loss. Whether there is the term at all is for config.loss to say."""
+        return self.weights.get(name, self.loss[name])
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
@@ -118,8 +125,7 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     Raises:
       UserError: an unknown loss, one that compares with real images, or a weight out of range.
     """
-    weights = ("gradient_penalty", "drift", "r1_gamma", "r2_gamma", "class_weight")
-    configs.check_range(config, "0 or more", *(f"loss.{weight}" for weight in weights))
+    configs.check_range(config, "0 or more", *(f"loss.{weight}" for weight in WEIGHTS))
     configs.check_range(config, "above 0", "loss.gradient_target")
     configs.check_range(config, "0 to 1", "loss.style_mixing")
     game = losses.adversarial(config.loss.name, **config.loss.options.to_dict())
@@ -130,10 +136,14 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     shared = (config.growth, config.loss, config.data.flip, augmentation, stage.batch_size)
     play = Play(nets, stage.level, first, *shared)
     table = {"discriminator": _discriminator_phase, "generator": _generator_phase}
-    return tuple(Phase(net, partial(loss, play=play, game=game), (net,), net) for net, loss in table.items())
+    numbers = {weight: config.loss[weight] for weight in (*WEIGHTS, "gradient_target") if config.loss[weight]}
+    return tuple(
+        Phase(net, partial(loss, play=play, game=game), (net,), net, weights=numbers) for net, loss in table.items()
+    )
 
 
-def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game):
+def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game, weights):
+    play = play._replace(weights=weights)
     lod = _lod(play, state)
     fake, moved = _fakes(play, params, state, batch, rng, lod)
     real = batch["image"]
@@ -152,7 +162,8 @@ def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: P
     return loss, Out(metrics, {"generator": moved}, memory)
 
 
-def _generator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game):
+def _generator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game, weights):
+    play = play._replace(weights=weights)
     lod = _lod(play, state)
     fake, moved = _fakes(play, params, state, batch, rng, lod)
     view = _view(play, state, rng, AUGMENT_FAKE)
@@ -224,7 +235,7 @@ def discriminator_loss(
     Gradients are those with respect to images of full size: a pixel at level l stands for 4^l equal ones, each with
     1 / 4^l of its gradient, so that squared norms are 4^l times smaller.
     """
-    weights, scale = play.loss, 2.0**play.level
+    terms_of, weight, scale = play.loss, play.weight, 2.0**play.level
 
     def logits(x, view=views[0]):
         return judge(play, params, view(x), label, lod)[0]
@@ -232,20 +243,20 @@ def discriminator_loss(
     real_logits, real_classes = judge(play, params, views[0](real), label, lod)
     fake_logits, fake_classes = judge(play, params, views[1](fake), label, lod)
     terms = {f"loss_{name}": value.mean() for name, value in game.discriminator(real_logits, fake_logits).items()}
-    if weights.drift:
-        terms["drift"] = weights.drift * jnp.mean(jnp.square(real_logits))
+    if terms_of.drift:
+        terms["drift"] = weight("drift") * jnp.mean(jnp.square(real_logits))
     if real_classes is not None:
-        terms["loss_class"] = weights.class_weight * (
+        terms["loss_class"] = weight("class_weight") * (
             class_loss(real_classes, label).mean() + class_loss(fake_classes, label).mean()
         )
-    if weights.gradient_penalty:
-        target = weights.gradient_target
+    if terms_of.gradient_penalty:
+        target = weight("gradient_target")
         values = penalties.gradient_penalty(logits, real, fake, 1 - share, target=scale * target)
-        terms["gradient_penalty"] = weights.gradient_penalty / (scale * target) ** 2 * values.mean()
-    if weights.r1_gamma:
-        terms["r1"] = penalties.r1(logits, real, gamma=weights.r1_gamma / scale**2).mean()
-    if weights.r2_gamma:
-        terms["r2"] = penalties.r2(partial(logits, view=views[1]), fake, gamma=weights.r2_gamma / scale**2).mean()
+        terms["gradient_penalty"] = weight("gradient_penalty") / (scale * target) ** 2 * values.mean()
+    if terms_of.r1_gamma:
+        terms["r1"] = penalties.r1(logits, real, gamma=weight("r1_gamma") / scale**2).mean()
+    if terms_of.r2_gamma:
+        terms["r2"] = penalties.r2(partial(logits, view=views[1]), fake, gamma=weight("r2_gamma") / scale**2).mean()
     told = {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
     return sum(terms.values()), terms | told, real_logits
 
@@ -263,7 +274,7 @@ def generator_loss(
     logits, classes = judge(play, params, view(fake), label, lod)
     terms = {"loss_fake": game.generator(None, logits).mean()}
     if classes is not None:
-        terms["loss_class"] = play.loss.class_weight * class_loss(classes, label).mean()
+        terms["loss_class"] = play.weight("class_weight") * class_loss(classes, label).mean()
     return sum(terms.values()), terms | {"fake_logit": logits.mean()}
 
 

@@ -106,15 +106,17 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     loss, every, style = config.loss, config.every, config.style
     rules = Rules(nets, loss, style, augment.build(config.augment), config.data.flip, config.batch_size)
 
-    def phase(name: str, loss_fn, player: str, period: int = 1) -> Phase:
-        return Phase(name, partial(loss_fn, rules=rules, every=period), (player,), player, period)
+    def phase(name: str, loss_fn, player: str, period: int = 1, weights: tuple[str, ...] = ()) -> Phase:
+        numbers = {weight: loss[weight] for weight in weights}
+        return Phase(name, partial(loss_fn, rules=rules, every=period), (player,), player, period, weights=numbers)
 
     table = [phase("generator", _generator_loss, "generator")]
     if loss.path_length_weight:
-        table.append(phase("path_length", _path_length_loss, "generator", every.path_length_steps))
+        weights = ("path_length_weight", "path_length_decay")
+        table.append(phase("path_length", _path_length_loss, "generator", every.path_length_steps, weights))
     table.append(phase("discriminator", _discriminator_loss, "discriminator"))
     if loss.r1_gamma:
-        table.append(phase("penalty", _penalty_loss, "discriminator", every.penalty_steps))
+        table.append(phase("penalty", _penalty_loss, "discriminator", every.penalty_steps, ("r1_gamma",)))
     return tuple(table)
 
 
@@ -274,13 +276,13 @@ def _generator_loss(params, state, batch, rng, *, rules, every):
     return loss, Out({"fake_logit": logits.mean()}, {"generator": variables})
 
 
-def _path_length_loss(params, state, batch, rng, *, rules, every):
+def _path_length_loss(params, state, batch, rng, *, rules, every, weights):
     """weight (length - mean length)^2, of one in `path_length_shrink` samples.
 
     Those are the same on any number of devices, where a device's share of the batch is a multiple of the shrinkage. The
     gradient passes through the running mean too, as in the official code.
     """
-    loss, rows = rules.loss, slice(None, None, rules.loss.path_length_shrink)
+    rows = slice(None, None, rules.loss.path_length_shrink)
     keys = rng.samples[rows]
     ws, variables = _styles(params, state, batch, rng, rules, "path_length", rows)
     shape = batch["image"].shape[1:]
@@ -294,8 +296,8 @@ def _path_length_loss(params, state, batch, rng, *, rules, every):
 
     lengths, variables = penalties.path_lengths(paint, ws, noise / math.sqrt(shape[0] * shape[1]))
     mean = parallel.mean(lengths.mean())
-    target = state.memory["pl_mean"] + loss.path_length_decay * (mean - state.memory["pl_mean"])
-    value = loss.path_length_weight * jnp.square(lengths - target).mean()
+    target = state.memory["pl_mean"] + weights["path_length_decay"] * (mean - state.memory["pl_mean"])
+    value = weights["path_length_weight"] * jnp.square(lengths - target).mean()
     memory = state.memory | {"pl_mean": jax.lax.stop_gradient(target)}
     return every * value, Out({"penalty": value, "length": mean}, {"generator": variables}, memory)
 
@@ -316,11 +318,11 @@ def _discriminator_loss(params, state, batch, rng, *, rules, every):
     return loss, Out(metrics, {"generator": variables}, memory)
 
 
-def _penalty_loss(params, state, batch, rng, *, rules, every):
+def _penalty_loss(params, state, batch, rng, *, rules, every, weights):
     """R1 with respect to the real images as they are before blur and augmentation."""
 
     def logits(x):
         return _logits(params, state, x, _label(rules, batch), rng, AUGMENT_REAL, rules)
 
-    value = penalties.r1(logits, _reals(batch, rng, rules), gamma=rules.loss.r1_gamma).mean()
+    value = penalties.r1(logits, _reals(batch, rng, rules), gamma=weights["r1_gamma"]).mean()
     return every * value, Out({"r1": value}, {})

@@ -108,16 +108,17 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     lazy = every.penalty_steps > 1 and bool(weights)
     common = dict(nets=nets, flip=config.data.flip, augmentation=augment.build(config.augment))
     decay = dict(end=loss.penalty_final_factor, length=loss.penalty_decay_images)
-    penalty = partial(_penalty, weights=weights, decay=decay, **common) if weights else None
+    penalty = partial(_penalty, decay=decay, **common) if weights else None
     loss_fn = partial(_discriminator_loss, penalty=None if lazy else penalty)
     couples = getattr(nets["discriminator"], "couples_samples", True)
     if set(weights) == {"r1_gamma", "r2_gamma"} and not lazy and not couples:
-        loss_fn = partial(_joint_discriminator_loss, weights=weights, decay=decay)
+        loss_fn = partial(_joint_discriminator_loss, decay=decay)
     loss_fn = partial(loss_fn, game=game, batch_size=config.batch_size, **common)
-    table = [Phase("discriminator", loss_fn, ("discriminator",), "discriminator")]
+    of_main, of_lazy = ({}, weights) if lazy else (weights, {})
+    table = [Phase("discriminator", loss_fn, ("discriminator",), "discriminator", weights=of_main)]
     if lazy:
         loss_fn = partial(_lazy_penalty, penalty=penalty, every=every.penalty_steps, **common)
-        table.append(Phase("penalty", loss_fn, ("discriminator",), "discriminator", every.penalty_steps))
+        table.append(Phase("penalty", loss_fn, ("discriminator",), "discriminator", every.penalty_steps, "", of_lazy))
     loss_fn = partial(_generator_loss, game=game, **common)
     draws = "discriminator" if loss.shared_fakes else ""  # XLA then computes the forward that both have once
     return (*table, Phase("generator", loss_fn, ("generator",), "generator", every.generator_steps, draws))
@@ -178,7 +179,9 @@ def _judge(nets, augmentation, params, variables, images, state, batch, rng, *si
     return _play(nets["discriminator"], params["discriminator"], variables, images, label, dropout)
 
 
-def _discriminator_loss(params, state, batch, rng, *, nets, game, penalty, flip, augmentation, batch_size):
+def _discriminator_loss(
+    params, state, batch, rng, *, nets, game, penalty, flip, augmentation, batch_size, weights=None
+):
     """Real and fake images pass in two batches, so that batch normalisation sees them apart (DCGAN, section 3)."""
     fake, _ = _fakes(nets, params, state, batch, rng)  # the generator's own statistics move in its own phase
     fake = jax.lax.stop_gradient(fake)
@@ -188,12 +191,12 @@ def _discriminator_loss(params, state, batch, rng, *, nets, game, penalty, flip,
     fake_logits, variables = judge(variables, fake, state, batch, rng, FAKE)
     loss, metrics = _verdict(game, real_logits, fake_logits)
     if penalty is not None:
-        value, more = penalty(params, state, batch, rng, real=real, fake=fake)
+        value, more = penalty(params, state, batch, rng, weights=weights, real=real, fake=fake)
         loss, metrics = loss + value, metrics | more
     return loss, _out(augmentation, state, real_logits, batch_size, metrics, variables)
 
 
-def _joint_discriminator_loss(params, state, batch, rng, *, nets, game, weights, decay, flip, augmentation, batch_size):
+def _joint_discriminator_loss(params, state, batch, rng, *, nets, game, decay, flip, augmentation, batch_size, weights):
     """Loss, R1 and R2 from one pass over real and fake images together, for a discriminator that sees each alone."""
     fake, _ = _fakes(nets, params, state, batch, rng)
     real = _reals(batch, rng, flip)
@@ -233,11 +236,12 @@ def _generator_loss(params, state, batch, rng, *, nets, game, flip, augmentation
     return loss, Out({"fake_logit": fake_logits.mean()}, {"generator": own, "discriminator": variables})
 
 
-def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip, augmentation):
+def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip, augmentation, weights):
     """The penalty alone, `every` times as strong because it is played that much more seldom (StyleGAN2, appendix B)."""
     real = _reals(batch, rng, flip)
     fake, _ = _fakes(nets, params, state, batch, rng)
-    value, metrics = penalty(params, state, batch, rng, real=real, fake=jax.lax.stop_gradient(fake))
+    fake = jax.lax.stop_gradient(fake)
+    value, metrics = penalty(params, state, batch, rng, weights=weights, real=real, fake=fake)
     return value * every, Out(metrics, {})
 
 
