@@ -210,7 +210,7 @@ def _cache_key(run: runs.Run, key: Key, arguments: tuple) -> str:
     modules = {f"gan_jax.{room}" for room in CODE} | {run.game.__name__}
     modules |= {type(net).__module__ for net in run.nets.values()}
     modules |= {getattr(phase.loss, "func", phase.loss).__module__ for phase in run.phases}
-    weights = sorted((phase.name, weight) for phase in run.phases for weight in phase.weights)
+    weights = [(phase.name, *dict(phase.weights)) for phase in run.phases]
     return lowered.key_of(_traced_masked(run), str(weights), str(key), arguments, modules=modules)
 
 
@@ -218,7 +218,7 @@ def _traced_masked(run: runs.Run) -> str:
     """The config as JSON without the numbers that programs take as inputs, and without those of the loop alone."""
     config = dict(configs.flatten(run.config))
     numbers = {f"ema.{name}" for name in steps.EMA_NUMBERS}
-    numbers |= {f"loss.{weight}" for phase in run.phases for weight in phase.weights}
+    numbers |= {f"loss.{weight}" for phase in run.phases for weight, _ in phase.weights}
     for player, optimizer in run.optimizers.items():
         if optimizer.rates and not config[f"optim.{player}.b2_final"]:
             numbers |= {f"optim.{player}.{name}" for name in optim.RATES}

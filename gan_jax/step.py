@@ -56,7 +56,7 @@ class Phase(NamedTuple):
     player: str
     every: int = 1  # in steps: n_critic and lazy regularisation alike
     draws: str = ""  # the phase whose randomness it takes; empty: its own
-    weights: Mapping[str, float] = {}  # numbers of the loss that a program takes as inputs: its keyword `weights`
+    weights: tuple[tuple[str, float], ...] = ()  # (name, number) that a program takes as inputs: the loss's `weights`
 
 
 class Ema(NamedTuple):
@@ -180,7 +180,7 @@ def make_phases(
 
 
 def _weighted(phase: Phase, numbers: Hyper | None) -> Phase:
-    weights = phase.weights if numbers is None else numbers.weights[phase.name]
+    weights = dict(phase.weights) if numbers is None else numbers.weights[phase.name]
     return phase._replace(loss=partial(phase.loss, weights=weights)) if phase.weights else phase
 
 

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import numpy as np
 
-from gan_jax import checkpoint, parallel, runs
+from gan_jax import checkpoint, flat, parallel, runs
 from gan_jax import config as configs
 from gan_jax import step as steps
 
@@ -34,16 +34,16 @@ def fresh_folder(config, workdir, change=lambda state: state) -> runs.Run:
     runs.start_folder(workdir, config, run.spec, dataset.protocol())
     manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints")
     with checkpoint.closing(manager):
-        state = jax.jit(lambda: change(runs.init_state(run)))()
+        state = parallel.replicate(change(runs.fresh_state(run)), parallel.make_mesh())
         checkpoint.save(manager, state, {"position": 0, "data": dataset.fingerprint, "sums": {}})
     return run
 
 
 def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map", batches=None, state=None):
-    """Plays `count` steps on the first `devices` devices: (state, metrics of each step)."""
+    """Plays `count` steps on the first `devices` devices, as the loop keeps its State: (state, metrics of each step)."""
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    state = jax.jit(lambda: runs.init_state(run))() if state is None else state
-    state = jax.device_put(state, parallel.replicated(mesh))
+    state = runs.fresh_state(run) if state is None else jax.device_get(state)
+    state = parallel.replicate(runs.pack(run, state), mesh)
     programs, measured = {}, []
     for number in range(count):
         due = steps.due(run.phases, int(state.step))
@@ -53,7 +53,7 @@ def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map"
         batch = batches[number] if batches else random_batch(run, number)
         state, metrics = programs[due](state, parallel.shard_batch(batch, mesh, run.config.accumulate))
         measured.append(jax.device_get(metrics))
-    return jax.device_get(state), measured
+    return flat.unpack(jax.device_get(state)), measured
 
 
 def random_batch(run: runs.Run, number: int) -> dict[str, np.ndarray]:

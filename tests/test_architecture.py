@@ -19,9 +19,10 @@ FLOORS = (
     ("sample",),
     ("sample_flags", "programs"),
     ("runs",),  # config -> players, phases, State
-    ("games",),
+    ("games", "lowered"),
     ("models", "step", "losses", "penalties", "augment"),
     ("layers", "optim", "features"),
+    ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights", "provenance",
      "trace"),

@@ -136,7 +136,7 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     shared = (config.growth, config.loss, config.data.flip, augmentation, stage.batch_size)
     play = Play(nets, stage.level, first, *shared)
     table = {"discriminator": _discriminator_phase, "generator": _generator_phase}
-    numbers = {weight: config.loss[weight] for weight in (*WEIGHTS, "gradient_target") if config.loss[weight]}
+    numbers = tuple((name, config.loss[name]) for name in (*WEIGHTS, "gradient_target") if config.loss[name])
     return tuple(
         Phase(net, partial(loss, play=play, game=game), (net,), net, weights=numbers) for net, loss in table.items()
     )

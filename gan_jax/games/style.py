@@ -107,7 +107,7 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     rules = Rules(nets, loss, style, augment.build(config.augment), config.data.flip, config.batch_size)
 
     def phase(name: str, loss_fn, player: str, period: int = 1, weights: tuple[str, ...] = ()) -> Phase:
-        numbers = {weight: loss[weight] for weight in weights}
+        numbers = tuple((weight, loss[weight]) for weight in weights)
         return Phase(name, partial(loss_fn, rules=rules, every=period), (player,), player, period, weights=numbers)
 
     table = [phase("generator", _generator_loss, "generator")]

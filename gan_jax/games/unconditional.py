@@ -114,7 +114,8 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     if set(weights) == {"r1_gamma", "r2_gamma"} and not lazy and not couples:
         loss_fn = partial(_joint_discriminator_loss, decay=decay)
     loss_fn = partial(loss_fn, game=game, batch_size=config.batch_size, **common)
-    of_main, of_lazy = ({}, weights) if lazy else (weights, {})
+    numbers = tuple(weights.items())
+    of_main, of_lazy = ((), numbers) if lazy else (numbers, ())
     table = [Phase("discriminator", loss_fn, ("discriminator",), "discriminator", weights=of_main)]
     if lazy:
         loss_fn = partial(_lazy_penalty, penalty=penalty, every=every.penalty_steps, **common)
