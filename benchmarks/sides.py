@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ class JaxSide:
         from ml_collections import ConfigDict
 
         from gan_jax import config as configs
-        from gan_jax import games, parallel, runs
+        from gan_jax import games, parallel, programs, runs
 
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
         parallel.silence()
@@ -115,10 +115,10 @@ class JaxSide:
         stages = games.stages(games.find(self.config.game), self.config, self.spec)
         self.run = runs.build(self.config, self.spec, stages[-1])
         self.mesh = parallel.make_mesh(self.devices[:1])
-        state = _without_zeros(jax.device_get(jax.jit(lambda: runs.init_state(self.run))()))
-        self.state = jax.device_put(state, parallel.replicated(self.mesh))
+        self.state = parallel.replicate(_without_zeros(runs.fresh_state(self.run)), self.mesh)
+        self.packed = parallel.replicate(runs.pack(self.run, jax.device_get(self.state)), self.mesh)  # as steps keep it
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
-        self.programs: dict[tuple[str, ...], Any] = {}
+        self.calls = programs.Programs(self.mesh, {}, {}, programs.apart(self.run), kept=False)
 
     def settings(self) -> dict:
         """The complete config."""
@@ -181,15 +181,15 @@ class JaxSide:
         return parallel.data_parallel(step, mesh or self.mesh, run.config.parallel)
 
     def prepare(self, cycle: list[tuple[str, ...]]) -> float:
-        """Compiles the programs of these steps, on a GPU's host side by side: seconds."""
-        began = time.perf_counter()
-        missing = [due for due in dict.fromkeys(cycle) if due not in self.programs]
-        with ThreadPoolExecutor(1 if self.platform == "cpu" else max(len(missing), 1)) as pool:
-            self.programs |= zip(missing, pool.map(self._compile, missing), strict=True)
-        return time.perf_counter() - began
+        """Compiles the programs of these steps side by side: seconds."""
+        import jax
 
-    def _compile(self, due: tuple[str, ...]):
-        return self._program(self.run, due).lower(self.state, self.batches[0]).compile()
+        began = time.perf_counter()
+        keys = {key for due in cycle for key in self.calls.keys_of(self.run, (due,))}
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.packed)
+        example = {name: np.zeros((1, *x.shape[2:]), x.dtype) for name, x in self.batches[0].items()}
+        self.calls.compile_ahead(self.run, keys, shapes, example).wait(lambda line: None)
+        return time.perf_counter() - began
 
     def flops(self, cycle: list[tuple[str, ...]]) -> float:
         """Floating-point operations of these steps, as XLA counts those of the programs before it optimises them.
@@ -239,8 +239,9 @@ class JaxSide:
 
         began = _clocks()
         for number, due in enumerate(cycle):
-            self.state, metrics = self.programs[due](self.state, self.batches[number % BATCHES])
-        jax.block_until_ready((self.state, metrics))
+            play = self.calls.playing(self.run, self.calls.keys_of(self.run, (due,)))
+            self.packed, metrics = play(self.packed, self.batches[number % BATCHES])
+        jax.block_until_ready((self.packed, metrics))
         ended = _clocks()
         assert all(np.isfinite(float(value)) for value in metrics.values()), metrics
         return ended[0] - began[0], ended[1] - began[1]

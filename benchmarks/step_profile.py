@@ -160,8 +160,7 @@ class Steps:
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         self.run = runs.build(self.config, runs.Spec(case.shape, case.classes))
         self.mesh = parallel.make_mesh(devices_of(platform)[:devices])
-        state = jax.jit(lambda: runs.init_state(self.run))()
-        self.state = jax.device_put(state, parallel.replicated(self.mesh))
+        self.state = parallel.replicate(runs.pack(self.run, runs.fresh_state(self.run)), self.mesh)
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
 

@@ -64,7 +64,8 @@ def _arrays(flat: Flat) -> Any:
     ends, begin = [], 0
     for size in flat.layout.sizes:
         ends.append((begin, begin := begin + size))
-    leaves = [flat.vector[first:last].reshape(shape) for (first, last), shape in zip(ends, flat.layout.shapes, strict=True)]
+    places = zip(ends, flat.layout.shapes, strict=True)
+    leaves = [flat.vector[first:last].reshape(shape) for (first, last), shape in places]
     return jax.tree.unflatten(flat.layout.structure, leaves)
 
 
@@ -80,7 +81,8 @@ def pack_like(tree: Any, layouts: dict[str, Layout]) -> Any:
     def packed(node):
         if not is_nets(node):
             return node
-        return {net: pack(part) if net in layouts and _is_layout(part, layouts[net]) else part for net, part in node.items()}
+        fitting = {net for net, part in node.items() if net in layouts and _is_layout(part, layouts[net])}
+        return {net: pack(part) if net in fitting else part for net, part in node.items()}
 
     return jax.tree.map(packed, tree, is_leaf=is_nets)
 

@@ -1,9 +1,9 @@
-"""Fresh parameters without a compiler: a network's `init` is traced, and what its parameters need is computed by numpy.
+"""Fresh parameters without a compiler: a network's `init` is traced, and numpy computes what its parameters need.
 
 Compiled, the initialisers of a StyleGAN2 are fifty draws of random numbers of twenty shapes, each expanded into a
-hundred operations: a quarter of a minute for what takes milliseconds. Here `init` is traced alone, the forward pass that
-no parameter needs is left out, and each remaining operation is numpy's; what numpy has no rule for runs on JAX, operation
-by operation. Random bits are those of JAX's Threefry (Salmon et al. 2011), so that a seed means the same draws.
+hundred operations: a quarter of a minute for what takes milliseconds. Here `init` is traced alone, the forward pass
+that no parameter needs is left out, and each remaining operation is numpy's; what numpy has no rule for runs on JAX,
+one by one. Random bits are those of JAX's Threefry (Salmon et al. 2011), so that a seed means the same draws.
 """
 
 from collections.abc import Callable
@@ -165,6 +165,6 @@ _RULES = {
     "squeeze": lambda x, *, out, params: x.reshape(out.shape),
 }  # fmt: skip
 _BY_SHAPE = frozenset(
-    "random_bits random_split broadcast_in_dim bitcast_convert_type random_seed random_wrap convert_element_type reshape "
-    "squeeze".split()
+    "random_bits random_split random_seed random_wrap broadcast_in_dim bitcast_convert_type convert_element_type "
+    "reshape squeeze".split()
 )

@@ -1,7 +1,7 @@
 """Lowered programs kept on disk: a second start of the same run on the same code does not trace its networks again.
 
-What is kept is StableHLO, made by `jax.export`; the compiled form of it lies in JAX's own compilation cache. Both starts
-go the same way, over the kept form, so that they play the very same program.
+What is kept is StableHLO, made by `jax.export`; the compiled form of it lies in JAX's own compilation cache. Both
+starts go the same way, over the kept form, so that they play the very same program.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ RATES = ("learning_rate", "warmup_images", "decay_begin_images", "decay_images",
 # Their step is not proportional to the learning rate, or they need more than gradients.
 _UNFIT = ("fromage", "lbfgs", "polyak_sgd", "rprop")
 # They treat every element by itself, so that all arrays of a net can be one vector.
-_ELEMENTWISE = (
+ELEMENTWISE = (
     "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "amsgrad", "lion", "nadam", "nadamw",
     "radam", "rmsprop", "sgd", "sign_sgd", "yogi",
 )  # fmt: skip
@@ -107,7 +107,7 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
         at = _freezing(at, tuple(settings.frozen))
     rates = {"peak": peak, **rates}
     learning_rate = partial(_learning_rate, name=settings.schedule, batch_size=batch_size, **rates)
-    return Optimizer(at, learning_rate, rates, settings.name in _ELEMENTWISE)
+    return Optimizer(at, learning_rate, rates, settings.name in ELEMENTWISE)
 
 
 def _freezing(at: Callable, frozen: tuple[str, ...]) -> Callable:

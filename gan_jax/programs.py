@@ -1,4 +1,4 @@
-"""What the loop calls: phases or steps as compiled programs, fed from the host or from a set that lies on the devices."""
+"""What the loop calls: phases or steps as programs, fed from the host or from a set that lies on the devices."""
 
 import functools
 import json
@@ -31,7 +31,14 @@ Key = tuple  # names a program: the stage's kind, and the phases of each of its 
 class Programs:
     """A run's programs, and the data that they take beside their batches."""
 
-    def __init__(self, mesh, resident: dict[str, jax.Array], compiled: dict[Key, Callable], phases: bool = False):
+    def __init__(
+        self,
+        mesh,
+        resident: dict[str, jax.Array],
+        compiled: dict[Key, Callable],
+        phases: bool = False,
+        kept: bool = True,
+    ):
         """Knows the programs that are `compiled` already.
 
         Args:
@@ -39,8 +46,11 @@ class Programs:
           resident: whole arrays of the set, on every device; empty: batches come from the host.
           compiled: by name.
           phases: whether each phase is a program of its own.
+          kept: whether lowered programs are kept on disk.
         """
+        self.kept = kept
         self.mesh, self.resident, self.compiled, self.phases = mesh, resident, compiled, phases
+        self._shared = (resident,) if resident else ()
         self._calls: dict[tuple[Key, ...], Callable] = {}
         self._numbers: dict[Any, steps.Hyper] = {}  # of each kind of stage, on the devices
 
@@ -50,22 +60,22 @@ class Programs:
         The metrics are those of `step.make_step`, or of `step.make_steps` for several. Stages that differ in nothing
         but their place in the run share their programs.
         """
-        keys = self.keys(run, step, count)
+        return self.playing(run, self.keys(run, step, count))
+
+    def playing(self, run: runs.Run, keys: tuple[Key, ...]) -> Callable:
+        """The (state, batches) -> (state, metrics) of these programs, one after another."""
         if keys not in self._calls:
             numbers = self.numbers(run)
-            self._calls[keys] = lambda state, batch: self._play(run, keys, numbers, state, batch)
+
+            def play(state, batch):
+                metrics = {}
+                for key in keys:
+                    state, measured = self.program(run, key)(state, batch, numbers, *self._shared)
+                    metrics = measured if isinstance(measured, tuple) else metrics | measured
+                return state, metrics
+
+            self._calls[keys] = play
         return self._calls[keys]
-
-    def _play(self, run, keys: tuple[Key, ...], numbers, state, batch):
-        metrics = {}
-        for key in keys:
-            state, measured = self.program(run, key)(state, batch, numbers, *self._shared)
-            metrics = measured if isinstance(measured, tuple) else metrics | measured
-        return state, metrics
-
-    @property
-    def _shared(self) -> tuple:
-        return (self.resident,) if self.resident else ()
 
     def numbers(self, run: runs.Run) -> steps.Hyper:
         """The numbers of the run's stage, on the devices."""
@@ -76,14 +86,18 @@ class Programs:
         return self._numbers[kind]
 
     def keys(self, run: runs.Run, step: int, count: int = 1) -> tuple[Key, ...]:
-        """The names of the programs that play so many steps, in order."""
-        dues = tuple(tuple(phase.name for phase in steps.due(run.phases, step + i)) for i in range(count))
-        if self.phases and count == 1:
+        """The names of the programs that play so many steps from a step on, in order."""
+        dues = (steps.due(run.phases, step + i) for i in range(count))
+        return self.keys_of(run, tuple(tuple(phase.name for phase in due) for due in dues))
+
+    def keys_of(self, run: runs.Run, dues: tuple[tuple[str, ...], ...]) -> tuple[Key, ...]:
+        """The names of the programs that play one step for each tuple of phases' names."""
+        if self.phases and len(dues) == 1:
             return tuple((_kind(run), name) for name in (*dues[0], FINISH))
         return ((_kind(run), *dues),)
 
     def program(self, run: runs.Run, key: Key) -> Callable:
-        """The program of that name, jitted where it is not compiled yet: (state, batch, numbers, ...) -> (state, metrics)."""
+        """(state, batch, numbers, ...) -> (state, metrics) of that name, jitted where it is not compiled yet."""
         if key not in self.compiled:
             self.compiled[key] = self._jitted(_function(run, key), run.config.parallel, several=_several(key))
         return self.compiled[key]
@@ -120,7 +134,8 @@ class Programs:
     def _compile(self, run: runs.Run, key: Key, state, example) -> Callable:
         arguments = (state, self._batch(run, key, example), _shapes(self.numbers(run)), *map(_shapes, self._shared))
         jitted = self._jitted(_function(run, key), run.config.parallel, several=_several(key))
-        return lowered.compile(jitted, arguments, key=_cache_key(run, key, arguments), donate=1)
+        name = _cache_key(run, key, arguments) if self.kept else ""
+        return lowered.compile(jitted, arguments, key=name, donate=1)
 
     def _batch(self, run: runs.Run, key: Key, example: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of what `put` makes of the batches of one call."""
@@ -130,7 +145,8 @@ class Programs:
         sharding = parallel.batch_sharding(self.mesh, _several(key))
         if self.resident:
             example = {"index": np.zeros((1,), np.int32)}
-        return {name: jax.ShapeDtypeStruct((*lead, *x.shape[1:]), x.dtype, sharding=sharding) for name, x in example.items()}
+        shapes = {name: (*lead, *x.shape[1:]) for name, x in example.items()}
+        return {name: jax.ShapeDtypeStruct(shapes[name], x.dtype, sharding=sharding) for name, x in example.items()}
 
     def stream(self, run: runs.Run, dataset, start: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's part of each batch from position `start` on: its arrays, or `index`, places in the set."""
@@ -165,8 +181,9 @@ class Compiling(NamedTuple):
                 self.compiled[self.waiting[future]] = future.result()
             seconds = time.monotonic() - self.began
             if not done or (left and seconds > NEWS_SECONDS):
-                names = ", ".join(title(self.waiting[future]) for future in self.waiting if future in left)
-                say(f"compiling for {seconds:.0f} s: {len(self.waiting) - len(left)} of {len(self.waiting)} programs are ready, {names} to come")
+                names = ", ".join(title(key) for future, key in self.waiting.items() if future in left)
+                ready = f"{len(self.waiting) - len(left)} of {len(self.waiting)} programs are ready"
+                say(f"compiling for {seconds:.0f} s: {ready}, {names} to come")
         return time.monotonic() - self.began
 
 
@@ -241,10 +258,10 @@ def prepare(run: runs.Run, dataset, mesh) -> Programs:
         raise UserError(f"config.programs={config.programs!r}: expected one of {', '.join(MODES)}")
     if config.programs == "phases" and config.steps_per_call > 1:
         raise UserError(
-            f"config.programs='phases' with config.steps_per_call={config.steps_per_call}: several steps are one program; "
-            "take 'auto', or one step a call"
+            f"config.programs='phases' with config.steps_per_call={config.steps_per_call}: several steps are one "
+            "program; take 'auto', or one step a call"
         )
-    phases = config.programs == "phases" or (config.programs == "auto" and _large(run))
+    phases = config.programs == "phases" or (config.programs == "auto" and apart(run))
     if not config.resident_data:
         return Programs(mesh, {}, {}, phases)
     arrays = dataset.packed()
@@ -266,8 +283,8 @@ def prepare(run: runs.Run, dataset, mesh) -> Programs:
     return Programs(mesh, placed, {}, phases)
 
 
-def _large(run: runs.Run) -> bool:
-    """Whether phases are better programs than steps: where steps of several kinds would hold the networks twice."""
+def apart(run: runs.Run) -> bool:
+    """What `config.programs='auto'` means: phases where steps of several kinds would hold the networks twice."""
     return run.config.steps_per_call == 1 and len({phase.every for phase in run.phases}) > 1
 
 

@@ -195,7 +195,7 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
         try:
             metric = _evaluate(session, state, now, last)
         except Exception:
-            checkpoint.save(session.manager, session.named(state), kept)  # what was trained outlives a measure's failure
+            checkpoint.save(session.manager, session.named(state), kept)  # what was trained outlives this failure
             raise
     if "checkpoint" in reached or halt or metric is not None:
         checkpoint.save(session.manager, session.named(state), kept, metric)

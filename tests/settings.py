@@ -39,8 +39,13 @@ def fresh_folder(config, workdir, change=lambda state: state) -> runs.Run:
     return run
 
 
+def mesh(devices: int):
+    """A mesh of the first so many devices."""
+    return parallel.make_mesh(jax.devices()[:devices])
+
+
 def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map", batches=None, state=None):
-    """Plays `count` steps on the first `devices` devices, as the loop keeps its State: (state, metrics of each step)."""
+    """Plays `count` steps on the first `devices` devices, on a packed State: (State, metrics of each step)."""
     mesh = parallel.make_mesh(jax.devices()[:devices])
     state = runs.fresh_state(run) if state is None else jax.device_get(state)
     state = parallel.replicate(runs.pack(run, state), mesh)

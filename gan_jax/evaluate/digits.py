@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import metrics, runs
@@ -99,7 +100,7 @@ def _frechet(real: np.ndarray, fake: np.ndarray) -> float:
 
 def _baselines(run, generate: Callable, reference: Judge, count: int) -> dict[str, float]:
     """What the distance is worth: reals held out, a Gaussian of each pixel, the generator before training."""
-    fresh = jax.jit(lambda: runs.init_state(run).ema)()
+    fresh = jax.tree.map(jnp.asarray, runs.fresh_state(run).ema)
     sets: dict[str, Callable[[], np.ndarray]] = {
         "floor_train_vs_held_out": lambda: reference.held_out,
         "pixel_gaussian": lambda: metrics.pixel_gaussian_samples(reference.train["image"], count, run.config.seed),
