@@ -40,6 +40,8 @@ _PLACES = (  # (scope, functions @ files); the first that any frame matches
     ("penalty", re.compile(r"@.*/penalties\.py$")),
 )
 _RANDOM = re.compile(r"threefry|random_|_normal\b|_normal_real|_uniform|_bernoulli|erf_inv|_gumbel|_randint")
+# `layers/conv.py` loops on a CPU alone, and what a custom derivative holds has the frames of its call and no others.
+_LOOP = re.compile(r"/branch_\d+_fun/(while|reduce_sum)")
 _TWICE = re.compile(r"jvp\((?:vmap\()*(?:jvp|transpose)\(")  # a derivative, or what it needs, differentiated again
 
 
@@ -54,6 +56,8 @@ def scope(path: str, frames: tuple[str, ...]) -> str:
 
     if _RANDOM.search(path):
         return "random draws"
+    if _LOOP.search(path) and frames and frames[0].endswith("/layers/conv.py"):
+        return "fewer products"
     for name, place in _PLACES:
         if any(place.search(frame) for frame in frames):
             return name

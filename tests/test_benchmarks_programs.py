@@ -127,6 +127,8 @@ def test_kernels_are_what_a_call_starts_and_loops_turn_as_often_as_is_known():
         ("resampling", "jit(step)/d/jvp(D)/mul", ("upscale@/x/gan_jax/layers/rescale.py",)),
         ("networks forward", "jit(step)/d/jvp(D)/mul", ("ScaledConv.__call__@/x/gan_jax/layers/rescale.py",)),
         ("fewer products", "jit(step)/d/jvp(D)/dot", ("_combined@/x/gan_jax/layers/winograd.py", "_conv@/x/conv.py")),
+        ("fewer products", "jit(step)/d/transpose(d)/jvp(D)/cond/branch_0_fun/while", ("conv@/x/layers/conv.py",)),
+        ("networks backward", "jit(step)/d/transpose(d)/jvp(D)/cond/branch_1_fun/add", ("conv@/x/layers/conv.py",)),
         ("random draws", "jit(step)/generator/jvp(vmap(jit(_normal)))/jit(_uniform)/vmap()/while/body/xor", ()),
         ("optimizer", "jit(step)/generator/optimizer_update/add", ("descend@/x/gan_jax/step.py",)),
         ("norms and checks", "jit(step)/d/optimizer_update/reduce_sum", ("global_norm@/x/gan_jax/optim.py",)),
