@@ -37,8 +37,8 @@ _PLACES = (  # (scope, functions @ files); the first that any frame matches
     ("random draws", re.compile(r"@.*/layers/random\.py$")),
     ("norms and checks", re.compile(r"^(global_norm|norms?|_norms?|finite|_finite)\b.*@.*/(optim|step)\.py$")),
     ("means over devices", re.compile(r"^mean\b.*@.*/parallel\.py$")),
-    ("penalty", re.compile(r"@.*/penalties\.py$")),
 )
+_PENALTIES = re.compile(r"@.*/penalties\.py$")
 _RANDOM = re.compile(r"threefry|random_|_normal\b|_normal_real|_uniform|_bernoulli|erf_inv|_gumbel|_randint")
 # `layers/conv.py` loops on a CPU alone, and what a custom derivative holds has the frames of its call and no others.
 _LOOP = re.compile(r"/branch_\d+_fun/(while|reduce_sum)")
@@ -65,7 +65,7 @@ def scope(path: str, frames: tuple[str, ...]) -> str:
     for name, found in (
         ("optimizer", UPDATE in parts),
         ("running average", AVERAGE in parts),
-        ("penalty", _TWICE.search(path)),
+        ("penalty", _TWICE.search(path) or (frames and _PENALTIES.search(frames[0]))),
         ("networks backward", "transpose(" in path),
         ("networks forward", "jvp(" in path),
     ):

@@ -134,6 +134,7 @@ def test_kernels_are_what_a_call_starts_and_loops_turn_as_often_as_is_known():
         ("norms and checks", "jit(step)/d/optimizer_update/reduce_sum", ("global_norm@/x/gan_jax/optim.py",)),
         ("running average", "jit(step)/running_average/sub", ("ema_update.<locals>.lerp@/x/gan_jax/optim.py",)),
         ("means over devices", "jit(step)/d/div", ("mean.<locals>.average@/x/gan_jax/parallel.py",)),
+        ("", "squeeze", ("conv@/x/gan_jax/layers/conv.py", "r1@/x/gan_jax/penalties.py")),  # in a function: its call's
         ("", "jit(step)/add", ("step@/x/gan_jax/step.py",)),
     ),
 )
