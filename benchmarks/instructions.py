@@ -23,24 +23,32 @@ class Instruction(NamedTuple):
     path: str
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
+    """One instruction as the text has it."""
+
     computation: str
     opcode: str
     operands: tuple[str, ...]
     calls: tuple[str, ...]  # computations
     target: str  # of a custom call
     path: str
+    frame: int  # number of its stack frame in the text's tables; 0 for none
+    fusion: str  # its kind, such as kLoop; empty for other instructions
+    trips: int  # of a loop, where they are known, else 1
 
 
 _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (?:.*? )?([a-z][\w\-]*)\((.*)$")
 _CALLS = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_ATTRIBUTES = (re.compile('custom_call_target="([^"]*)"'), re.compile('op_name="([^"]*)"'),
+               re.compile(r"stack_frame_id=(\d+)"), re.compile(r"kind=(k\w+)"),
+               re.compile(r'"known_trip_count":\{"n":"(\d+)"'))  # fmt: skip
 _COLLECTIVE = re.compile(r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-\w+|ragged-all-to-all)")
 _RANDOM = re.compile(r"threefry|_normal|_uniform|_bernoulli|random_bits|erf_inv|_gumbel|_randint")
 _MOVES = frozenset("copy copy-start copy-done transpose reshape slice concatenate reverse dynamic-slice "
                    "dynamic-update-slice broadcast".split())  # fmt: skip
-_NOTHING = frozenset("parameter constant bitcast tuple get-tuple-element".split())
+NOTHING = frozenset("parameter constant bitcast tuple get-tuple-element".split())
 _CONTAINERS = ("while", "conditional", "call")  # their time is that of what they run
 
 
@@ -50,17 +58,18 @@ def instructions(text: str, phases: tuple[str, ...]) -> dict[str, Instruction]:
     What the compiler added without a name from the code counts to the phase that its operands, its users or the loop
     around it belong to.
     """
-    lines = _lines(text)
+    lines = parse(text)
     inside = collections.defaultdict(list)
     for line in lines.values():
         inside[line.computation].append(line)
     phase = {name: _phase(line, inside, phases) for name, line in lines.items()}
-    _spread_phases(lines, phase)
+    spread(lines, phase)
     return {name: Instruction(line.opcode, line.operands, phase[name] or NO_PHASE, _kind(line, inside), line.path)
             for name, line in lines.items()}  # fmt: skip
 
 
-def _lines(text: str) -> dict[str, _Line]:
+def parse(text: str) -> dict[str, Line]:
+    """name -> instruction as it stands there, of a compiled program's text."""
     lines, computation = {}, ""
     for row in text.splitlines():
         if header := _HEADER.match(row):
@@ -71,13 +80,19 @@ def _lines(text: str) -> dict[str, _Line]:
             calls = _CALLS.findall(rest)
             for branches in _BRANCHES.findall(rest):
                 calls += [branch.strip(" %") for branch in branches.split(",")]
-            target, path = (re.search(rf'{key}="([^"]*)"', rest) for key in ("custom_call_target", "op_name"))
-            lines[name] = _Line(computation, opcode, tuple(operands), tuple(calls), target[1] if target else "",
-                                path[1] if path else "")  # fmt: skip
+            told = [found[1] if (found := what.search(rest)) else "" for what in _ATTRIBUTES]
+            target, path, frame, fusion, trips = told
+            lines[name] = Line(computation, opcode, tuple(operands), tuple(calls), target, path, int(frame or 0),
+                               fusion, int(trips or 1))  # fmt: skip
     return lines
 
 
-def _phase(line: _Line, inside: dict, phases: tuple[str, ...]) -> str:
+def entry(text: str) -> str:
+    """The name of the computation that a program begins with."""
+    return re.search(r"^ENTRY %?([\w.\-]+) ", text, re.MULTILINE)[1]
+
+
+def _phase(line: Line, inside: dict, phases: tuple[str, ...]) -> str:
     """The first phase in the instruction's path, else the most frequent in what it calls; empty for none."""
     from gan_jax.step import AVERAGE
 
@@ -99,8 +114,8 @@ def _parts(path: str) -> list[str]:
     return [part.lstrip("(") for part in re.split("[/:]", path)]
 
 
-def _spread_phases(lines: dict[str, _Line], phase: dict[str, str]) -> None:
-    """Fills in empty phases from operands, users and callers."""
+def spread(lines: dict[str, Line], phase: dict[str, str]) -> None:
+    """Fills in empty phases, or whatever is known of each instruction, from operands, users and callers."""
     users, callers = collections.defaultdict(list), {}
     for name, line in lines.items():
         for operand in line.operands:
@@ -112,7 +127,7 @@ def _spread_phases(lines: dict[str, _Line], phase: dict[str, str]) -> None:
             phase[name] = next((phase[other] for other in near if phase.get(other)), "")
 
 
-def _kind(line: _Line, inside: dict) -> str:
+def _kind(line: Line, inside: dict) -> str:
     from gan_jax.step import AVERAGE, UPDATE
 
     if _COLLECTIVE.match(line.opcode):
@@ -133,10 +148,10 @@ def _kind(line: _Line, inside: dict) -> str:
         return "reduction"
     if opcodes & {"sort", "gather", "scatter", "custom-call", "while", "conditional"}:
         return "other"
-    return "copy" if opcodes - _NOTHING <= _MOVES else "elementwise"
+    return "copy" if opcodes - NOTHING <= _MOVES else "elementwise"
 
 
-def _opcodes(line: _Line, inside: dict) -> set[str]:
+def _opcodes(line: Line, inside: dict) -> set[str]:
     """Those of the instruction, or of all that it calls where it is a fusion or a call."""
     if line.opcode not in ("fusion", "call"):
         return {line.opcode}

@@ -1,0 +1,29 @@
+"""How large the programs of a step may be: operations that XLA is given, by family and phase."""
+
+import jax
+import pytest
+
+from benchmarks import operations, programs
+from gan_jax import parallel
+
+# StableHLO operations of the smoke form on a CPU, as `benchmarks/programs.py` counts them: what they were, and 5% for
+# what versions of JAX and the order of tests (which shares traced functions) change. What grows with the number of
+# arrays or layers shows at once; who adds a feature that needs more raises them knowingly.
+MOST = {
+    "dcgan": {"discriminator": 2607, "generator": 2538},
+    "stylegan2": {"generator": 4195, "path_length": 4429, "discriminator": 3689, "penalty": 2371},
+    "r3gan": {"discriminator": 3093, "generator": 3172},
+}
+
+
+@pytest.mark.parametrize("family", MOST)
+def test_programs_are_no_larger_than_they_were(family):
+    run = programs.build(programs.FAMILIES[family]["smoke"])
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    assert [phase.name for phase in run.phases] == list(MOST[family])
+    found = {}
+    for phase in run.phases:
+        step, arguments = programs.program(run, phase, mesh)
+        count, _ = operations.lowered(step.lower(*arguments).compiler_ir("stablehlo"))
+        found[phase.name] = count.all
+    assert all(found[name] <= most for name, most in MOST[family].items()), (found, MOST[family])
