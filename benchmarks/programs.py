@@ -59,14 +59,28 @@ FAMILIES = {  # family -> form -> what is built
 FORMS = ("smoke", "paper")
 
 
-def program(run, phase, mesh) -> tuple[Callable, tuple]:
-    """A phase's program as `train` makes it, and its arguments without their values: (jitted function, arguments)."""
-    from gan_jax import parallel, runs
+def program(run, name: str, mesh) -> tuple[Callable, tuple]:
+    """The program of a phase, or of a step's end, as `train` makes it: (jitted function, arguments without values)."""
+    import jax
+
+    from gan_jax import parallel, programs, runs
     from gan_jax import step as steps
 
-    step = steps.make_step((phase,), run.optimizers, seed=run.config.seed, ema=run.ema)
-    arguments = runs.abstract_state(run, mesh), _batch(run, mesh)
-    return parallel.data_parallel(step, mesh, run.config.parallel), arguments
+    calls = programs.Programs(mesh, {}, {}, phases=True)
+    keys = calls.keys_of(run, (() if name == programs.FINISH else (name,),))  # a step's end is its last program
+    key = next(key for key in keys if key[1] == name)
+    numbers = steps.hyper(run.phases, run.optimizers, seed=run.config.seed, ema=run.ema)
+    everywhere = parallel.replicated(mesh)
+    numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype, sharding=everywhere), numbers)
+    state = runs.packed_shapes(run, runs.abstract_state(run, mesh), mesh)
+    return calls.program(run, key), (state, _batch(run, mesh), numbers)
+
+
+def names(run) -> tuple[str, ...]:
+    """What has a program of its own: the phases in their order, and the end of a step."""
+    from gan_jax import programs
+
+    return (*(phase.name for phase in run.phases), programs.FINISH)
 
 
 def _batch(run, mesh) -> dict[str, Any]:
@@ -112,11 +126,10 @@ class Builder:
 
     def phases(self) -> tuple[str, ...]:
         """Names, in the order in which they are played."""
-        return tuple(phase.name for phase in self.run.phases)
+        return names(self.run)
 
     def measure(self, phase: str, compiled: bool) -> dict:
         """Counts of one phase's program, and seconds to make it; those before XLA alone where not `compiled`."""
-        (phase,) = (one for one in self.run.phases if one.name == phase)
         fn, arguments = program(self.run, phase, self.mesh)
         traced, seconds = _timed(lambda: fn.trace(*arguments))
         taken = {"trace": seconds}
