@@ -154,11 +154,11 @@ def as_padding(padding: int | Padding) -> Padding:
 
 
 def _separated(taps, gain):
-    """Vertical and horizontal taps, and a factor: of taps that are multiples of one, such as 1, 3, 3, 1, whole numbers."""
-    if isinstance(taps, np.ndarray):
-        unit = np.abs(taps[taps != 0]).min(initial=np.inf)
+    """Vertical and horizontal taps, and a factor; multiples of one number, such as 1/8, 3/8, 3/8, 1/8, become whole."""
+    if isinstance(taps, np.ndarray) and taps.any():
+        unit = np.abs(taps[taps != 0]).min()
         whole = np.round(taps / unit)
-        if np.isfinite(unit) and np.abs(whole).max() <= _MOST_WHOLE and np.allclose(taps, whole * unit, rtol=1e-12, atol=0):
+        if np.abs(whole).max() <= _MOST_WHOLE and np.allclose(taps, whole * unit, rtol=1e-12, atol=0):
             return whole, whole, float(unit * unit * gain)
     root = math.sqrt(abs(gain))
     return taps * root, taps * math.copysign(root, gain), 1
