@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.layers.dropout import dropout
-from gan_jax.layers.random import fold, normal, uniform
+from gan_jax.layers.random import fold, normal, streams, uniform
 
 
 def test_a_sample_keeps_its_numbers_in_any_batch():
@@ -23,6 +23,20 @@ def test_moments_and_limits():
     assert abs(x.mean()) < 0.02 and abs(x.std() - 1) < 0.02
     u = np.asarray(uniform(keys, (1000,), -1.0, 3.0))
     assert u.min() >= -1 and u.max() < 3 and abs(u.mean() - 1) < 0.03
+
+
+def test_any_number_of_samples_has_the_numbers_of_their_keys():
+    for count in (1, 2, 3, 5, 6):
+        keys = jax.random.split(jax.random.key(4), count)
+        expected = np.stack([jax.random.normal(key, (2, 3)) for key in keys])
+        np.testing.assert_allclose(normal(keys, (2, 3)), expected, rtol=1e-6)
+
+
+def test_streams_are_the_keys_folded_with_each_number():
+    keys = jax.random.split(jax.random.key(5), 3)
+    found = np.asarray(jax.random.key_data(streams(keys, 4)))
+    expected = [[jax.random.key_data(jax.random.fold_in(key, i)) for key in keys] for i in range(4)]
+    np.testing.assert_array_equal(found, np.asarray(expected))
 
 
 def test_fold_gives_independent_streams():

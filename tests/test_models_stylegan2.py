@@ -170,6 +170,23 @@ def test_a_sample_does_not_depend_on_its_neighbours():
     assert np.abs(every - other).max() > 0.01
 
 
+def test_random_noise_is_one_draw_of_each_key_dealt_to_the_layers_from_the_base_on():
+    g = stylegan2.Generator(**TINY, latent_size=4, w_size=4, mapping_layers=1)
+    keys = jax.random.split(jax.random.key(5), 2)
+    variables = jax.tree.map(lambda leaf: leaf + 1, jax.jit(partial(g.init, train=True))(keys[0], jnp.ones((2, 4))))
+    ws = jnp.ones((2, g.num_ws, 4))
+    layers = [("b4/conv1", 4), ("b8/conv0", 8), ("b8/conv1", 8), ("b16/conv0", 16), ("b16/conv1", 16)]
+    layers = [(name, side) for name, side in layers if side <= TINY["resolution"]]
+    flat = np.stack([jax.random.normal(key, (sum(side**2 for _, side in layers),)) for key in keys])
+    images, start = {}, 0
+    for name, side in layers:
+        images[name] = flat[:, start : start + side**2].reshape(2, side, side)
+        start += side**2
+    paint = jax.jit(partial(g.apply, method="synthesis"), static_argnames="noise")
+    dealt = jax.jit(lambda images: g.apply(variables, ws, noise=images, method="synthesis"))(images)
+    np.testing.assert_allclose(paint(variables, ws, noise="random", keys=keys), dealt, rtol=1e-5)
+
+
 def test_truncation_by_hand():
     ws, mean = np.arange(24.0).reshape(2, 3, 4), np.ones(4)
     np.testing.assert_allclose(mapping.truncate(ws, mean, 0.25), 1 + 0.25 * (ws - 1))

@@ -81,23 +81,25 @@ def _places(inverse, size, source):
 def bilinear(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """x (B, H, W, C) at places (B, h, w) -> (B, h, w, C), interpolated linearly, zero outside."""
     b, height, width, c = x.shape
-    top, left = jnp.floor(rows), jnp.floor(columns)
-    down, right = rows - top, columns - left
-    flat, weights = [], []
-    for i, vertical in ((0, 1 - down), (1, down)):
-        for j, horizontal in ((0, 1 - right), (1, right)):
-            row, column = top + i, left + j
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-            flat.append(row.astype(jnp.int32) * width + column.astype(jnp.int32))
-            weights.append(jnp.where(inside, vertical * horizontal, 0))
-    index = jnp.stack(flat, 1).reshape(b, -1)
+    vertical, horizontal = _neighbours(rows, height), _neighbours(columns, width)
+    index = jnp.stack([row * width + column for row, _ in vertical for column, _ in horizontal], 1).reshape(b, -1)
+    weights = [down * right for _, down in vertical for _, right in horizontal]
 
     def look_up(image, at):
         return image.at[at].get(mode="promise_in_bounds")
 
     corners = jax.vmap(look_up)(x.reshape(b, -1, c), index).reshape(b, 4, *rows.shape[1:], c)
     return jnp.sum(corners * jnp.stack(weights, 1)[..., None].astype(x.dtype), 1)
+
+
+def _neighbours(places: jax.Array, size: int) -> list[tuple[jax.Array, jax.Array]]:
+    """(number, weight) of the pixel before each place along an axis and of the one after it; 0 weigh those outside."""
+    before = jnp.floor(places)
+    beyond = places - before
+    return [
+        (jnp.clip(at, 0, size - 1).astype(jnp.int32), jnp.where((at >= 0) & (at < size), weight, 0))
+        for at, weight in ((before, 1 - beyond), (before + 1, beyond))
+    ]
 
 
 def toeplitz(taps: jax.Array, size: int) -> jax.Array:

@@ -50,8 +50,8 @@ DEFAULTS = {
     "augment": {"name": "none"},  # see `augment.NAMES`
 }
 
-# Independent draws of one phase: folded into each sample's key.
-LATENT, MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = range(8)
+# Independent draws of one phase: folded into each sample's key, `_draws`.
+LATENT, MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = DRAWS = range(8)
 
 
 class Rules(NamedTuple):
@@ -198,22 +198,28 @@ def mix(ws: jax.Array, other: jax.Array, draws: jax.Array, share: float) -> jax.
     return jnp.where((jnp.arange(layers) >= start[:, None])[..., None], other, ws)
 
 
-def _styles(params, state: State, batch: dict, rng: Rng, rules: Rules, phase: str, rows: slice = slice(None)):
+def _draws(rng: Rng) -> jax.Array:
+    """A phase's keys (len(DRAWS), B): of each independent draw one for each sample."""
+    return random.streams(rng.samples, len(DRAWS))
+
+
+def _styles(params, state: State, batch: dict, draws: jax.Array, rules: Rules, phase: str, rows: slice = slice(None)):
     """Styles of fresh latents, mixed, and the collections of the generator with its running means moved.
 
     A batch may carry the latents `<phase>/z` and labels `<phase>/label` of its generated images; parity tests do.
     """
-    net, keys = rules.nets["generator"], rng.samples[rows]
-    variables = state.variables["generator"]
-    label = _label(rules, batch, phase)
-    label = None if label is None else label[rows]
-    z = batch[f"{phase}/z"][rows] if f"{phase}/z" in batch else latents(net, keys)
+    net, variables, count = rules.nets["generator"], state.variables["generator"], draws.shape[1]
+    given, label = batch.get(f"{phase}/z"), _label(rules, batch, phase)
+    kinds = ([LATENT] if given is None else []) + ([SECOND_LATENT] if rules.style.mixing else [])
+    z = [] if given is None else [given[rows]]
+    if kinds:
+        z.append(random.normal(jnp.concatenate([draws[kind] for kind in kinds]), (net.latent_size,)))
+    labels = None if label is None else jnp.concatenate([label[rows]] * (2 if rules.style.mixing else 1))
     apply = partial(net.apply, {"params": params["generator"], **variables}, method="mapping")
-    ws, new = apply(z, label, train=_moves(net, phase), mutable=list(variables))
+    # Both latents of a sample pass the mapping network at once; the first move its running mean.
+    ws, new = apply(jnp.concatenate(z), labels, train=_moves(net, phase), counted=count, mutable=list(variables))
     if rules.style.mixing:
-        second = latents(net, random.fold(keys, SECOND_LATENT))
-        draws = random.uniform(random.fold(keys, MIX), (2,))
-        ws = mix(ws, apply(second, label, train=False), draws, rules.style.mixing)
+        ws = mix(ws[:count], ws[count:], random.uniform(draws[MIX], (2,)), rules.style.mixing)
     return ws, variables | dict(new)
 
 
@@ -221,14 +227,14 @@ def _moves(net: nn.Module, phase: str) -> bool:
     return phase in getattr(net, "moving_phases", (phase,))
 
 
-def _paint(params, variables: dict, ws: jax.Array, keys: jax.Array, rules: Rules, phase: str) -> tuple[jax.Array, dict]:
+def _paint(params, variables: dict, ws: jax.Array, draws: jax.Array, rules: Rules, phase: str):
     """Images of styles, and the collections of the generator."""
     net = rules.nets["generator"]
     images, new = net.apply(
         {"params": params["generator"], **variables},
         ws,
         train=_moves(net, phase),
-        keys=random.fold(keys, NOISE),
+        keys=draws[NOISE],
         noise=rules.style.noise,
         mutable=list(variables),
         method="synthesis",
@@ -236,14 +242,14 @@ def _paint(params, variables: dict, ws: jax.Array, keys: jax.Array, rules: Rules
     return images, variables | dict(new)
 
 
-def _fakes(params, state, batch, rng, rules, phase) -> tuple[jax.Array, dict]:
-    ws, variables = _styles(params, state, batch, rng, rules, phase)
-    return _paint(params, variables, ws, rng.samples, rules, phase)
+def _fakes(params, state, batch, draws, rules, phase) -> tuple[jax.Array, dict]:
+    ws, variables = _styles(params, state, batch, draws, rules, phase)
+    return _paint(params, variables, ws, draws, rules, phase)
 
 
-def _reals(batch: dict, rng: Rng, rules: Rules) -> jax.Array:
+def _reals(batch: dict, draws: jax.Array, rules: Rules) -> jax.Array:
     images = pixels.normalise(batch["image"])
-    return pixels.random_flip(images, random.fold(rng.samples, FLIP)) if rules.flip else images
+    return pixels.random_flip(images, draws[FLIP]) if rules.flip else images
 
 
 def _label(rules: Rules, batch: dict, phase: str = "") -> jax.Array | None:
@@ -256,22 +262,33 @@ def _strength(state: State, rules: Rules) -> jax.Array:
     return rules.augmentation.strength(state.memory["augment"], state.images)
 
 
-def _logits(params, state: State, images: jax.Array, label, rng: Rng, draw: int, rules: Rules) -> jax.Array:
+def _logits(params, state: State, images: jax.Array, label, keys: jax.Array, rules: Rules) -> jax.Array:
     """What the discriminator says of images, blurred and augmented first."""
+    return _verdict(params, state, _disguised(state, images, keys, rules), label, keys, rules)
+
+
+def _disguised(state: State, images: jax.Array, keys: jax.Array, rules: Rules) -> jax.Array:
+    """Images as the discriminator sees them, blurred and augmented."""
     if rules.loss.blur_sigma:
         left = 1 - state.images.astype(jnp.float32) / rules.loss.blur_fade_images
         images = blur(images, rules.loss.blur_sigma * jnp.maximum(left, 0), largest=rules.loss.blur_sigma)
-    keys = random.fold(rng.samples, draw)
-    images = rules.augmentation(images, keys, _strength(state, rules))
+    return rules.augmentation(images, keys, _strength(state, rules))
+
+
+def _verdict(params, state: State, images: jax.Array, label, keys: jax.Array, rules: Rules) -> jax.Array:
     variables = {"params": params["discriminator"], **state.variables["discriminator"]}
     return rules.nets["discriminator"].apply(variables, images, label, train=True, keys=keys)
 
 
+def _sees_apart(net: nn.Module, count: int) -> bool:
+    return hasattr(net, "sees_apart") and net.sees_apart(count)
+
+
 def _generator_loss(params, state, batch, rng, *, rules, every):
     """softplus(-D(G(z)))"""
-    fake, variables = _fakes(params, state, batch, rng, rules, "generator")
-    label = _label(rules, batch, "generator")
-    logits = _logits(params, state, fake, label, rng, AUGMENT_FAKE, rules)
+    draws, label = _draws(rng), _label(rules, batch, "generator")
+    fake, variables = _fakes(params, state, batch, draws, rules, "generator")
+    logits = _logits(params, state, fake, label, draws[AUGMENT_FAKE], rules)
     loss = losses.adversarial("non_saturating").generator(None, logits).mean()
     return loss, Out({"fake_logit": logits.mean()}, {"generator": variables})
 
@@ -283,16 +300,16 @@ def _path_length_loss(params, state, batch, rng, *, rules, every, weights):
     gradient passes through the running mean too, as in the official code.
     """
     rows = slice(None, None, rules.loss.path_length_shrink)
-    keys = rng.samples[rows]
-    ws, variables = _styles(params, state, batch, rng, rules, "path_length", rows)
+    draws = _draws(rng)[:, rows]
+    ws, variables = _styles(params, state, batch, draws, rules, "path_length", rows)
     shape = batch["image"].shape[1:]
     if "path_length/noise" in batch:
         noise = batch["path_length/noise"][rows]
     else:
-        noise = random.normal(random.fold(keys, PATH), shape)
+        noise = random.normal(draws[PATH], shape)
 
     def paint(ws):
-        return _paint(params, variables, ws, keys, rules, "path_length")
+        return _paint(params, variables, ws, draws, rules, "path_length")
 
     lengths, variables = penalties.path_lengths(paint, ws, noise / math.sqrt(shape[0] * shape[1]))
     mean = parallel.mean(lengths.mean())
@@ -303,11 +320,17 @@ def _path_length_loss(params, state, batch, rng, *, rules, every, weights):
 
 
 def _discriminator_loss(params, state, batch, rng, *, rules, every):
-    """softplus(D(G(z))) + softplus(-D(x)), in two batches, as the standard deviation in a group sees them apart."""
-    fake, variables = _fakes(params, state, batch, rng, rules, "discriminator")
-    fake, label = jax.lax.stop_gradient(fake), _label(rules, batch, "discriminator")
-    fake_logits = _logits(params, state, fake, label, rng, AUGMENT_FAKE, rules)
-    real_logits = _logits(params, state, _reals(batch, rng, rules), _label(rules, batch), rng, AUGMENT_REAL, rules)
+    """softplus(D(G(z))) + softplus(-D(x)), in one batch where the discriminator sees both kinds apart in it."""
+    draws, label = _draws(rng), _label(rules, batch, "discriminator")
+    fake, variables = _fakes(params, state, batch, draws, rules, "discriminator")
+    fake, real = jax.lax.stop_gradient(fake), _reals(batch, draws, rules)
+    looks = [(fake, label, draws[AUGMENT_FAKE]), (real, _label(rules, batch), draws[AUGMENT_REAL])]
+    looks = [(_disguised(state, images, keys, rules), label, keys) for images, label, keys in looks]
+    if _sees_apart(rules.nets["discriminator"], len(fake)):
+        both = jax.tree.map(lambda *parts: jnp.concatenate(parts), *looks)
+        fake_logits, real_logits = jnp.split(_verdict(params, state, *both, rules), 2)
+    else:
+        fake_logits, real_logits = (_verdict(params, state, *look, rules) for look in looks)
     terms = losses.adversarial("non_saturating").discriminator(real_logits, fake_logits)
     metrics = {f"loss_{name}": value.mean() for name, value in terms.items()}
     loss = sum(metrics.values())
@@ -321,8 +344,10 @@ def _discriminator_loss(params, state, batch, rng, *, rules, every):
 def _penalty_loss(params, state, batch, rng, *, rules, every, weights):
     """R1 with respect to the real images as they are before blur and augmentation."""
 
-    def logits(x):
-        return _logits(params, state, x, _label(rules, batch), rng, AUGMENT_REAL, rules)
+    draws = _draws(rng)
 
-    value = penalties.r1(logits, _reals(batch, rng, rules), gamma=weights["r1_gamma"]).mean()
+    def logits(x):
+        return _logits(params, state, x, _label(rules, batch), draws[AUGMENT_REAL], rules)
+
+    value = penalties.r1(logits, _reals(batch, draws, rules), gamma=weights["r1_gamma"]).mean()
     return every * value, Out({"r1": value}, {})

@@ -5,21 +5,24 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gan_jax.errors import UserError
+from gan_jax.layers.channels import along_channels
 
 _ROOT = math.sqrt(2)
-# name: (function of x and alpha, default alpha, default gain: keeps the second moment of N(0, 1) about 1)
-_ACTIVATIONS: dict[str, tuple[Callable, float, float]] = {
-    "linear": (lambda x, _: x, 0.0, 1.0),
-    "relu": (lambda x, _: jax.nn.relu(x), 0.0, _ROOT),
-    "lrelu": (lambda x, alpha: jnp.where(x > 0, x, x * alpha), 0.2, _ROOT),
-    "tanh": (lambda x, _: jnp.tanh(x), 0.0, 1.0),
-    "sigmoid": (lambda x, _: jax.nn.sigmoid(x), 0.0, 1.0),
-    "elu": (lambda x, _: jax.nn.elu(x), 0.0, 1.0),
-    "selu": (lambda x, _: jax.nn.selu(x), 0.0, 1.0),
-    "softplus": (lambda x, _: jax.nn.softplus(x), 0.0, 1.0),
-    "swish": (lambda x, _: x * jax.nn.sigmoid(x), 0.0, _ROOT),
+_SLOPE = 0.2
+# name: (function of x, default gain: keeps the second moment of N(0, 1) about 1)
+_ACTIVATIONS: dict[str, tuple[Callable, float]] = {
+    "linear": (lambda x: x, 1.0),
+    "relu": (jax.nn.relu, _ROOT),
+    "lrelu": (lambda x: leaky_relu(x, _SLOPE), _ROOT),
+    "tanh": (jnp.tanh, 1.0),
+    "sigmoid": (jax.nn.sigmoid, 1.0),
+    "elu": (jax.nn.elu, 1.0),
+    "selu": (jax.nn.selu, 1.0),
+    "softplus": (jax.nn.softplus, 1.0),
+    "swish": (lambda x: x * jax.nn.sigmoid(x), _ROOT),
 }
 
 
@@ -39,25 +42,37 @@ def bias_act(
 
     Raises UserError for an unknown activation.
     """
-    function, default_alpha, default_gain = _look_up(activation)
+    function, default_gain = _look_up(activation)
+    gain = default_gain if gain is None else gain
     if bias is not None:
         assert bias.shape == x.shape[-1:], (bias.shape, x.shape)
-        x = x + bias.astype(x.dtype)
-    x = function(x, default_alpha if alpha is None else alpha)
-    gain = default_gain if gain is None else gain
-    if gain != 1:
-        x = x * gain
+        x = x + along_channels(bias, x)
+    if activation == "lrelu":
+        x = leaky_relu(x, _SLOPE if alpha is None else alpha, gain)
+    else:
+        x = function(x)
+        x = x if gain == 1 else x * gain
     if clamp is not None:
         x = jnp.where(jnp.abs(x) > clamp, jnp.sign(x) * clamp, x)
     return x
 
 
+def leaky_relu(x: jax.Array, alpha: float, gain: float = 1.0) -> jax.Array:
+    """gain * x where x is positive, else gain * alpha * x; of any shape.
+
+    As a product with the slope, whose derivatives of any order are such products again.
+    """
+    if alpha == 1:
+        return x if gain == 1 else x * gain
+    return x * lax.select(x > 0, lax.full_like(x, gain), lax.full_like(x, gain * alpha))
+
+
 def activation_gain(activation: str) -> float:
     """The gain that `bias_act` applies by default: sqrt(2) for relu, lrelu and swish, else 1."""
-    return _look_up(activation)[2]
+    return _look_up(activation)[1]
 
 
-def _look_up(activation: str) -> tuple[Callable, float, float]:
+def _look_up(activation: str) -> tuple[Callable, float]:
     if activation not in _ACTIVATIONS:
         raise UserError(f"activation {activation!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[activation]

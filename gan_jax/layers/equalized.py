@@ -43,7 +43,8 @@ class EqualDense(nn.Module):
         bias = None
         if self.use_bias:
             start = jnp.broadcast_to(jnp.asarray(self.bias_init, jnp.float32) / rate, (self.features,))
-            bias = self.param("bias", lambda _: start) * rate
+            bias = self.param("bias", lambda _: start)
+            bias = bias if rate == 1 else bias * rate
         dtype = self.dtype or x.dtype
         kernel = kernel * (he_scale(shape[0], self.weight_gain) * rate)
         x = x.astype(dtype) @ kernel.astype(dtype)

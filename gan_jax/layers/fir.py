@@ -12,7 +12,8 @@ taps reversed, so that reverse derivatives of any order are such maps again.
 """
 
 import math
-from functools import partial
+import operator
+from functools import cache, partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from jax import lax
 from gan_jax.layers.conv import Padding, Pair, as_pair, conv
 
 _MOST_TERMS = 144  # of a sum of slices, 12 x 12
+_MOST_WHOLE = 64  # among taps that are left whole numbers: bfloat16 has them all
 Taps = tuple[float, ...] | np.ndarray | jax.Array | None
 
 
@@ -59,10 +61,12 @@ def upfirdn2d(
         taps = taps[(slice(None, None, -1),) * taps.ndim]
     if taps.ndim == 2:
         return _apply(x, taps * gain, up, down, before, size)
-    root = math.sqrt(abs(gain))
-    column, row = (taps * root)[:, None], (taps * math.copysign(root, gain))[None]
-    x = _apply(x, column, (up[0], 1), (down[0], 1), (before[0], 0), (size[0], x.shape[2]))
-    return _apply(x, row, (1, up[1]), (1, down[1]), (0, before[1]), size)
+    column, row, scale = _separated(taps, gain)
+    first = math.prod(up) > math.prod(down) or x.dtype == jnp.float16  # the smaller image; float16 holds no larger sums
+    x = x * scale if scale != 1 and first else x
+    x = _apply(x, column[:, None], (up[0], 1), (down[0], 1), (before[0], 0), (size[0], x.shape[2]))
+    x = _apply(x, row[None], (1, up[1]), (1, down[1]), (0, before[1]), size)
+    return x if scale == 1 or first else x * scale
 
 
 def upsample2d(
@@ -149,6 +153,17 @@ def as_padding(padding: int | Padding) -> Padding:
     return (top, bottom), (left, right)
 
 
+def _separated(taps, gain):
+    """Vertical and horizontal taps, and a factor; multiples of one number, such as 1/8, 3/8, 3/8, 1/8, become whole."""
+    if isinstance(taps, np.ndarray) and taps.any():
+        unit = np.abs(taps[taps != 0]).min()
+        whole = np.round(taps / unit)
+        if np.abs(whole).max() <= _MOST_WHOLE and np.allclose(taps, whole * unit, rtol=1e-12, atol=0):
+            return whole, whole, float(unit * unit * gain)
+    root = math.sqrt(abs(gain))
+    return taps * root, taps * math.copysign(root, gain), 1
+
+
 def _add(a: Padding, b: Padding) -> Padding:
     return tuple((p[0] + q[0], p[1] + q[1]) for p, q in zip(a, b, strict=True))
 
@@ -182,29 +197,51 @@ def _polyphase(x, taps, up, down, before, size):
     rows, steps_h, pad_h = _phases(x.shape[1], taps.shape[0], up[0], down[0], before[0], size[0])
     columns, steps_w, pad_w = _phases(x.shape[2], taps.shape[1], up[1], down[1], before[1], size[1])
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
-    x = lax.pad(x, jnp.zeros((), dtype), ((0, 0, 0), (*pad_h, 0), (*pad_w, 0), (0, 0, 0)))
+    if any((*pad_h, *pad_w)):
+        x = lax.pad(x, np.zeros((), dtype), ((0, 0, 0), (*pad_h, 0), (*pad_w, 0), (0, 0, 0)))
+    x = x.astype(wide)
     if taps.size > _MOST_TERMS:
-        y = _convolved(x.astype(wide), jnp.asarray(taps, wide), rows, columns, steps_h, steps_w)
+        y = _convolved(x, jnp.asarray(taps, wide), rows, columns, steps_h, steps_w)
     else:
-        y = [[_shifted_sum(x, taps, row, column, steps_h, steps_w) for column in columns] for row in rows]
-    y = _interleave([_interleave(row, 2) for row in y], 1)
-    return y[:, : size[0], : size[1]].astype(dtype)
+        y = _shifted_sums(x, taps, rows, columns, steps_h, steps_w)
+    y = _interleave([_interleave([part.astype(dtype) for part in row], 2) for row in y], 1)
+    return y if y.shape[1:3] == size else y[:, : size[0], : size[1]]
 
 
-def _shifted_sum(x, taps, row, column, steps_h, steps_w):
-    """One phase: the slices of padded x that its taps meet, weighted and added up in float32."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    total = None
-    for k, i in row:
-        for m, j in column:
-            if isinstance(taps, np.ndarray) and taps[k, m] == 0:
-                continue
-            tap = float(taps[k, m]) if isinstance(taps, np.ndarray) else taps[k, m].astype(wide)
-            part = tap * x[:, _strided(i, *steps_h), _strided(j, *steps_w)].astype(wide)
-            total = part if total is None else total + part
-    if total is None:  # fewer taps than zeros between the samples
-        return lax.full_like(x[:, : steps_h[0], : steps_w[0]], 0)
-    return total.astype(x.dtype)
+def _shifted_sums(x, taps, rows, columns, steps_h, steps_w):
+    """All phases: of each, the slices of padded x that its taps meet, weighted and added up.
+
+    In few operations, as programs hold many of these maps: slices of the same tap are added up first, a tap of 1 does
+    not weigh, and what several phases read alike is weighed and cut once.
+    """
+
+    def weighed(x, tap):
+        if isinstance(tap, tuple):  # the place of a traced one
+            return taps[tap].astype(x.dtype) * x
+        return x if tap == 1 else tap * x
+
+    @cache
+    def cut(tap, i, j):
+        return weighed(x, tap)[:, _strided(i, *steps_h), _strided(j, *steps_w)]
+
+    def phase(row, column):
+        starts = {}
+        for k, i in row:
+            for m, j in column:
+                tap = (k, m) if isinstance(taps, jax.Array) else float(taps[k, m])
+                starts.setdefault(tap, []).append((i, j))
+        starts.pop(0.0, None)
+        if not starts:  # fewer taps than zeros between the samples
+            return lax.full_like(x[:, : steps_h[0], : steps_w[0]], 0)
+        parts = []
+        for tap, places in starts.items():
+            if len(places) == 1 and len(rows) * len(columns) > 1:
+                parts.append(cut(tap, *places[0]))
+            else:
+                parts.append(weighed(reduce(operator.add, (cut(1, *place) for place in places)), tap))
+        return reduce(operator.add, parts)
+
+    return [[phase(row, column) for column in columns] for row in rows]
 
 
 def _convolved(x, taps, rows, columns, steps_h, steps_w):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gan_jax.layers.channels import along_channels
 from gan_jax.layers.conv import (
     Padding,
     Pair,
@@ -40,7 +41,7 @@ class Conv(nn.Module):
         padding = _padding(self.padding, size, as_pair(self.kernel_size), stride)
         x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
         y = conv(x, kernel, stride, padding)
-        return y if bias is None else y + bias
+        return y if bias is None else y + along_channels(bias, y)
 
 
 class ConvTranspose(nn.Module):
@@ -70,7 +71,7 @@ class ConvTranspose(nn.Module):
             extra = tuple(max(s - k, 0) for s, k in zip(stride, window, strict=True))
         x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
         y = conv_transpose(x, kernel, stride, padding, extra)
-        return y if bias is None else y + bias
+        return y if bias is None else y + along_channels(bias, y)
 
 
 class Dense(nn.Module):
@@ -88,7 +89,7 @@ class Dense(nn.Module):
         kernel, bias = _weights(self, (x.shape[-1], self.features), train)
         x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
         y = x @ kernel
-        return y if bias is None else y + bias
+        return y if bias is None else y + along_channels(bias, y)
 
 
 def _weights(module: nn.Module, shape: tuple[int, ...], train: bool) -> tuple[jax.Array, jax.Array | None]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gan_jax.layers.channels import along_channels
 from gan_jax.layers.conv import Padding, conv, conv_transpose
 from gan_jax.layers.fir import Taps, as_padding, kernel_size, upfirdn2d
 
@@ -80,11 +81,11 @@ def modulated_conv(
         scale = _demodulation(w, styles)
     padding = tuple((k // 2, k // 2) for k in w.shape[:2]) if padding is None else padding
     flip_weight = up == 1 if flip_weight is None else flip_weight
-    x = x * _per_channel(styles, x.dtype)
+    x = x * along_channels(styles, x)
     options = {"up": up, "down": down, "taps": taps, "padding": padding, "flip_weight": flip_weight}
     y = resample_conv(x, w.astype(x.dtype), **options)
     if demodulate:
-        y = y * _per_channel(scale, y.dtype)
+        y = y * along_channels(scale, y)
     return y if noise is None else y + noise.astype(y.dtype)
 
 
@@ -110,18 +111,14 @@ def modulated_conv3(
         scale = _demodulation(w, styles)
     if input_gain is not None:
         styles = styles * input_gain
-    y = conv(x * _per_channel(styles, x.dtype), w.astype(x.dtype), 1, as_padding(padding))
-    return y * _per_channel(scale, y.dtype) if demodulate else y
+    y = conv(x * along_channels(styles, x), w.astype(x.dtype), 1, as_padding(padding))
+    return y * along_channels(scale, y) if demodulate else y
 
 
 def _demodulation(w: jax.Array, styles: jax.Array) -> jax.Array:
     """1 / |s_b w_o| (B, O) of w (kh, kw, I, O) and styles (B, I), without the kernel of each sample."""
     energy = jnp.sum(jnp.square(w), (0, 1))
     return lax.rsqrt(jnp.matmul(jnp.square(styles), energy, precision="highest") + 1e-8)
-
-
-def _per_channel(scale: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return scale.astype(dtype)[:, None, None, :]
 
 
 def _wide(x: jax.Array) -> jax.Array:

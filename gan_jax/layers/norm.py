@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gan_jax.layers.channels import along_channels
+
 
 class BatchNorm(nn.Module):
     """Normalises x (..., C) over all axes but the last and over `axis_name`; running values in 'batch_stats'.
@@ -39,7 +41,8 @@ class BatchNorm(nn.Module):
                 unbiased = var * (count / max(count - 1, 1))
                 self._update(running_mean, mean)
                 self._update(running_var, unbiased)
-        y = (wide - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
+        scale = lax.rsqrt(var + self.epsilon) * scale
+        y = (wide - along_channels(mean, wide)) * along_channels(scale, wide) + along_channels(bias, wide)
         return y.astype(self.dtype or x.dtype)
 
     def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
@@ -50,7 +53,7 @@ class BatchNorm(nn.Module):
         if across:
             mean = lax.pmean(mean, across)
             count *= lax.psum(1, across)
-        var = jnp.mean(jnp.square(x - mean), axes)
+        var = jnp.mean(jnp.square(x - along_channels(mean, x)), axes)
         if across:
             var = lax.pmean(var, across)
         return mean, var, count

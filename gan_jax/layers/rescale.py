@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gan_jax.errors import UserError
+from gan_jax.layers.channels import along_channels
 from gan_jax.layers.conv import Pair, as_pair, conv, conv_transpose
 from gan_jax.layers.equalized import he_scale
 
@@ -95,7 +96,7 @@ class ScaledConv(nn.Module):
             assert k == 3, k
             x = conv(x, _spread(kernel) / 4, 2, around)
         if self.use_bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(dtype)
+            x = x + along_channels(self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32), x)
         return x
 
 

@@ -32,6 +32,7 @@ class Mapping(nn.Module, kw_only=True):
         train: bool = False,
         psi: float | jax.Array = 1.0,
         cutoff: int | None = None,
+        counted: int | None = None,  # samples, from the first on, whose mean the running mean follows; None: all
     ) -> jax.Array:
         x = [] if z is None else [normalise_second_moment(wide(z))]
         if self.num_classes:
@@ -45,11 +46,11 @@ class Mapping(nn.Module, kw_only=True):
         if self.w_avg_beta:
             average = self.variable("w_avg", "w_avg", jnp.zeros, (self.features,), jnp.float32)
             if train and not self.is_initializing() and self.is_mutable_collection("w_avg"):
-                mean = lax.stop_gradient(jnp.mean(x, 0))
+                mean = lax.stop_gradient(jnp.mean(x[:counted], 0))
                 average.value = mean + self.w_avg_beta * (average.value - mean)
         if not self.copies:
             return x
-        x = jnp.repeat(x[:, None], self.copies, axis=1)
+        x = lax.broadcast_in_dim(x, (x.shape[0], self.copies, x.shape[1]), (0, 2))
         return x if average is None else truncate(x, average.value, psi, cutoff)
 
 

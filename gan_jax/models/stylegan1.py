@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from gan_jax.errors import UserError
 from gan_jax.layers import random
 from gan_jax.layers.activation import bias_act
+from gan_jax.layers.channels import along_channels
 from gan_jax.layers.equalized import EqualDense
 from gan_jax.layers.fir import normalised, upfirdn2d
 from gan_jax.layers.norm import instance_norm, pixel_norm
@@ -242,8 +243,7 @@ class Synthesis(nn.Module, kw_only=True):
         x = instance_norm(x, 1e-8) if self.instance_norm else x
         if self.styles:
             style = EqualDense(2 * n, name=f"{name}_style")(w[:, layer]).astype(x.dtype)
-            scale, shift = style[:, None, None, :n], style[:, None, None, n:]
-            x = x * (scale + 1) + shift
+            x = x * along_channels(style[:, :n] + 1, x) + along_channels(style[:, n:], x)
         return x
 
     def _noise_image(self, layer, size, keys):

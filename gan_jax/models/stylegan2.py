@@ -7,6 +7,7 @@ synthesis_network/b4/{const, conv1, torgb}, b8/{conv0, conv1, skip, torgb}, ... 
 the running mean of w, and `noise`, constant noise images.
 """
 
+import itertools
 import math
 
 import flax.linen as nn
@@ -127,15 +128,14 @@ class Synthesis(nn.Module, kw_only=True):
     ) -> jax.Array:
         base, levels = plan(self.resolution)
         _check_noise(noise, keys)
+        if isinstance(noise, str) and noise == "random":
+            noise = _draw(keys, base, levels)
         x = image = None
         index = 0  # of the style
         for level in range(levels + 1):
             size = tuple(n * 2**level for n in base)
             name, convs = block_name(size), 2 if level else 1
-            noises = [
-                _noise(noise, keys, f"{name}/conv{n}", index + i, size)
-                for i, n in enumerate(range(2 - convs, 2))
-            ]
+            noises = [_noise(noise, f"{name}/conv{n}") for n in range(2 - convs, 2)]
             block = SynthesisBlock(
                 features=features_at(level, self.channel_base, self.channel_max),
                 channels=self.channels,
@@ -214,10 +214,14 @@ class Generator(nn.Module, kw_only=True):
         train: bool = False,
         psi: float | jax.Array = 1.0,
         cutoff: int | None = None,
+        counted: int | None = None,
     ) -> jax.Array:
-        """Styles ws (B, num_ws, w_size); see `truncate` for psi and cutoff. `train` moves the running mean of w."""
+        """Styles ws (B, num_ws, w_size); see `truncate` for psi and cutoff.
+
+        `train` moves the running mean of w, by the first `counted` samples or by all.
+        """
         assert z.shape[1:] == (self.latent_size,), (z.shape, self.latent_size)
-        return self.mapping_network(z, label, train=train, psi=psi, cutoff=cutoff)
+        return self.mapping_network(z, label, train=train, psi=psi, cutoff=cutoff, counted=counted)
 
     def synthesis(
         self,
@@ -242,10 +246,19 @@ def _check_noise(noise, keys) -> None:
         assert noise != "random" or keys is not None, "random noise needs a key for each sample"
 
 
-def _noise(noise, keys, layer: str, index: int, size: tuple[int, int]) -> jax.Array | str | None:
+def _draw(keys: jax.Array, base: tuple[int, int], levels: int) -> dict[str, jax.Array]:
+    """Noise images (B, h, w) by layer, from the base on out of one draw for each key: programs grow with every draw."""
+    sizes = {}
+    for level in range(levels + 1):
+        size = tuple(n * 2**level for n in base)
+        sizes |= {f"{block_name(size)}/conv{n}": size for n in range(0 if level else 1, 2)}
+    counts = [math.prod(size) for size in sizes.values()]
+    parts = jnp.split(random.normal(keys, (sum(counts),)), list(itertools.accumulate(counts[:-1])), axis=1)
+    return {layer: part.reshape(-1, *size) for (layer, size), part in zip(sizes.items(), parts, strict=True)}
+
+
+def _noise(noise: str | dict[str, jax.Array], layer: str) -> jax.Array | str | None:
     """What one layer is to add: 'const', nothing, or images (B, h, w, 1)."""
     if isinstance(noise, dict):
         return noise[layer][..., None]
-    if noise == "random":
-        return random.normal(random.fold(keys, index), (*size, 1))
     return noise if noise == "const" else None

@@ -259,10 +259,11 @@ class Generator(nn.Module, kw_only=True):
         train: bool = False,
         psi: float | jax.Array = 1.0,
         cutoff: int | None = None,
+        counted: int | None = None,
     ) -> jax.Array:
-        """Styles ws (B, num_ws, w_size); see `mapping.truncate` for psi and cutoff."""
+        """Styles ws (B, num_ws, w_size); see `Mapping` for `counted`, `mapping.truncate` for psi and cutoff."""
         assert z.shape[1:] == (self.latent_size,), (z.shape, self.latent_size)
-        return self.mapping_network(z, label, train=train, psi=psi, cutoff=cutoff)
+        return self.mapping_network(z, label, train=train, psi=psi, cutoff=cutoff, counted=counted)
 
     def synthesis(
         self,
