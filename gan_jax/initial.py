@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core
-from scipy import special
 
 _CHUNK = 1 << 15  # counters at a time, so that they stay in a core's cache
 
@@ -146,13 +145,39 @@ def _broadcast(x, *rest, out, params):
     return np.broadcast_to(x.reshape(shape), out.shape)
 
 
+def _window(params) -> tuple[slice, ...]:
+    steps = params["strides"] or (1,) * len(params["start_indices"])
+    return tuple(map(slice, params["start_indices"], params["limit_indices"], steps))
+
+
 def _bitcast(x, *, out, params):
     return np.ascontiguousarray(x).view(out.dtype)
 
 
+def _erf_inv(x: np.ndarray) -> np.ndarray:
+    """Giles' approximation in single precision (2010, "Approximating the erfinv function"), as XLA has it."""
+    x = x.astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        w = -np.log1p(-x * x)
+        near = _polynomial(_NEAR_ZERO, w - np.float32(2.5))
+        far = _polynomial(_NEAR_ONE, np.sqrt(w) - np.float32(3))
+        return np.where(np.abs(x) == 1, x * np.float32(np.inf), np.where(w < 5, near, far) * x)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: np.ndarray) -> np.ndarray:
+    total = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total = total * x + np.float32(coefficient)
+    return total
+
+
+_NEAR_ZERO = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503,
+              -0.00417768164, 0.246640727, 1.50140941)  # fmt: skip
+_NEAR_ONE = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613,
+             0.00943887047, 1.00167406, 2.83297682)  # fmt: skip
 _RULES = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum, "min": np.minimum, "neg": np.negative,
-    "sqrt": np.sqrt, "square": np.square, "erf_inv": special.erfinv, "or": np.bitwise_or, "and": np.bitwise_and,
+    "sqrt": np.sqrt, "square": np.square, "erf_inv": _erf_inv, "or": np.bitwise_or, "and": np.bitwise_and,
     "xor": np.bitwise_xor, "shift_right_logical": np.right_shift, "copy": np.asarray, "copy_p": np.asarray,
     "random_fold_in": _fold_in, "random_bits": _bits, "random_split": _split, "broadcast_in_dim": _broadcast,
     "bitcast_convert_type": _bitcast,
@@ -161,10 +186,12 @@ _RULES = {
     "random_unwrap": np.asarray,
     "random_wrap": lambda data, **_: data,
     "convert_element_type": lambda x, *, out, params: x.astype(out.dtype),
+    "cos": np.cos, "sin": np.sin, "slice": lambda x, *, out, params: x[_window(params)],
+    "reduce_sum": lambda x, *, out, params: x.sum(tuple(params["axes"]), dtype=out.dtype),
     "reshape": lambda x, *rest, out, params: x.reshape(out.shape),
     "squeeze": lambda x, *, out, params: x.reshape(out.shape),
 }  # fmt: skip
 _BY_SHAPE = frozenset(
     "random_bits random_split random_seed random_wrap broadcast_in_dim bitcast_convert_type convert_element_type "
-    "reshape squeeze".split()
+    "reduce_sum reshape slice squeeze".split()
 )

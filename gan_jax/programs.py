@@ -53,6 +53,7 @@ class Programs:
         self._shared = (resident,) if resident else ()
         self._calls: dict[tuple[Key, ...], Callable] = {}
         self._numbers: dict[Any, steps.Hyper] = {}  # of each kind of stage, on the devices
+        self._begun: dict[Key, futures.Future] = {}  # what `compile_ahead` has begun
 
     def of(self, run: runs.Run, step: int, count: int = 1) -> Callable:
         """The (state, batches) -> (state, metrics) of `count` steps from a step on.
@@ -118,18 +119,18 @@ class Programs:
 
         Args:
           run: of the stage.
-          keys: names from `keys`; those that are compiled already cost nothing.
+          keys: names from `keys`; those that are compiled already, or on their way, are not begun again.
           state: State of ShapeDtypeStruct as the loop keeps it, see `step.packed`.
           example: what `put` takes for one batch, of which the types and the samples' shapes count.
         """
-        new = [key for key in sorted(keys, key=str) if not hasattr(self.compiled.get(key), "compiled")]
         if run.config.parallel != "shard_map":
-            new = []  # pmap compiles when it is called
+            return Compiling(self.compiled, {})  # pmap compiles when it is called
+        missing = [key for key in sorted(keys, key=str) if not hasattr(self.compiled.get(key), "compiled")]
+        new = [key for key in missing if key not in self._begun]
         pool = futures.ThreadPoolExecutor(max_workers=max(len(new), 1))
-        began = time.monotonic()
-        waiting = {pool.submit(self._compile, run, key, state, example): key for key in new}
+        self._begun |= {key: pool.submit(self._compile, run, key, state, example) for key in new}
         pool.shutdown(wait=False)
-        return Compiling(self.compiled, waiting, began)
+        return Compiling(self.compiled, {self._begun[key]: key for key in missing})
 
     def _compile(self, run: runs.Run, key: Key, state, example) -> Callable:
         arguments = (state, self._batch(run, key, example), _shapes(self.numbers(run)), *map(_shapes, self._shared))
@@ -167,24 +168,23 @@ class Compiling(NamedTuple):
 
     compiled: dict[Key, Callable]  # where they go
     waiting: dict[futures.Future, Key]
-    began: float
 
     def wait(self, say: Callable[[str], None]) -> float:
-        """Waits for all of them, and tells of each that took its time. Returns the seconds since they began.
+        """Waits for all of them, and tells how far they are while it takes long. Returns the seconds of waiting.
 
         Raises what compiling one raised.
         """
-        left = set(self.waiting)
+        began, left = time.monotonic(), set(self.waiting)
         while left:
             done, left = futures.wait(left, NEWS_SECONDS, futures.FIRST_COMPLETED)
             for future in done:
                 self.compiled[self.waiting[future]] = future.result()
-            seconds = time.monotonic() - self.began
+            seconds = time.monotonic() - began
             if not done or (left and seconds > NEWS_SECONDS):
                 names = ", ".join(title(key) for future, key in self.waiting.items() if future in left)
                 ready = f"{len(self.waiting) - len(left)} of {len(self.waiting)} programs are ready"
                 say(f"compiling for {seconds:.0f} s: {ready}, {names} to come")
-        return time.monotonic() - self.began
+        return time.monotonic() - began
 
 
 def _kind(run: runs.Run) -> Any:

@@ -50,9 +50,12 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
     folder = parallel.together(lambda: runs.start_folder(workdir, config, run.spec, dataset.protocol()))
+    abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
-    state, position, averages = _begin(run, mesh, manager, folder, dataset)
+    if not manager.all_steps():  # nothing to restore: the compiler is at work while State is drawn
+        _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
+    state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
     draw = sample.sampler(run)
     measure = evaluate.measurer(run, draw)
@@ -104,9 +107,9 @@ class _Session(NamedTuple):
     named: Callable  # what the steps keep as one vector a net -> named arrays
 
 
-def _begin(run, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
+def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
     """A fresh State, or the newest readable checkpoint's, with what belongs to it."""
-    restored = checkpoint.restore_newest(manager, runs.abstract_state(run, mesh))
+    restored = checkpoint.restore_newest(manager, abstract)
     if restored is None:
         if jax.process_index() == 0:
             logs.drop_lines_after(folder / "metrics.jsonl", -1)
@@ -141,7 +144,9 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
     """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
     run, stage, calls = session.run, session.run.stage, session.programs
     end = min(stage.end_images, run.config.total_images)
-    _compile_ahead(session, state, position, end)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    compiling = _begin_to_compile(run, calls, session.dataset, shapes, position)
+    session.log.leave_out(compiling.wait(session.log.say))
     stream, halt = calls.stream(run, session.dataset, position.images), False
     with contextlib.closing(stream):
         while position.images < end:
@@ -166,13 +171,11 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
     return state, position, halt
 
 
-def _compile_ahead(session: _Session, state, position: Position, end: int) -> None:
-    """Compiles the programs of the calls to come side by side, and tells of them while it takes long."""
-    run, calls = session.run, session.programs
+def _begin_to_compile(run, calls, dataset, shapes: steps.State, position: Position) -> programs.Compiling:
+    """Begins with the programs of the calls to come in the run's stage, side by side."""
+    end = min(run.stage.end_images, run.config.total_images)
     keys = programs.ahead(calls, run, position.step, position.images, end)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    compiling = calls.compile_ahead(run, keys, shapes, programs.example(run, session.dataset))
-    session.log.leave_out(compiling.wait(session.log.say))
+    return calls.compile_ahead(run, keys, shapes, programs.example(run, dataset))
 
 
 def _milestones(session: _Session, state, before: Position, now: Position, last: bool, halt: bool) -> None:
