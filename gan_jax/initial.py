@@ -64,10 +64,11 @@ def _apply(equation, inputs: list) -> list:
     name, params = equation.primitive.name, equation.params
     if name in ("jit", "pjit"):
         return _run(params["jaxpr"], inputs)
-    if name in _RULES:
+    of_keys = any(_is_key(atom.aval) for atom in (*equation.invars, *equation.outvars))
+    if name in _RULES and (name.startswith("random_") or not of_keys):
         out = equation.outvars[0].aval
         result = np.asarray(_RULES[name](*inputs, **({"out": out, "params": params} if name in _BY_SHAPE else {})))
-        return [result if _is_key(out) else result.astype(out.dtype, copy=False)]
+        return [result.astype(np.uint32 if _is_key(out) else out.dtype, copy=False)]
     return _on_jax(equation, inputs)
 
 

@@ -41,12 +41,17 @@ def test_an_optimizer_moves_a_vector_as_it_moves_its_arrays(name):
     named = _tree(1)
     vectors = {net: flat.pack(tree) for net, tree in named.items()}
     of_named, of_vectors = optimizer.init(named), optimizer.init(vectors)
+
+    @jax.jit
+    def move(params, state, grads, images):
+        updates, state = optimizer.update(grads, state, params, images)
+        return jax.tree.map(jnp.add, params, updates), state
+
     for number in range(3):
-        grads = _tree(10 + number)
-        moved, of_named = optimizer.update(grads, of_named, named, jnp.int32(8 * number))
+        grads, images = _tree(10 + number), jnp.int32(8 * number)
         packed = {net: flat.pack(tree) for net, tree in grads.items()}
-        updates, of_vectors = optimizer.update(packed, of_vectors, vectors, jnp.int32(8 * number))
-        named, vectors = jax.tree.map(jnp.add, named, moved), jax.tree.map(jnp.add, vectors, updates)
+        named, of_named = move(named, of_named, grads, images)
+        vectors, of_vectors = move(vectors, of_vectors, packed, images)
     assert settings.largest_difference(flat.unpack(vectors), named) < 1e-6
     assert settings.largest_difference(flat.unpack(of_vectors), of_named, floor=1e-6) < 1e-5
     np.testing.assert_array_equal(named["a"]["layer"]["bias"], _tree(1)["a"]["layer"]["bias"])
