@@ -32,7 +32,7 @@ class Walk(NamedTuple):
 def folder(tmp_path_factory):
     """Of a tiny StyleGAN2 and random weights."""
     folder = tmp_path_factory.mktemp("path") / "run"
-    asked = [("evaluation.features", "random_inception"), ("seed", "4")]
+    asked = [("evaluation.features", "random_inception"), ("seed", "4"), ("data.resolution", "16")]
     config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_stylegan2.py'}:smoke", asked)
     settings.fresh_folder(config, folder)
     return folder
