@@ -52,6 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if variant == "smoke":
         shrink(config, data="synthetic:64")
+        config.data.resolution = 16
     elif variant:
         raise ValueError(f"{variant!r}; expected smoke")
     return config

@@ -28,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
         set_rates(config, discriminator=5e-4, generator=5e-4, updates=70_000)
     elif variant == "smoke":
         shrink(config, data="synthetic:64")
+        config.data.resolution = 16
         config.data.crop_size = 0
     elif variant:
         raise ValueError(f"{variant!r}; expected single or smoke")

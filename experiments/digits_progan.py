@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def shrink(config: ConfigDict) -> None:
     """Makes a run of three steps of eight images, the third in mid-fade."""
-    config.data.resolution = 16
+    config.data.resolution, config.growth.initial_resolution = 8, 4
     config.total_images, config.batch_size, config.grid = 24, 8, 4
     for net in (config.generator, config.discriminator):
         net.feature_base, net.feature_max = 16, 4

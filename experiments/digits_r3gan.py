@@ -37,9 +37,9 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if variant == "smoke":
         shrink(config)
-        config.data.resolution = 16
+        config.data.resolution = 8
         for net in (config.generator, config.discriminator):
-            net.widths, net.blocks = (16, 8, 8), (1, 1, 1)
+            net.widths, net.blocks = (16, 8), (1, 1)
     elif variant:
         raise ValueError(f"{variant!r}; expected smoke")
     return config

@@ -45,8 +45,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def shrink(config: ConfigDict) -> None:
-    """Makes a run of three steps of eight images at 16 px with narrow players."""
-    config.data.resolution = 16
+    """Makes a run of three steps of eight images at 8 px with narrow players."""
+    config.data.resolution = 8
     config.total_images, config.batch_size, config.grid = 24, 8, 4
     config.generator.latent_size = config.generator.w_size = 8
     for player in (config.generator, config.discriminator):

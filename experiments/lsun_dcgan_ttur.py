@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
         set_rates(config, discriminator=5e-5, generator=5e-5, updates=70_000)
     elif variant == "smoke":
         shrink(config, data="synthetic:64")
+        config.data.resolution = 16
     elif variant:
         raise ValueError(f"{variant!r}; expected single or smoke")
     return config

@@ -83,8 +83,8 @@ def make_rotatable(config: ConfigDict) -> None:
 
 
 def shrink(config: ConfigDict) -> None:
-    """Makes a run of three steps of eight images at 16 px with three narrow layers in float32."""
-    config.data.name, config.data.resolution = "synthetic:16", 16
+    """Makes a run of three steps of eight images at 8 px with three narrow layers in float32."""
+    config.data.name, config.data.resolution = "synthetic:16", 8
     config.total_images, config.batch_size, config.grid = 24, 8, 4
     config.generator.latent_size = config.generator.w_size = 4
     config.generator.num_layers, config.generator.num_critical, config.generator.margin = 2, 1, 2

@@ -167,7 +167,8 @@ def test_modes_of_a_mixture(tmp_path):
 def movable(tmp_path_factory):
     """A tiny StyleGAN3 of 18 images, the last two in a group of their own, and its rows."""
     folder = tmp_path_factory.mktemp("equivariance") / "run"
-    measured = [("evaluation.metrics", "('eqt','eqr')"), ("evaluation.samples", "18"), ("seed", "3")]
+    measured = [("evaluation.metrics", "('eqt','eqr')"), ("evaluation.samples", "18"), ("seed", "3"),
+                ("data.resolution", "16")]
     config = runs.load_config(f"{settings.EXPERIMENTS / 'stylegan3.py'}:smoke", measured)
     run = settings.fresh_folder(config, folder)
     return run, folder, evaluate.evaluate(folder, metrics="eqr,eqt,eqt_frac")

@@ -1,5 +1,9 @@
 """Path length of a run's generator: equal to its definition, step by step."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,53 +16,79 @@ from gan_jax.layers import random
 from gan_jax.metrics import path_length
 from tests import settings
 
-STEPS, EPSILON = 5, 1e-4
+STEPS, EPSILON = 7, 1e-4  # so many steps divide neither eight devices nor a batch
+
+
+class Walk(NamedTuple):
+    """The parts of a step, each compiled by itself and taken by every test."""
+
+    draw: Callable    # () -> both latents (STEPS, D) and the places (STEPS,)
+    styles: Callable  # z (STEPS, D) -> (STEPS, num_ws, W)
+    paint: Callable   # those -> images in [0, 255] of three channels
+    differ: Callable  # two of such -> LPIPS (STEPS,)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """(folder, run, ema, LPIPS's variables) of a tiny StyleGAN2 and random weights."""
+def folder(tmp_path_factory):
+    """Of a tiny StyleGAN2 and random weights."""
     folder = tmp_path_factory.mktemp("path") / "run"
-    asked = [("evaluation.features", "random_inception"), ("seed", "4")]
+    asked = [("evaluation.features", "random_inception"), ("seed", "4"), ("data.resolution", "16")]
     config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_stylegan2.py'}:smoke", asked)
-    run = settings.fresh_folder(config, folder)
+    settings.fresh_folder(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    """Of the walks in both spaces, on eight devices."""
+    found = evaluate.evaluate(folder, metrics=f"ppl2_wend_{STEPS},ppl2_zfull_{STEPS}", settings={"batch_size": "8"})
+    assert len(found) == 2
+    return {row["space"]: row for row in found}
+
+
+@pytest.fixture(scope="module")
+def walk(folder):
+    config, spec, _ = runs.read_folder(folder)
+    run = runs.build(config, spec)
     ema = runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema
-    return folder, run, ema, networks.perceptual("vgg", config.evaluation).variables
+    variables = networks.perceptual("vgg", config.evaluation).variables
+    keys, net, game = sample.keys_from(4, "path_length", np.arange(STEPS)), run.nets["generator"], run.game
+
+    @jax.jit
+    def draw():
+        z = game.latents(net, keys), game.latents(net, random.fold(keys, 101))
+        return *z, random.uniform(random.fold(keys, 102), ())
+
+    styles = jax.jit(lambda ema, z: game.styles(run.nets, ema, z, None))
+    paint = jax.jit(lambda ema, ws: game.paint(run.nets, ema, ws, keys, noise="random"))
+    differ = jax.jit(partial(lpips.distance, net="vgg"))
+    return Walk(draw, partial(styles, ema), lambda ws: np.repeat((np.asarray(paint(ema, ws)) + 1) * 127.5, 3, axis=3),
+                partial(differ, variables))
 
 
-@pytest.mark.parametrize(("name", "space", "sampling"), [("ppl2_wend_5", "w", "end"), ("ppl2_zfull_5", "z", "full")])
-def test_path_length_of_a_run(made, name, space, sampling):
+@pytest.mark.parametrize(("space", "sampling"), [("w", "end"), ("z", "full")])
+def test_path_length_of_a_run(rows, walk, space, sampling):
     """Steps one by one, with LPIPS of their two images in place of the embedding's squared difference."""
-    folder, run, ema, variables = made
-    rows = evaluate.evaluate(folder, metrics=name, settings={"batch_size": "8"})
-    assert [row["metric"] for row in rows] == [f"{name}_random_lpips_vgg"] and rows[0]["better"] == "lower"
-    assert (rows[0]["space"], rows[0]["sampling"], rows[0]["samples"]) == (space, sampling, 5)
-    keys = sample.keys_from(4, "path_length", np.arange(STEPS))
-    net, game = run.nets["generator"], run.game
-    z = game.latents(net, keys), game.latents(net, random.fold(keys, 101))
-    t = random.uniform(random.fold(keys, 102), ()) if sampling == "full" else jnp.zeros(STEPS)
-
-    def images(ws):
-        painted = game.paint(run.nets, ema, ws, keys, noise="random")
-        return np.repeat((np.asarray(painted) + 1) * 127.5, 3, axis=3)
+    row, (first, second, places) = rows[space], walk.draw()
+    assert row["metric"] == f"ppl2_{space}{sampling}_{STEPS}_random_lpips_vgg" and row["better"] == "lower"
+    assert (row["sampling"], row["samples"]) == (sampling, STEPS)
+    t = places if sampling == "full" else jnp.zeros(STEPS)
 
     ends = []
     for step in (0.0, EPSILON):
         if space == "w":
-            a, b = (game.styles(run.nets, ema, one, None) for one in z)
+            a, b = walk.styles(first), walk.styles(second)
             ws = a + (b - a) * (t + step)[:, None, None]
         else:
-            ws = game.styles(run.nets, ema, path_length.slerp(*z, (t + step)[:, None]), None)
-        ends.append(images(ws))
-    expected = np.asarray(lpips.distance(variables, *ends, net="vgg")) / EPSILON**2
-    expected = path_length.trimmed_mean(expected)
-    assert rows[0]["value"] == pytest.approx(expected, rel=5e-3)  # differences of so small a step are near rounding
+            ws = walk.styles(path_length.slerp(first, second, (t + step)[:, None]))
+        ends.append(walk.paint(ws))
+    expected = path_length.trimmed_mean(np.asarray(walk.differ(*ends)) / EPSILON**2)
+    assert row["value"] == pytest.approx(expected, rel=5e-3)  # differences of so small a step are near rounding
 
 
-def test_one_device_and_eight_measure_alike(made, monkeypatch):
+def test_one_device_and_eight_measure_alike(folder, rows, monkeypatch):
     """Seven steps divide neither; `batch_size` does not touch them."""
-    eight = evaluate.evaluate(made[0], metrics="ppl2_wend_7", settings={"batch_size": "3"})[0]
     make_mesh = parallel.make_mesh
     monkeypatch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
-    one = evaluate.evaluate(made[0], metrics="ppl2_wend_7")[0]
-    assert one["value"] == pytest.approx(eight["value"], rel=1e-3)  # rounding of a pixel, divided by a step of 1e-4
+    one = evaluate.evaluate(folder, metrics=f"ppl2_wend_{STEPS}", settings={"batch_size": "3"})[0]
+    assert one["value"] == pytest.approx(rows["w"]["value"], rel=1e-3)  # rounding of a pixel, divided by a step of 1e-4

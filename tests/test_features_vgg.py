@@ -136,6 +136,23 @@ def _convolve(x, weight, stride, padding):
     return np.einsum("bhwcij,ocij->bhwo", windows, weight, optimize=True)
 
 
+@pytest.mark.parametrize("side", [(1, 1), (2, 2), (1, 5), (3, 3)])
+def test_maps_smaller_than_a_window_match_numpy(side):
+    rng = np.random.default_rng(0)
+    x, kernel, bias = rng.normal(size=(2, *side, 4)), rng.normal(size=(3, 3, 4, 6)), rng.normal(size=6)
+    layers = {"features_0": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}}
+
+    class Single(vgg.nn.Module):
+        @vgg.nn.compact
+        def __call__(self, x):
+            return vgg._run(0, vgg.Conv(6), x, "highest")
+
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    expected = np.einsum("bhwcij,ijcf->bhwf", windows, kernel) + bias
+    assert _relative(jax.jit(Single().apply)({"params": layers}, x.astype(np.float32)), expected) < 1e-6
+
+
 def test_only_what_is_asked_is_computed(variables):
     """relu1_2 needs two convolutions alone: no others' weights are given."""
     stem = {name: variables["vgg16"]["params"][name] for name in ("features_0", "features_2")}

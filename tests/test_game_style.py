@@ -20,7 +20,7 @@ from tests import hlo, settings
 
 PHASES = {"generator": "Gmain", "path_length": "Greg", "discriminator": "Dmain", "penalty": "Dreg"}
 EVERY = {"path_length": 4, "penalty": 16}
-SHAPE = (16, 16, 1)  # of the smoke run's images
+SHAPE = (8, 8, 1)  # of the smoke run's images
 
 
 def _config(**overrides):
@@ -391,7 +391,7 @@ def test_samples_are_truncated_towards_the_mean_style():
     mean = draw(keys, labels, psi=0.0)
     np.testing.assert_allclose(mean, np.broadcast_to(mean[:1], mean.shape), atol=1e-6)
     assert np.abs(plain - plain[:1]).max() > 1e-3
-    with pytest.raises(UserError, match="this generator has 6 layers"):
+    with pytest.raises(UserError, match="this generator has 4 layers"):
         style.truncate(run.nets, 0.5, 9)
 
 

@@ -216,7 +216,7 @@ def test_mistakes_are_told(flags, message):
 def test_a_generator_without_noise_inputs_refuses_the_flag():
     names = {"generator.name": "stylegan3", "generator.num_layers": "3", "generator.num_critical": "1"}
     config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_stylegan2.py'}:smoke", list(names.items()))
-    run = settings.build(config, (16, 16, 1))
+    run = settings.build(config, (8, 8, 1))
     with pytest.raises(UserError, match="--noise=const: 'stylegan3' has no noise inputs in this run"):
         sample_flags.read(sample_flags.Flags(noise="const"), run)
     job = sample_flags.read(sample_flags.Flags(style_mixing="0:3"), run)

@@ -13,7 +13,7 @@ from gan_jax.models import stylegan2
 from gan_jax.train import train
 from tests import settings
 
-SHAPE = (16, 16, 1)  # of the smoke run's images
+SHAPE = (8, 8, 1)  # of the smoke run's images
 
 
 def _config(**overrides):
@@ -61,7 +61,7 @@ def test_a_new_run_starts_from_the_other_one_and_frozen_layers_stay(source, tmp_
         new = after
         for key in path:
             new = new[key.key]
-        frozen = path[0].key == "b16" and path[1].key in ("fromrgb", "conv0", "conv1")
+        frozen = path[0].key == "b8" and path[1].key in ("fromrgb", "conv0", "conv1")
         assert (np.asarray(old) == np.asarray(new)).all() == frozen, path
 
 
@@ -98,11 +98,11 @@ def test_mistakes(source, tmp_path):
     folder, _ = source
     with pytest.raises(MissingPathError, match="give the folder of a run that has trained"):
         train(_config(transfer__workdir=str(tmp_path / "none")), str(tmp_path / "run"))
-    with pytest.raises(UserError, match="freeze_layers=99: expected 0 to 7"):
+    with pytest.raises(UserError, match="freeze_layers=99: expected 0 to 4"):
         settings.build(_config(transfer__freeze_layers=99), SHAPE)
     with pytest.raises(UserError, match="freeze_layers=1: 'dcgan' does not name its layers in order"):
         settings.build(settings.digits(transfer__freeze_layers=1))
-    with pytest.raises(UserError, match="frozen='b99': no such parameters; there are b16"):
+    with pytest.raises(UserError, match="frozen='b99': no such parameters; there are b4"):
         run = settings.build(_config(optim__discriminator__frozen="b99"), SHAPE)
         jax.eval_shape(lambda: runs.init_state(run))
 

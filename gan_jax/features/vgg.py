@@ -141,7 +141,21 @@ def _run(index: int, layer: Layer, x: jax.Array, precision) -> jax.Array:
     if isinstance(layer, Pool):
         return nn.max_pool(x, (window, window), (2, 2))
     return nn.Conv(layer.features, (window, window), layer.stride, padding, precision=precision,
-                   name=f"features_{index}")(x)
+                   conv_general_dilated=_convolve, name=f"features_{index}")(x)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, strides, padding, *, precision, **options) -> jax.Array:
+    """A convolution; of a map smaller than the window, as behind the pools of small images, a matrix product.
+
+    XLA exchanges map and window there, and its loops for that on a CPU take a hundred times as long.
+    """
+    height, width, _, features = kernel.shape
+    if x.shape[1] * x.shape[2] >= height * width or set(strides) != {1}:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, precision=precision, **options)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+    seen = [x[:, i:i + rows, j:j + columns] for i in range(height) for j in range(width)]
+    return jnp.dot(jnp.concatenate(seen, -1), kernel.reshape(-1, features), precision=precision)
 
 
 # Weights
