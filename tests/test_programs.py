@@ -1,5 +1,7 @@
 """Several steps in one program, and sets that lie on the devices: the numbers of one step from the host."""
 
+from concurrent import futures
+
 import jax
 import numpy as np
 import pytest
@@ -141,6 +143,60 @@ def test_a_run_of_several_steps_a_call_is_logged_like_one_and_resumes_with_anoth
         assert row == pytest.approx(expected, rel=2e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["phases", "steps"])
+def test_phases_and_steps_are_the_same_run_and_each_goes_on_bit_for_bit(plain, tmp_path, mode):
+    """Rounding apart; stopped after 12 of 20 steps and resumed, the last State is that of a run without a break."""
+    rows = {}
+    for name, ends in (("whole", ("160",)), ("parts", ("96", "160"))):
+        for end in ends:
+            rows[name] = _rows(tmp_path / name, programs=mode, total_images=end)
+    assert rows["whole"] == rows["parts"]
+    for row, expected in zip(rows["whole"], plain, strict=True):
+        assert row == pytest.approx(expected, rel=2e-3, abs=1e-5)
+    digests = [(tmp_path / name / "checkpoints" / "20" / "run" / "metadata").read_text() for name in rows]
+    assert digests[0] == digests[1] and "digest" in digests[0]
+
+
+def test_which_programs_a_run_needs():
+    """Phases apart where some are lazy, with the end of a step as a program; else a step for each set that is due."""
+    lazy = dict(loss__r1_gamma=1.0, every__penalty_steps=4)
+    names = {}
+    for name, overrides in {"apart": lazy, "eager": {}, "steps": {**lazy, "programs": "steps"},
+                            "several": {**lazy, "steps_per_call": 4}, "phases": {"programs": "phases"}}.items():
+        run = _run(**overrides, every__log_images=10**6, every__checkpoint_images=10**6)
+        calls = programs.prepare(run, None, settings.mesh(1))
+        names[name] = {programs.title(key) for key in programs.ahead(calls, run, 0, 0, 8 * 40)}
+    assert names["apart"] == {"discriminator", "penalty", "generator", "finish"}
+    assert names["eager"] == {"a step of discriminator + generator"}
+    assert names["steps"] == {"a step of discriminator + penalty + generator", "a step of discriminator + generator"}
+    assert names["several"] == {"4 steps"}
+    assert names["phases"] == {"discriminator", "generator", "finish"}
+    short = _run(**lazy, programs="steps")
+    calls = programs.prepare(short, None, settings.mesh(1))
+    needed = programs.ahead(calls, short, 1, 8, 24)  # ends before the penalty is due again
+    assert {programs.title(key) for key in needed} == {"a step of discriminator + generator"}
+
+
+def test_programs_are_told_while_they_take_long(monkeypatch):
+    """A line when nothing was ready for a while, and one for each that is ready before the others."""
+    monkeypatch.setattr(programs, "NEWS_SECONDS", 0.05)
+    one, other = futures.Future(), futures.Future()
+    compiled, lines = {}, []
+    waiting = programs.Compiling(compiled, {one: ("stage", "generator"), other: ("stage", "penalty")})
+
+    def say(line):
+        lines.append(line)
+        future = one if not one.done() else other
+        if not future.done():
+            future.set_result(future)
+
+    assert waiting.wait(say) >= 0.05
+    assert compiled == {("stage", "generator"): one, ("stage", "penalty"): other}
+    first, last = lines[0], lines[-1]
+    assert "0 of 2 programs are ready, generator, penalty to come" in first
+    assert "1 of 2 programs are ready, penalty to come" in last
+
+
 @pytest.mark.parametrize("rows", [np.arange(8), np.array([1, 5])])
 def test_the_order_holds_the_places_of_the_stream(rows):
     data = open_dataset(name="digits")
@@ -158,6 +214,7 @@ def test_the_order_holds_the_places_of_the_stream(rows):
 
 @pytest.mark.parametrize(("flag", "told"), [
     ("steps_per_call=0", "config.steps_per_call=0: expected 1 or more"),
+    ("programs=phase", "config.programs='phase': expected one of auto, phases, steps"),
     ("resident_data=True", "config.resident_data=True: mixture:ring8 is no packed set"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_before_the_run_begins(tmp_path, monkeypatch, capfd, flag, told):
@@ -167,6 +224,12 @@ def test_what_cannot_be_is_told_before_the_run_begins(tmp_path, monkeypatch, cap
     error = capfd.readouterr().err
     assert error.startswith(f"error: {told}") and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_phases_and_several_steps_exclude_each_other():
+    run = settings.build(settings.digits(programs="phases", steps_per_call=2))
+    with pytest.raises(UserError, match="config.programs='phases' with config.steps_per_call=2"):
+        programs.prepare(run, None, settings.mesh(1))
 
 
 def test_a_set_larger_than_half_of_a_device_is_refused(monkeypatch):

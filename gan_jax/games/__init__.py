@@ -7,7 +7,8 @@ A game is a module with
     constructors(config)          -> {section: class whose fields are the schema of config.<section>}
     nets(config, spec)            -> {net: Linen module}; `spec` has `shape` (H, W, C) or (D,) and `num_classes`
     init(config, nets, spec, key) -> (params, variables, memory), each but memory a dict keyed by net
-    phases(config, nets)          -> tuple of step.Phase
+    phases(config, nets)          -> tuple of step.Phase; numbers that are to be inputs of a program, and not part of
+                                  it, are a phase's `weights`
     sample(nets, ema, keys, labels) -> images (B, H, W, C) in [-1, 1], a function of each sample's key
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
