@@ -125,8 +125,9 @@ def test_the_evaluation_is_that_of_one_process(four_devices, two_processes):
 def test_networks_see_what_they_see_in_one_process(tmp_path):
     """Measured twice while two processes train; the second time the reals are those that process 0 has kept."""
     run = tmp_path / "run"
-    overrides = [*SGD, ("total_images", "16"), ("evaluation.features", "random_inception/64"),
-                 ("evaluation.metrics", "fd,kd,prdc"), ("evaluation.samples", "21"), ("every.evaluate_images", "8")]
+    overrides = [*SGD, ("total_images", "16"), ("data.name", "synthetic:40"),
+                 ("evaluation.features", "random_inception/64"), ("evaluation.metrics", "fd,kd,prdc"),
+                 ("evaluation.samples", "21"), ("every.evaluate_images", "8")]
     with _pair(run, overrides, second={"GAN_JAX_CACHE_DIR": str(tmp_path / "other")}) as processes:
         assert _ended(processes, run) == [0, 0]
     measured = evaluate.read(str(run))
