@@ -3,6 +3,7 @@
 GAN_JAX_TEST_CACHE_DIR names a folder in which compiled programs are kept from one run of the tests to the next.
 """
 
+import contextlib
 import gc
 import hashlib
 import importlib.metadata
@@ -25,6 +26,14 @@ def _kept() -> str:
     return str(pathlib.Path(folder) / f"jaxlib-{jaxlib}-{key[:16]}")
 
 
+def _share(kept: pathlib.Path, place: pathlib.Path) -> None:
+    """Lets the lowered programs of earlier runs stand where this run's go; they are named after the code."""
+    kept.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # another worker was first
+        place.symlink_to(kept, target_is_directory=True)
+
+
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if "GAN_JAX_TEST_OPTIMISED" not in os.environ:  # programs here run a few steps: a third of the time to compile them
     _FLAGS += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
@@ -37,9 +46,11 @@ _SESSION = pathlib.Path(os.environ.setdefault("GAN_JAX_TEST_DIR", tempfile.mkdte
 os.environ["GAN_JAX_CACHE_DIR"] = str(_SESSION / "cache")
 os.environ["GAN_JAX_DATA_DIR"] = str(_SESSION / "data")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _kept() or str(_SESSION / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # a resumed run compiles what the run before did
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where an operation was written costs time, and nobody reads it
-if "GAN_JAX_TEST_CACHE_DIR" in os.environ:  # within one run, programs that took less than a second hardly come again
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+if _kept():
+    _share(pathlib.Path(_kept()) / "programs", _SESSION / "cache" / "programs")
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 << 30)  # bytes; the least used ones go
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 gc.set_threshold(100_000, 20, 100)  # tracing makes so many objects that looking for garbage was a tenth of it
 
