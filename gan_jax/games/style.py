@@ -270,24 +270,12 @@ def _strength(state: State, rules: Rules) -> jax.Array:
 
 def _logits(params, state: State, images: jax.Array, label, keys: jax.Array, rules: Rules) -> jax.Array:
     """What the discriminator says of images, blurred and augmented first."""
-    return _verdict(params, state, _disguised(state, images, keys, rules), label, keys, rules)
-
-
-def _disguised(state: State, images: jax.Array, keys: jax.Array, rules: Rules) -> jax.Array:
-    """Images as the discriminator sees them, blurred and augmented."""
     if rules.loss.blur_sigma:
         left = 1 - state.images.astype(jnp.float32) / rules.loss.blur_fade_images
         images = blur(images, rules.loss.blur_sigma * jnp.maximum(left, 0), largest=rules.loss.blur_sigma)
-    return rules.augmentation(images, keys, _strength(state, rules))
-
-
-def _verdict(params, state: State, images: jax.Array, label, keys: jax.Array, rules: Rules) -> jax.Array:
+    images = rules.augmentation(images, keys, _strength(state, rules))
     variables = {"params": params["discriminator"], **state.variables["discriminator"]}
     return rules.nets["discriminator"].apply(variables, images, label, train=True, keys=keys)
-
-
-def _sees_apart(net: nn.Module, count: int) -> bool:
-    return hasattr(net, "sees_apart") and net.sees_apart(count)
 
 
 def _generator_loss(params, state, batch, rng, *, rules, every):
@@ -327,18 +315,14 @@ def _path_length_loss(params, state, batch, rng, *, rules, every, weights):
 
 
 def _discriminator_loss(params, state, batch, rng, *, rules, every):
-    """softplus(D(G(z))) + softplus(-D(x)), in one batch where the discriminator sees both kinds apart in it."""
+    """softplus(D(G(z))) + softplus(-D(x))"""
     draws = _draws(rng.samples, rules, *_of_fakes(rules), FLIP, AUGMENT_REAL, AUGMENT_FAKE)
     label = _label(rules, batch, "discriminator")
     fake, variables = _fakes(params, state, batch, draws, rules, "discriminator")
     fake, real = jax.lax.stop_gradient(fake), _reals(batch, draws, rules)
-    looks = [(fake, label, draws[AUGMENT_FAKE]), (real, _label(rules, batch), draws[AUGMENT_REAL])]
-    looks = [(_disguised(state, images, keys, rules), label, keys) for images, label, keys in looks]
-    if _sees_apart(rules.nets["discriminator"], len(fake)):
-        both = jax.tree.map(lambda *parts: jnp.concatenate(parts), *looks)
-        fake_logits, real_logits = jnp.split(_verdict(params, state, *both, rules), 2)
-    else:
-        fake_logits, real_logits = (_verdict(params, state, *look, rules) for look in looks)
+    # In one batch they are slower by 5% or more on a CPU.
+    fake_logits = _logits(params, state, fake, label, draws[AUGMENT_FAKE], rules)
+    real_logits = _logits(params, state, real, _label(rules, batch), draws[AUGMENT_REAL], rules)
     terms = losses.adversarial("non_saturating").discriminator(real_logits, fake_logits)
     metrics = {f"loss_{name}": value.mean() for name, value in terms.items()}
     loss = sum(metrics.values())
