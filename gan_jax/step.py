@@ -164,10 +164,8 @@ def make_phases(
 
     def play(state: State, batch: dict, numbers: Hyper | None = None) -> tuple[State, dict]:
         metrics = {}
-        root = jax.random.key(seed if numbers is None else numbers.seed)
         for phase in phases:
-            name = zlib.crc32((phase.draws or phase.name).encode())
-            key = jax.random.fold_in(jax.random.fold_in(root, state.step), name)
+            key = _key(seed if numbers is None else numbers.seed, state.step, phase.draws or phase.name)
             optimizer = optimizers[phase.player]
             if numbers is not None:
                 optimizer = optimizer.at_rates(numbers.rates[phase.player])
@@ -177,6 +175,12 @@ def make_phases(
         return state, metrics
 
     return play
+
+
+def _key(seed, step: jax.Array, name: str) -> jax.Array:
+    """Of a step and phase: no two of a run are equal. Made of its words, for programs grow with every draw."""
+    words = jnp.uint32(seed) ^ np.uint32(zlib.crc32(name.encode())), step.astype(jnp.uint32)
+    return jax.random.wrap_key_data(jnp.stack(words), impl="threefry2x32")
 
 
 def _weighted(phase: Phase, numbers: Hyper | None) -> Phase:
@@ -300,8 +304,7 @@ def _add(carry, grads, variables, memory, metrics):
 def _micro_batch(params: dict, state: State, phase: Phase, batch: dict, key: jax.Array, number):
     """Gradients of the phase's loss on one micro-batch of this device, not yet averaged."""
     size = jax.tree.leaves(batch)[0].shape[0]
-    index = number * size * lax.axis_size(parallel.AXIS) + parallel.sample_index(size)
-    rng = Rng(jax.random.fold_in(key, number), jax.vmap(jax.random.fold_in, (None, 0))(key, index))
+    rng = _rng(key, number, size)
 
     def objective(trained):
         loss, out = phase.loss({**params, **trained}, state, batch, rng)
@@ -313,6 +316,13 @@ def _micro_batch(params: dict, state: State, phase: Phase, batch: dict, key: jax
     memory = state.memory if out.memory is None else out.memory
     metrics = parallel.vary({"loss": loss, **out.metrics})
     return grads, variables, memory, jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
+
+
+def _rng(key: jax.Array, number, size: int) -> Rng:
+    """Keys of a micro-batch. No two of a phase are equal: samples are counted from 0 up, batches from -1 down."""
+    index = number * size * lax.axis_size(parallel.AXIS) + parallel.sample_index(size)
+    of_batch = jax.random.fold_in(key, jnp.uint32(2**32 - 1) - jnp.asarray(number, jnp.uint32))
+    return Rng(of_batch, jax.vmap(jax.random.fold_in, (None, 0))(key, index))
 
 
 def _average(state: State, ema: Ema, values: Mapping[str, Any], batch_size: int) -> dict:

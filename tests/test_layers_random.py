@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.layers.dropout import dropout
-from gan_jax.layers.random import fold, normal, streams, uniform
+from gan_jax.layers.random import KEY, UNIFORM, Draw, draw, fold, normal, uniform
 
 
 def test_a_sample_keeps_its_numbers_in_any_batch():
     keys = jax.random.split(jax.random.key(3), 6)
-    for draw in (normal, uniform):
-        whole = draw(keys, (4, 5))
+    for make in (normal, uniform):
+        whole = make(keys, (4, 5))
         assert whole.shape == (6, 4, 5) and whole.dtype == jnp.float32
-        np.testing.assert_array_equal(draw(keys[2:4], (4, 5)), whole[2:4])
+        np.testing.assert_array_equal(make(keys[2:4], (4, 5)), whole[2:4])
         assert len(np.unique(np.asarray(whole))) == whole.size
 
 
@@ -32,11 +32,38 @@ def test_any_number_of_samples_has_the_numbers_of_their_keys():
         np.testing.assert_allclose(normal(keys, (2, 3)), expected, rtol=1e-6)
 
 
-def test_streams_are_the_keys_folded_with_each_number():
-    keys = jax.random.split(jax.random.key(5), 3)
-    found = np.asarray(jax.random.key_data(streams(keys, 4)))
-    expected = [[jax.random.key_data(jax.random.fold_in(key, i)) for key in keys] for i in range(4)]
-    np.testing.assert_array_equal(found, np.asarray(expected))
+def test_numbers_are_those_of_jax():
+    keys = jax.random.split(jax.random.key(6), 3)
+    expected = np.stack([jax.random.uniform(key, (5, 7)) for key in keys])
+    np.testing.assert_array_equal(uniform(keys, (5, 7)), expected)
+    expected = np.stack([jax.random.uniform(key, (), minval=-1.0, maxval=3.0) for key in keys])
+    np.testing.assert_array_equal(uniform(keys, (), -1.0, 3.0), expected)
+
+
+WANTED = {3: UNIFORM, 0: Draw("normal", (2, 50)), 7: KEY, 1: Draw("uniform", (40,)), 2: Draw("normal", (30,))}
+
+
+def test_draws_do_not_depend_on_what_else_is_wanted():
+    keys = jax.random.split(jax.random.key(5), 4)
+    drawn = draw(keys, WANTED)
+    assert {number: x.shape for number, x in drawn.items()} == {n: (4, *one.shape) for n, one in WANTED.items()}
+    for number, one in WANTED.items():
+        for alone in (draw(keys, {number: one})[number], draw(keys[1:], {number: one})[number]):
+            known = drawn[number][-len(alone) :]
+            if one.kind == "key":
+                alone, known = jax.random.key_data(alone), jax.random.key_data(known)
+            np.testing.assert_array_equal(alone, known)
+
+
+def test_draws_are_independent_and_of_their_kind():
+    drawn = draw(jax.random.split(jax.random.key(8), 200), WANTED)
+    normals = np.concatenate([np.asarray(drawn[n]).reshape(200, -1) for n in (0, 2)], axis=1)
+    uniforms = np.concatenate([np.asarray(drawn[n]).reshape(200, -1) for n in (3, 1)], axis=1)
+    assert abs(normals.mean()) < 0.02 and abs(normals.std() - 1) < 0.02
+    assert uniforms.min() >= 0 and uniforms.max() < 1 and abs(uniforms.mean() - 0.5) < 0.02
+    assert len(np.unique(jax.random.key_data(drawn[7]), axis=0)) == 200
+    correlations = np.corrcoef(np.concatenate([normals, uniforms], axis=1).T) - np.eye(171)
+    assert np.abs(correlations).max() < 0.4  # 1 where two are the same; else 1 / sqrt(200) or so
 
 
 def test_fold_gives_independent_streams():

@@ -142,6 +142,27 @@ def test_randomness_belongs_to_seed_step_phase_and_sample():
     assert draws(1, 1) != base and draws(0, 1, name="other") != base
 
 
+@pytest.mark.parametrize(("devices", "accumulate"), [(1, 4), (2, 4), (8, 1)])
+def test_no_two_keys_of_a_run_are_equal(devices, accumulate):
+    """Those of samples and of batches, over steps and phases."""
+    seen = []
+
+    def loss(params, state, batch, rng):
+        words = [parallel.gather(jax.random.key_data(rng.samples)), jax.random.key_data(rng.key)[None]]
+        jax.debug.callback(lambda *words: seen.append(np.concatenate(words)), *words)
+        return params["net"] * batch["image"].sum(), steps.Out({}, {})
+
+    phases, optimizers, state = _toy(loss)
+    phases = tuple(phases[0]._replace(name=name) for name in ("one", "other"))
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    step = parallel.data_parallel(steps.make_step(phases, optimizers, seed=0), mesh)
+    for _ in range(2):
+        state, _ = step(state, parallel.shard_batch({"image": np.zeros(16, np.float32)}, mesh, accumulate))
+    jax.effects_barrier()
+    assert len(seen) == 4 * accumulate * devices  # each device tells of the whole batch
+    assert len(np.unique(np.concatenate(seen), axis=0)) == 4 * (16 + accumulate)
+
+
 def test_gather_puts_shards_in_order():
     mesh = parallel.make_mesh()
     spec = jax.sharding.PartitionSpec

@@ -98,11 +98,9 @@ class Ada(Augmentation):
           noise_image -> N(0, 1) (B, H, W, C).
         """
         count = sum(n for _, n, _ in _DRAWS.values())
-        numbers = {
-            "uniform": random.uniform(random.fold(keys, 0), (count,)),
-            "normal": random.normal(random.fold(keys, 1), (count,)),
-        }
-        gates = random.uniform(random.fold(keys, 2), (count,))
+        uniform, normal = random.Draw("uniform", (count,)), random.Draw("normal", (count,))
+        drawn = random.draw(keys, {0: uniform, 1: normal, 2: uniform, 3: random.KEY})
+        numbers, gates = {"uniform": drawn[0], "normal": drawn[1]}, drawn[2]
         draws, start = {}, 0
         for name, (kind, n, own) in _DRAWS.items():
             if self._multiplier(name) > 0 and not (name in _ONLY_RGB and shape[2] < 3):
@@ -112,7 +110,7 @@ class Ada(Augmentation):
                 )
             start += n
         if "noise" in draws:
-            draws["noise_image"] = random.normal(random.fold(keys, 3), shape)
+            draws["noise_image"] = random.normal(drawn[3], shape)
         return draws
 
     def _multiplier(self, name: str) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gan_jax.augment.controller import Augmentation
 from gan_jax.errors import UserError
@@ -40,14 +41,14 @@ class DiffAugment(Augmentation):
           brightness, saturation, contrast in [0, 1) (B,); translation, cutout: int32 (B, 2), (down, right) shifts and
           centres; gate: (B, policies) in [0, 1).
         """
-        u = random.uniform(random.fold(keys, 0), (3 + len(POLICIES),))
+        u = random.uniform(keys, (7 + len(POLICIES),))
         color = dict(zip(("brightness", "saturation", "contrast"), u.T, strict=False))
         far = [int(n * self.translation + 0.5) for n in size]
         last = [n + 1 - int(n * self.cutout + 0.5) % 2 for n in size]
         return color | {
-            "translation": _integers(random.fold(keys, 1), [(-n, n + 1) for n in far]),
-            "cutout": _integers(random.fold(keys, 2), [(0, n) for n in last]),
-            "gate": u[:, 3:],
+            "translation": _integers(u[:, 3:5], [(-n, n + 1) for n in far]),
+            "cutout": _integers(u[:, 5:7], [(0, n) for n in last]),
+            "gate": u[:, 7:],
         }
 
     def apply(self, images: jax.Array, draws: dict[str, Any], strength: jax.Array = 1.0) -> jax.Array:
@@ -66,11 +67,10 @@ class DiffAugment(Augmentation):
         return images
 
 
-def _integers(keys, ranges):
-    """int32 (B, len(ranges)), each uniform in its [low, high)."""
-    low, high = zip(*ranges, strict=True)
-    low, high = jnp.array(low), jnp.array(high)
-    return jax.vmap(lambda key: jax.random.randint(key, low.shape, low, high))(keys)
+def _integers(u, ranges):
+    """int32 (B, len(ranges)), each uniform in its [low, high), of draws U(0, 1)."""
+    low, high = np.array(ranges, np.float32).T
+    return jnp.int32(low + jnp.floor(u * (high - low)))
 
 
 def _color(x, draws):

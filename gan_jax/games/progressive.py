@@ -57,7 +57,7 @@ DEFAULTS = {
 
 WEIGHTS = ("gradient_penalty", "drift", "r1_gamma", "r2_gamma", "class_weight")
 
-# Independent draws of one phase: folded into each sample's key, or into the batch's.
+# Independent draws of one phase, see `_draws`; of the batch `MIXED_LAYER` and `IS_MIXED`.
 LATENT, FLIP, PENALTY, NOISE, MIXED_LATENT, MIXED_LAYER, IS_MIXED, AUGMENT_REAL, AUGMENT_FAKE = range(9)
 
 View = Callable[[jax.Array], jax.Array]  # images -> what the discriminator sees of them
@@ -75,6 +75,11 @@ class Play(NamedTuple):
     augmentation: augment.Augmentation
     batch_size: int  # over all devices
     weights: Mapping[str, Any] = {}  # numbers of the loss, traced ones, that stand for those of config.loss
+
+    @property
+    def mixes(self) -> bool:
+        """Whether some layers have other latents' styles."""
+        return hasattr(self.nets["generator"], "num_ws") and self.loss.style_mixing > 0
 
     def weight(self, name: str) -> Any:
         """The number of a term of the loss. Whether there is the term at all is for config.loss to say."""
@@ -144,16 +149,15 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
 
 def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game, weights):
     play = play._replace(weights=weights)
-    lod = _lod(play, state)
-    fake, moved = _fakes(play, params, state, batch, rng, lod)
+    lod, draws = _lod(play, state), _draws(play, rng)
+    fake, moved = _fakes(play, params, state, batch, rng, draws, lod)
     real = batch["image"]
     if play.flip:
-        real = pixels.random_flip(real, random.fold(rng.samples, FLIP))
+        real = pixels.random_flip(real, draws[FLIP])
     real = reals(real, play.level, lod)
-    share = random.uniform(random.fold(rng.samples, PENALTY), ())
     fake, label = jax.lax.stop_gradient(fake), batch.get("label")
-    views = (_view(play, state, rng, AUGMENT_REAL), _view(play, state, rng, AUGMENT_FAKE))
-    arguments = (params["discriminator"], real, fake, label, lod, share, views)
+    views = (_view(play, state, draws[AUGMENT_REAL]), _view(play, state, draws[AUGMENT_FAKE]))
+    arguments = (params["discriminator"], real, fake, label, lod, draws[PENALTY], views)
     loss, metrics, logits = discriminator_loss(play, game, *arguments)
     metrics |= {"lod": moved["growth"]["lod"]}
     if type(play.augmentation) is not augment.Augmentation:
@@ -164,17 +168,26 @@ def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: P
 
 def _generator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game, weights):
     play = play._replace(weights=weights)
-    lod = _lod(play, state)
-    fake, moved = _fakes(play, params, state, batch, rng, lod)
-    view = _view(play, state, rng, AUGMENT_FAKE)
+    lod, draws = _lod(play, state), _draws(play, rng)
+    fake, moved = _fakes(play, params, state, batch, rng, draws, lod)
+    view = _view(play, state, draws[AUGMENT_FAKE])
     loss, metrics = generator_loss(play, game, params["discriminator"], fake, batch.get("label"), lod, view)
     return loss, Out(metrics, {"generator": moved})
 
 
-def _view(play: Play, state: State, rng: Rng, draw: int) -> View:
+def _draws(play: Play, rng: Rng) -> dict[int, jax.Array]:
+    """What a phase draws for each sample."""
+    latent = random.Draw("normal", (play.nets["generator"].latent_size,))
+    wanted = {LATENT: latent, FLIP: random.UNIFORM, PENALTY: random.UNIFORM}
+    if play.mixes:
+        wanted[MIXED_LATENT] = latent
+    return random.draw(rng.samples, wanted | dict.fromkeys((NOISE, AUGMENT_REAL, AUGMENT_FAKE), random.KEY))
+
+
+def _view(play: Play, state: State, keys: jax.Array) -> View:
     """Augments a batch; the same way every time."""
     strength = play.augmentation.strength(state.memory, state.images)
-    return lambda images: play.augmentation(images, random.fold(rng.samples, draw), strength)
+    return lambda images: play.augmentation(images, keys, strength)
 
 
 def _plain(images: jax.Array) -> jax.Array:
@@ -193,28 +206,27 @@ def reals(images: jax.Array, level: int, lod: jax.Array | float | None) -> jax.A
     return x if lod is None else fade(x, upscale(downscale(x)), lod - level)
 
 
-def _fakes(play: Play, params, state: State, batch: dict, rng: Rng, lod) -> tuple[jax.Array, dict]:
+def _fakes(play: Play, params, state: State, batch: dict, rng: Rng, draws: dict, lod) -> tuple[jax.Array, dict]:
     """Images at the level, and the generator's new collections; latents `z` of the batch where it carries them."""
     net, own = play.nets["generator"], dict(state.variables["generator"])
     growth = {"lod": jnp.float32(play.level) if lod is None else lod}
     own.pop("growth")
     moving = [name for name in own if name == "w_avg"]
-    options = {"keys": random.fold(rng.samples, NOISE), "lod": lod, "level": play.level}
-    if hasattr(net, "num_ws") and play.loss.style_mixing:
-        options["mixing"] = _mixing(net, play, rng)
-    z = batch["z"] if "z" in batch else latents(net, rng.samples)
+    options = {"keys": draws[NOISE], "lod": lod, "level": play.level}
+    if play.mixes:
+        options["mixing"] = draws[MIXED_LATENT], _mixed_layer(net, play, rng)
+    z = batch.get("z", draws[LATENT])
     variables = {"params": params["generator"], **own}
     images, moved = net.apply(variables, z, batch.get("label"), train=True, mutable=moving, **options)
     return images, {**own, **moved, "growth": growth}
 
 
-def _mixing(net, play: Play, rng: Rng) -> tuple[jax.Array, jax.Array]:
-    """Other latents, and the layer from which they style, one for the batch (Karras et al. 2019, section 3.1)."""
+def _mixed_layer(net, play: Play, rng: Rng) -> jax.Array:
+    """From which layer on other latents style, one for the batch (Karras et al. 2019, section 3.1)."""
     layers = net.num_ws - 2 * play.level
-    first = jax.random.randint(jax.random.fold_in(rng.key, MIXED_LAYER), (), 1, layers)
-    mixed = jax.random.uniform(jax.random.fold_in(rng.key, IS_MIXED)) < play.loss.style_mixing
-    other = random.normal(random.fold(rng.samples, MIXED_LATENT), (net.latent_size,))
-    return other, jnp.where(mixed, first, layers)
+    draws = random.draw(rng.key[None], dict.fromkeys((MIXED_LAYER, IS_MIXED), random.UNIFORM))
+    first = 1 + jnp.floor(draws[MIXED_LAYER][0] * (layers - 1)).astype(jnp.int32)
+    return jnp.where(draws[IS_MIXED][0] < play.loss.style_mixing, first, layers)
 
 
 def discriminator_loss(

@@ -40,8 +40,8 @@ DEFAULTS = {
 
 WEIGHTS = ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan")
 
-# Independent draws of one phase: folded into each sample's key.
-LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR, AUGMENT_REAL, AUGMENT_FAKE = range(8)
+# Independent draws of one phase, see `_draws`.
+LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR, AUGMENT_REAL, AUGMENT_FAKE = DRAWS = range(8)
 REAL, FAKE = (DROPOUT_REAL, AUGMENT_REAL), (DROPOUT_FAKE, AUGMENT_FAKE)
 
 
@@ -143,6 +143,14 @@ def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
     return random.normal(keys, (generator.latent_size,))
 
 
+def _draws(nets: dict, rng: Rng) -> dict[int, jax.Array]:
+    """What a phase draws for each sample, the same in every phase: those with the same randomness then make it once."""
+    net = nets["generator"]
+    of_latents = random.Draw(net.latent, (net.latent_size,))
+    draws = random.draw(rng.samples, dict.fromkeys(DRAWS, random.KEY) | {LATENT: of_latents, FLIP: random.UNIFORM})
+    return draws | ({LATENT: 2 * draws[LATENT] - 1} if net.latent == "uniform" else {})
+
+
 def _labelled(nets: dict) -> bool:
     return getattr(nets["generator"], "num_classes", 0) > 0
 
@@ -153,16 +161,15 @@ def _play(net: nn.Module, params, variables, x, label, keys) -> tuple[jax.Array,
     return out, dict(new)
 
 
-def _reals(batch: dict, rng: Rng, flip: bool) -> jax.Array:
+def _reals(batch: dict, draws: dict, flip: bool) -> jax.Array:
     images = pixels.normalise(batch["image"])
-    return pixels.random_flip(images, random.fold(rng.samples, FLIP)) if flip else images
+    return pixels.random_flip(images, draws[FLIP]) if flip else images
 
 
-def _fakes(nets: dict, params: dict, state: State, batch: dict, rng: Rng) -> tuple[jax.Array, dict]:
+def _fakes(nets: dict, params: dict, state: State, batch: dict, draws: dict) -> tuple[jax.Array, dict]:
     """Images from this batch's own latents `z` where it carries them (parity tests do), else from fresh ones."""
     net = nets["generator"]
-    z = batch["z"] if "z" in batch else latents(net, rng.samples)
-    keys = random.fold(rng.samples, DROPOUT_GENERATOR)
+    z, keys = batch.get("z", draws[LATENT]), draws[DROPOUT_GENERATOR]
     return _play(net, params["generator"], state.variables["generator"], z, _label(nets, batch), keys)
 
 
@@ -170,9 +177,9 @@ def _label(nets: dict, batch: dict) -> jax.Array | None:
     return batch["label"] if _labelled(nets) else None
 
 
-def _judge(nets, augmentation, params, variables, images, state, batch, rng, *sides) -> tuple[jax.Array, dict]:
+def _judge(nets, augmentation, params, variables, images, state, batch, draws, *sides) -> tuple[jax.Array, dict]:
     """The discriminator's logits of augmented images, and its new collections; `sides` are the parts of the batch."""
-    dropout, augmented = (jnp.concatenate([random.fold(rng.samples, side[i]) for side in sides]) for i in range(2))
+    dropout, augmented = (jnp.concatenate([draws[side[i]] for side in sides]) for i in range(2))
     images = augmentation(images, augmented, augmentation.strength(state.memory, state.images))
     label = _label(nets, batch)
     if label is not None:
@@ -184,27 +191,29 @@ def _discriminator_loss(
     params, state, batch, rng, *, nets, game, penalty, flip, augmentation, batch_size, weights=None
 ):
     """Real and fake images pass in two batches, so that batch normalisation sees them apart (DCGAN, section 3)."""
-    fake, _ = _fakes(nets, params, state, batch, rng)  # the generator's own statistics move in its own phase
+    draws = _draws(nets, rng)
+    fake, _ = _fakes(nets, params, state, batch, draws)  # the generator's own statistics move in its own phase
     fake = jax.lax.stop_gradient(fake)
-    real = _reals(batch, rng, flip)
+    real = _reals(batch, draws, flip)
     judge = partial(_judge, nets, augmentation, params)
-    real_logits, variables = judge(state.variables["discriminator"], real, state, batch, rng, REAL)
-    fake_logits, variables = judge(variables, fake, state, batch, rng, FAKE)
+    real_logits, variables = judge(state.variables["discriminator"], real, state, batch, draws, REAL)
+    fake_logits, variables = judge(variables, fake, state, batch, draws, FAKE)
     loss, metrics = _verdict(game, real_logits, fake_logits)
     if penalty is not None:
-        value, more = penalty(params, state, batch, rng, weights=weights, real=real, fake=fake)
+        value, more = penalty(params, state, batch, draws, weights=weights, real=real, fake=fake)
         loss, metrics = loss + value, metrics | more
     return loss, _out(augmentation, state, real_logits, batch_size, metrics, variables)
 
 
 def _joint_discriminator_loss(params, state, batch, rng, *, nets, game, decay, flip, augmentation, batch_size, weights):
     """Loss, R1 and R2 from one pass over real and fake images together, for a discriminator that sees each alone."""
-    fake, _ = _fakes(nets, params, state, batch, rng)
-    real = _reals(batch, rng, flip)
+    draws = _draws(nets, rng)
+    fake, _ = _fakes(nets, params, state, batch, draws)
+    real = _reals(batch, draws, flip)
     variables = state.variables["discriminator"]
 
     def logits(x):
-        return _judge(nets, augmentation, params, variables, x, state, batch, rng, REAL, FAKE)[0]
+        return _judge(nets, augmentation, params, variables, x, state, batch, draws, REAL, FAKE)[0]
 
     weights = _decayed(weights, state.images, **decay)
     values, both = penalties.r1_and_r2(logits, real, jax.lax.stop_gradient(fake), **weights)
@@ -227,22 +236,24 @@ def _out(augmentation, state, real_logits, batch_size, metrics, variables) -> Ou
 
 
 def _generator_loss(params, state, batch, rng, *, nets, game, flip, augmentation):
-    fake, own = _fakes(nets, params, state, batch, rng)
+    draws = _draws(nets, rng)
+    fake, own = _fakes(nets, params, state, batch, draws)
     judge = partial(_judge, nets, augmentation, params)
     variables, real_logits = state.variables["discriminator"], None
     if game.needs_real:
-        real_logits, variables = judge(variables, _reals(batch, rng, flip), state, batch, rng, REAL)
-    fake_logits, variables = judge(variables, fake, state, batch, rng, FAKE)
+        real_logits, variables = judge(variables, _reals(batch, draws, flip), state, batch, draws, REAL)
+    fake_logits, variables = judge(variables, fake, state, batch, draws, FAKE)
     loss = game.generator(real_logits, fake_logits).mean()
     return loss, Out({"fake_logit": fake_logits.mean()}, {"generator": own, "discriminator": variables})
 
 
 def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip, augmentation, weights):
     """The penalty alone, `every` times as strong because it is played that much more seldom (StyleGAN2, appendix B)."""
-    real = _reals(batch, rng, flip)
-    fake, _ = _fakes(nets, params, state, batch, rng)
+    draws = _draws(nets, rng)
+    real = _reals(batch, draws, flip)
+    fake, _ = _fakes(nets, params, state, batch, draws)
     fake = jax.lax.stop_gradient(fake)
-    value, metrics = penalty(params, state, batch, rng, weights=weights, real=real, fake=fake)
+    value, metrics = penalty(params, state, batch, draws, weights=weights, real=real, fake=fake)
     return value * every, Out(metrics, {})
 
 
@@ -257,26 +268,25 @@ def _decayed(weights: dict, images: jax.Array, *, end: float, length: float) -> 
     return {name: value * factor for name, value in weights.items()}
 
 
-def _penalty(params, state, batch, rng, *, nets, weights, decay, flip, augmentation, real, fake):
+def _penalty(params, state, batch, draws, *, nets, weights, decay, flip, augmentation, real, fake):
     """(weighted sum of the penalties asked for, each of them by name), with respect to the images not yet augmented."""
     weights = _decayed(weights, state.images, **decay)
 
     def logits(x):
-        return _judge(nets, augmentation, params, state.variables["discriminator"], x, state, batch, rng, REAL)[0]
+        return _judge(nets, augmentation, params, state.variables["discriminator"], x, state, batch, draws, REAL)[0]
 
-    draws = random.fold(rng.samples, PENALTY)
     values = {}
     if "r1_gamma" in weights:
         values["r1"] = penalties.r1(logits, real, gamma=weights["r1_gamma"]).mean()
     if "r2_gamma" in weights:
         values["r2"] = penalties.r2(logits, fake, gamma=weights["r2_gamma"]).mean()
     if "gradient_penalty" in weights:
-        alpha = random.uniform(draws, (1,) * (real.ndim - 1))
+        alpha = random.uniform(draws[PENALTY], (1,) * (real.ndim - 1))
         values["gradient_penalty"] = (
             weights["gradient_penalty"] * penalties.gradient_penalty(logits, real, fake, alpha).mean()
         )
     if "dragan" in weights:
-        noise = random.uniform(draws, real.shape[1:])
+        noise = random.uniform(draws[PENALTY], real.shape[1:])
         values["dragan"] = (
             weights["dragan"] * penalties.dragan(logits, real, noise, axis_name=parallel.AXIS, **_range(real)).mean()
         )

@@ -34,18 +34,19 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if use_running_average:
-            mean, var = running_mean.value, running_var.value
+            centred, var = wide - along_channels(running_mean.value, wide), running_var.value
         else:
-            mean, var, count = self._moments(wide)
+            mean, centred, var, count = self._moments(wide)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 self._update(running_mean, mean)
                 self._update(running_var, unbiased)
         scale = lax.rsqrt(var + self.epsilon) * scale
-        y = (wide - along_channels(mean, wide)) * along_channels(scale, wide) + along_channels(bias, wide)
+        y = centred * along_channels(scale, wide) + along_channels(bias, wide)
         return y.astype(self.dtype or x.dtype)
 
-    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, int]:
+        """Mean, what differs from it, variance, and of how many values."""
         axes = tuple(range(x.ndim - 1))
         count = x.size // x.shape[-1]
         across = self.axis_name if not self.is_initializing() else None
@@ -53,14 +54,15 @@ class BatchNorm(nn.Module):
         if across:
             mean = lax.pmean(mean, across)
             count *= lax.psum(1, across)
-        var = jnp.mean(jnp.square(x - along_channels(mean, x)), axes)
+        centred = x - along_channels(mean, x)
+        var = jnp.mean(jnp.square(centred), axes)
         if across:
             var = lax.pmean(var, across)
-        return mean, var, count
+        return mean, centred, var, count
 
     def _update(self, running: nn.Variable, value: jax.Array) -> None:
         value = lax.stop_gradient(value).astype(running.value.dtype)
-        running.value = self.momentum * running.value + (1 - self.momentum) * value
+        running.value = running.value + (1 - self.momentum) * (value - running.value)
 
 
 def pixel_norm(x: jax.Array, epsilon: float = 1e-8) -> jax.Array:

@@ -18,7 +18,6 @@ def quantise(images: jax.Array) -> jax.Array:
     return jnp.clip(jnp.round((images.astype(jnp.float32) + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 
-def random_flip(images: jax.Array, keys: jax.Array) -> jax.Array:
-    """Mirrors each image (B, H, W, C) left to right with probability one half, by its own key (B,)."""
-    mirrored = jax.vmap(jax.random.bernoulli)(keys)
-    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+def random_flip(images: jax.Array, draws: jax.Array) -> jax.Array:
+    """Mirrors each image (B, H, W, C) left to right where its draw (B,), U(0, 1), is below one half."""
+    return jnp.where((draws < 0.5)[:, None, None, None], images[:, :, ::-1], images)

@@ -13,6 +13,9 @@ Growing, `level` and `lod` are those of `progan`, and kernels are stored raw as 
 Collections of the generator beside its parameters: 'w_avg', the running mean of w; 'noise', constant noise images.
 """
 
+import itertools
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -197,18 +200,18 @@ class Synthesis(nn.Module, kw_only=True):
         levels = len(grid) - 1
         assert self.grow or not level, "this generator does not grow"
         fading = self.grow and (lod is not None or self.is_initializing())
+        shown = grid[: levels + 1 - (level or 0)]
+        noises = _draw(keys, shown) if self.noise and keys is not None else None
         x, images = None, None
-        for stage, (h, w_) in enumerate(grid):
+        for stage, (h, w_) in enumerate(shown):
             here, size = levels - stage, f"{h}x{w_}"
-            if here < (level or 0):
-                break
-            x = self._block(x, stage, size, w, keys) if stage else self._base(w, keys)
+            x = self._block(x, stage, size, w, noises) if stage else self._base(w, noises)
             if (here <= (level or 0) + 1 or level is None) if fading else here == (level or 0):
                 rgb = wide(ScaledConv(self.channels, 1, gain=1.0, dtype=x.dtype, name=f"{size}_to_image")(x))
                 images = rgb if images is None else fade(rgb, upscale(images), 0.0 if lod is None else lod - here)
         return images
 
-    def _base(self, w, keys):
+    def _base(self, w, noises):
         h, w_ = sizes(self.resolution)[0]
         n = self._features(1)
         if self.const_input:
@@ -218,25 +221,25 @@ class Synthesis(nn.Module, kw_only=True):
             options = {"use_bias": False, "weight_gain": ROOT / 4, "dtype": self.dtype}
             x = EqualDense(n * h * w_, name="base_dense", **options)(w[:, 0])
             x = x.reshape(-1, n, h, w_).transpose(0, 2, 3, 1)
-        x = self._finish(x, 0, "base_input", w, keys)
+        x = self._finish(x, 0, "base_input", w, noises)
         x = ScaledConv(n, use_bias=False, dtype=self.dtype, name="base_conv")(x)
-        return self._finish(x, 1, "base_conv", w, keys)
+        return self._finish(x, 1, "base_conv", w, noises)
 
-    def _block(self, x, stage, size, w, keys):
+    def _block(self, x, stage, size, w, noises):
         n = self._features(stage + 1)
         dtype = block_dtype(stage, len(sizes(self.resolution)) - 1, self.num_bf16_res) or self.dtype
         options = {"use_bias": False, "dtype": dtype}
         fused = is_fused(self.fused_scale, 2 * min(x.shape[1:3]))
         x = ScaledConv(n, resample="up", fused=fused, name=f"{size}_conv0", **options)(x)
-        x = self._finish(low_pass(x, self.blur), 2 * stage, f"{size}_conv0", w, keys)
+        x = self._finish(low_pass(x, self.blur), 2 * stage, f"{size}_conv0", w, noises)
         x = ScaledConv(n, name=f"{size}_conv1", **options)(x)
-        return self._finish(x, 2 * stage + 1, f"{size}_conv1", w, keys)
+        return self._finish(x, 2 * stage + 1, f"{size}_conv1", w, noises)
 
-    def _finish(self, x, layer, name, w, keys):
+    def _finish(self, x, layer, name, w, noises):
         """Noise, bias, activation, normalisation, style: what follows every convolution."""
         n, zeros = x.shape[-1], nn.initializers.zeros
         if self.noise:
-            image = self._noise_image(layer, x.shape[1:3], keys)
+            image = self._noise_image(layer, x.shape[1:3], noises)
             x = x + (image * self.param(f"{name}_noise", zeros, (n,), jnp.float32)).astype(x.dtype)
         x = bias_act(x, self.param(f"{name}_bias", zeros, (n,), jnp.float32), activation="lrelu", gain=1.0)
         x = pixel_norm(x) if self.pixel_norm else x
@@ -246,17 +249,25 @@ class Synthesis(nn.Module, kw_only=True):
             x = x * along_channels(style[:, :n] + 1, x) + along_channels(style[:, n:], x)
         return x
 
-    def _noise_image(self, layer, size, keys):
-        """(B, h, w, 1) of each sample's key, or the constant one (1, h, w, 1)."""
+    def _noise_image(self, layer, size, noises):
+        """Each sample's (B, h, w, 1), or the constant one (1, h, w, 1)."""
 
         def start():
             return jax.random.normal(self.make_rng("params"), (1, *size, 1), jnp.float32)
 
         constant = self.variable("noise", f"layer{layer}", start).value
-        return constant if keys is None else random.normal(random.fold(keys, layer), (*size, 1))
+        return constant if noises is None else noises[layer]
 
     def _features(self, stage: int) -> int:
         return features(stage, self.feature_base, self.feature_decay, self.feature_max)
+
+
+def _draw(keys: jax.Array, grid: list[tuple[int, int]]) -> list[jax.Array]:
+    """Noise images (B, h, w, 1) of the two layers at each size, out of one draw: programs grow with every draw."""
+    layers = [size for size in grid for _ in range(2)]
+    ends = list(itertools.accumulate(math.prod(size) for size in layers))
+    parts = jnp.split(random.normal(keys, (ends[-1],)), ends[:-1], axis=1)
+    return [part.reshape(-1, *size, 1) for size, part in zip(layers, parts, strict=True)]
 
 
 class Discriminator(progan.Discriminator, kw_only=True):

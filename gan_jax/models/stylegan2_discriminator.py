@@ -103,10 +103,6 @@ class Discriminator(nn.Module, kw_only=True):
         """Field -> neighbours of a batch that are seen together; 0: all."""
         return {"mbstd_group": self.mbstd_group} if self.mbstd_channels else {}
 
-    def sees_apart(self, count: int) -> bool:
-        """Whether the first `count` samples of a batch are in groups of their own, with none of those behind them."""
-        return not self.mbstd_channels or bool(self.mbstd_group) and count % self.mbstd_group == 0
-
     def layers(self) -> tuple[str, ...]:
         """Paths of the blocks' layers from the image on, in the order in which transfer learning freezes them."""
         base, levels = plan(self.resolution)
