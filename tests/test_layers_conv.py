@@ -349,3 +349,16 @@ def test_gradients_of_bfloat16_weights_have_small_windows(side):
     text = gradient.lower(w).compile().as_text()
     windows = [int(found) for found in re.findall(r"window=\{size=(\d+)x", text)]
     assert all(window < side for window in windows)
+
+
+def test_a_program_holds_its_own_platform_alone():
+    x, w = jnp.ones((8, 16, 16, 32), jnp.float32), jnp.ones((3, 3, 32, 32), jnp.float32)
+    traced = jax.jit(jax.grad(lambda w: conv(x, w, 1, ((1, 1), (1, 1))).sum())).trace(w)
+    sizes = {}
+    for platform in ("cpu", "cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "stablehlo.case" not in text
+        sizes[platform] = text.count("stablehlo.")
+    assert sizes["cuda"] == sizes["tpu"] < sizes["cpu"]  # which has the filter's gradient in a layout of its own
+    many = traced.lower(lowering_platforms=("cpu", "cuda")).as_text()
+    assert "stablehlo.case" in many

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gan_jax.layers import winograd
+from gan_jax.layers.by_platform import by_platform
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -122,12 +123,12 @@ def _conv(x, w, stride, padding, groups):
     size = jax.eval_shape(plain, x, w).shape
     if count := _parts(x.shape, size, w.shape[:2], groups):
         of_part = partial(_conv, stride=stride, padding=padding, groups=1)
-        return lax.platform_dependent(x, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
+        return by_platform(x, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
     if _pointwise(w.shape[:2], stride, padding, groups):
-        return lax.platform_dependent(x, w, cpu=lambda x, w: x @ w[0, 0], default=plain)
+        return by_platform(x, w, cpu=lambda x, w: x @ w[0, 0], default=plain)
     if _fewer_products("conv", x, x.shape, size, w.shape[:2], stride, groups):
         fewer = partial(winograd.conv, stride=stride, padding=padding)
-        return lax.platform_dependent(x, w, cpu=partial(_in_float32, fewer), default=plain)
+        return by_platform(x, w, cpu=partial(_in_float32, fewer), default=plain)
     return plain(x, w)
 
 
@@ -203,12 +204,12 @@ def _tconv(g, w, stride, padding, size, groups):
     shape = (g.shape[0], *size, w.shape[2] * groups)
     if count := _parts(shape, g.shape, w.shape[:2], groups):
         of_part = partial(_tconv, stride=stride, padding=padding, size=size, groups=1)
-        return lax.platform_dependent(g, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
+        return by_platform(g, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
     if _pointwise(w.shape[:2], stride, padding, groups) and size == g.shape[1:3]:
-        return lax.platform_dependent(g, w, cpu=lambda g, w: g @ w[0, 0].T, default=plain)
+        return by_platform(g, w, cpu=lambda g, w: g @ w[0, 0].T, default=plain)
     if _fewer_products("tconv", g, shape, g.shape, w.shape[:2], stride, groups):
         fewer = partial(winograd.tconv, stride=stride, padding=padding, size=size)
-        return lax.platform_dependent(g, w, cpu=partial(_in_float32, fewer), default=plain)
+        return by_platform(g, w, cpu=partial(_in_float32, fewer), default=plain)
     return plain(g, w)
 
 
@@ -258,7 +259,7 @@ def _wgrad(x, g, stride, padding, kernel, groups):
         canonical = partial(_canonical_wgrad, kernel=kernel, groups=groups, options=options)
     # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly;
     # XLA:GPU recognises cuDNN's backward-filter convolution by the layout of JAX's own derivative.
-    return lax.platform_dependent(x, g, cpu=canonical, default=direct)
+    return by_platform(x, g, cpu=canonical, default=direct)
 
 
 def _canonical_wgrad(x, g, kernel, groups, options):
