@@ -13,6 +13,7 @@ once more, so that few channels or few pixels gain nothing: `pays` knows, as `be
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -106,6 +107,8 @@ def _joined(x: jax.Array) -> jax.Array:
     return x.reshape(-1, *x.shape[2:])
 
 
+# Jitted, so that layers of equal shapes share one function in a program: each is some four hundred operations.
+@partial(jax.jit, static_argnames=("stride", "padding", "size"))
 def _conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair) -> jax.Array:
     f, (s, _) = _FILTERINGS[w.shape[:2], stride], stride
     products = _each(jnp.matmul, _inputs(f, x, s, padding, size), _taps(f, w, s))
@@ -115,6 +118,7 @@ def _conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair
     return y.reshape(x.shape[0], TILE * t, TILE * u, -1)[:, : size[0], : size[1]]
 
 
+@partial(jax.jit, static_argnames=("stride", "padding", "size"))
 def _tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair) -> jax.Array:
     f, (s, _) = _FILTERINGS[w.shape[:2], stride], stride
     (t, u), n = _tiles(g.shape[1:3]), len(f.inputs)
@@ -137,6 +141,7 @@ def _tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pai
     return x[:, top : top + size[0], left : left + size[1]]
 
 
+@partial(jax.jit, static_argnames=("stride", "padding", "kernel"))
 def _wgrad(x: jax.Array, g: jax.Array, stride: Pair, padding: Padding, kernel: Pair) -> jax.Array:
     f, (s, _) = _FILTERINGS[kernel, stride], stride
     products = _each(lambda a, b: a.T @ b, _inputs(f, x, s, padding, g.shape[1:3]), _cotangents(f, g))
