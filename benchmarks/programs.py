@@ -73,7 +73,7 @@ def program(run, name: str, mesh) -> tuple[Callable, tuple]:
     everywhere = parallel.replicated(mesh)
     numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype, sharding=everywhere), numbers)
     state = runs.packed_shapes(run, runs.abstract_state(run, mesh), mesh)
-    return calls.program(run, key), (state, _batch(run, mesh), numbers)
+    return calls.jitted(run, key), (state, _batch(run, mesh), numbers)
 
 
 def names(run) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import gc
 import os
 import sys
 
@@ -212,6 +213,10 @@ def _prepare_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir("xla")))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a first save compiles many small programs
             jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)
+    # Tracing makes many objects; looking for garbage, and noting where each operation was written, delays a start.
+    gc.set_threshold(100_000, 20, 100)
+    if "JAX_TRACEBACK_IN_LOCATIONS_LIMIT" not in os.environ:
+        jax.config.update("jax_traceback_in_locations_limit", 0)
     parallel.silence()
 
 

@@ -64,12 +64,24 @@ def _apply(equation, inputs: list) -> list:
     name, params = equation.primitive.name, equation.params
     if name in ("jit", "pjit"):
         return _run(params["jaxpr"], inputs)
-    of_keys = any(_is_key(atom.aval) for atom in (*equation.invars, *equation.outvars))
-    if name in _RULES and (name.startswith("random_") or not of_keys):
+    if name in _RULES and _in_scope(equation):
         out = equation.outvars[0].aval
         result = np.asarray(_RULES[name](*inputs, **({"out": out, "params": params} if name in _BY_SHAPE else {})))
         return [result.astype(np.uint32 if _is_key(out) else out.dtype, copy=False)]
     return _on_jax(equation, inputs)
+
+
+def _in_scope(equation) -> bool:
+    """Whether a rule holds for these operands: single keys and 32 bits, and not what numpy and JAX do differently."""
+    name, operands = equation.primitive.name, [atom.aval for atom in equation.invars]
+    if name in ("random_wrap", "random_unwrap"):
+        return True
+    if name.startswith("random_"):
+        return equation.params.get("bit_width", 32) == 32 and all(operand.shape == () for operand in operands)
+    if any(map(_is_key, (*operands, *(var.aval for var in equation.outvars)))):
+        return False
+    kinds = {"div": np.inexact, "shift_right_logical": np.unsignedinteger}
+    return name not in kinds or np.issubdtype(operands[0].dtype, kinds[name])
 
 
 def _on_jax(equation, inputs: list) -> list:
@@ -119,7 +131,6 @@ def threefry(key: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.nda
 
 def _bits(key, *, out, params):
     """Word i is that of the counter i, whatever the shape."""
-    assert params["bit_width"] == 32 and key.shape == (2,), (params, key.shape)
     words = np.empty(out.size, np.uint32)
     for begin in range(0, out.size, _CHUNK):
         counters = np.arange(begin, min(begin + _CHUNK, out.size), dtype=np.uint64)
@@ -182,8 +193,7 @@ _RULES = {
     "xor": np.bitwise_xor, "shift_right_logical": np.right_shift, "copy": np.asarray, "copy_p": np.asarray,
     "random_fold_in": _fold_in, "random_bits": _bits, "random_split": _split, "broadcast_in_dim": _broadcast,
     "bitcast_convert_type": _bitcast,
-    "div": lambda x, y: x / y if np.issubdtype(x.dtype, np.inexact) else x // y,
-    "random_seed": lambda seed, **_: np.array([0, seed], np.uint32),
+    "div": np.divide, "random_seed": lambda seed, **_: np.array([0, int(seed) % 2**32], np.uint32),
     "random_unwrap": np.asarray,
     "random_wrap": lambda data, **_: data,
     "convert_element_type": lambda x, *, out, params: x.astype(out.dtype),

@@ -5,6 +5,7 @@ starts go the same way, over the kept form, so that they play the very same prog
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -16,11 +17,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 from gan_jax import cache
 
 
-def compile(function: Callable, arguments: tuple, *, key: str, donate: int = 0) -> Callable:
+def compile_ahead(function: Callable, arguments: tuple, *, key: str, donate: int = 0) -> Callable:
     """Compiles a jitted function ahead of its first call.
 
     Args:
@@ -39,13 +41,14 @@ def compile(function: Callable, arguments: tuple, *, key: str, donate: int = 0) 
         first, rest = function(*jax.tree.unflatten(structure, leaves))
         return jax.tree.leaves(first), rest
 
-    exported = _read(key)
-    if exported is None:
-        exported = jax.export.export(jax.jit(of_leaves))(*leaves)
-        _write(key, exported)
+    kept = _kept_form(of_leaves, leaves, key) if key else None
+
+    def program(*leaves):
+        return of_leaves(*leaves) if kept is None else kept.call(*leaves)
+
+    program.__name__ = function.__name__  # a profile shows it
     count = sum(len(jax.tree.leaves(argument)) for argument in arguments[:donate])
-    of_leaves.__name__ = function.__name__  # a profile shows it
-    compiled = jax.jit(exported.call, donate_argnums=tuple(range(count))).lower(*leaves).compile()
+    compiled = jax.jit(program, donate_argnums=tuple(range(count))).lower(*leaves).compile()
 
     def call(*arguments):
         first, rest = compiled(*jax.tree.leaves(arguments))
@@ -55,49 +58,70 @@ def compile(function: Callable, arguments: tuple, *, key: str, donate: int = 0) 
     return call
 
 
+def _kept_form(of_leaves: Callable, leaves: list, key: str):
+    """The lowered form, from disk or made now; None where a program cannot be kept, as with callbacks to the host."""
+    exported = _read(key)
+    if exported is None:
+        try:
+            exported = jax.export.export(jax.jit(of_leaves))(*leaves)
+            data = exported.serialize()
+        except (NotImplementedError, ValueError):
+            return None
+        _write(key, data)
+    return exported
+
+
 def _path(key: str) -> pathlib.Path:
     return cache.cache_dir("programs") / f"{key}.stablehlo"
 
 
 def _read(key: str):
-    """The kept form, or None where there is none that this JAX can read."""
-    if not key:
-        return None
+    """The kept form, or None where there is none, or none that is whole and that this JAX can read."""
     with contextlib.suppress(Exception):  # a file cut short, or of a JAX that wrote otherwise: it is made anew
-        return jax.export.deserialize(bytearray(_path(key).read_bytes()))
+        path = _path(key)
+        data = path.read_bytes()
+        if data[:_DIGEST] == hashlib.sha256(data[_DIGEST:]).digest():
+            os.utime(path)
+            return jax.export.deserialize(bytearray(data[_DIGEST:]))
     return None
 
 
-def _write(key: str, exported) -> None:
-    """Keeps it, where the disk takes it; another process may be writing the same."""
-    if not key:
-        return
+def _write(key: str, data: bytes) -> None:
+    """Keeps it behind its digest, where the disk takes it; another process may be writing the same."""
     with contextlib.suppress(OSError):
         path = _path(key)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_bytes(exported.serialize())
-        os.replace(part, path)
+        try:
+            part.write_bytes(hashlib.sha256(data).digest() + data)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        by_use = sorted(path.parent.glob("*.stablehlo"), key=lambda file: file.stat().st_mtime)
+        for file in by_use[:-MOST_FILES]:
+            file.unlink(missing_ok=True)
 
 
 def key_of(*parts: Any, modules: Iterable[str]) -> str:
     """A name for what is lowered from these parts by the code of these modules, on these devices, by this JAX.
 
     Args:
-      parts: JSON values, or trees of ShapeDtypeStruct.
-      modules: names of modules or packages; every loaded module of them counts as it is now, patched ones too.
+      parts: functions, plain values, or trees of ShapeDtypeStruct, whose shardings count.
+      modules: names of modules or packages; every loaded module of them counts by its source and as it is now, patched
+        ones too.
     """
     import flax
     import jaxlib
     import optax
 
-    devices = jax.devices()
+    devices, config = jax.devices(), jax.config
     about = {
         "versions": [m.__version__ for m in (jax, jaxlib, flax, optax)],
         "devices": [devices[0].platform, devices[0].device_kind, len(devices), jax.process_count()],
-        "settings": [str(jax.config.jax_enable_x64), str(jax.config.jax_default_matmul_precision)],
-        "parts": [_described(part) for part in parts],
+        "settings": [str(getattr(config, name)) for name in _SETTINGS],
     }
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for part in parts:
+        _add_part(sha, part)
     for name in sorted(sys.modules):
         if any(name == module or name.startswith(module + ".") for module in modules):
             sha.update(name.encode())
@@ -105,15 +129,26 @@ def key_of(*parts: Any, modules: Iterable[str]) -> str:
     return sha.hexdigest()
 
 
-def _described(part: Any) -> Any:
-    if isinstance(part, str | int | float | bool | None):
-        return part
+_DIGEST = hashlib.sha256().digest_size
+MOST_FILES = 512  # that are kept; the least used go first
+_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable", "jax_default_prng_impl",
+             "jax_numpy_dtype_promotion")  # fmt: skip
+
+
+def _add_part(sha, part: Any) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(part)
-    return [f"{jax.tree_util.keystr(path)} {getattr(x, 'shape', x)} {getattr(x, 'dtype', '')}" for path, x in leaves]
+    if all(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in leaves):
+        for path, x in leaves:
+            devices = sorted(device.id for device in x.sharding.device_set) if x.sharding else ""
+            sha.update(f"{jax.tree_util.keystr(path)} {x.shape} {x.dtype} {x.sharding} {devices}".encode())
+    else:
+        _add_value(sha, part)
 
 
 def _add_module(sha, module: types.ModuleType) -> None:
-    """Adds a module's functions, classes and plain constants to a hash."""
+    """Adds a module's source, and its functions, classes and plain values as they are now, to a hash."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # made in memory
+        sha.update(pathlib.Path(module.__file__).read_bytes())
     for name, value in sorted(vars(module).items()):
         if name.startswith("__"):
             continue
@@ -126,17 +161,41 @@ def _add_module(sha, module: types.ModuleType) -> None:
             _add_value(sha, value)
 
 
-def _add_value(sha, value: Any) -> None:
-    while not hasattr(value, "__code__") and hasattr(value, "__wrapped__"):
-        value = value.__wrapped__
-    for wrapped in ("__func__", "fget", "fun", "func"):  # methods, properties, custom_vjp, partial
+def _add_value(sha, value: Any, depth: int = 0) -> None:
+    """Adds what a value says to a hash, in the same words in every process; of other objects their type."""
+    deeper = depth + 1
+    if deeper > 8:  # functions that hold each other
+        return
+    for wrapped in ("__wrapped__", "__func__", "fget", "fun"):  # jitted functions, methods, properties, custom_vjp
         value = getattr(value, wrapped, value)
-    if hasattr(value, "__code__"):
+    if isinstance(value, functools.partial):
+        _add_value(sha, (value.func, value.args, value.keywords), deeper)
+    elif isinstance(value, types.FunctionType):
         _add_code(sha, value.__code__)
-        for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
-            _add_value(sha, default)
-    elif isinstance(value, str | int | float | bool | tuple | bytes | dict | frozenset | None):
-        sha.update(_plain(value).encode())
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        _add_value(sha, (value.__defaults__, value.__kwdefaults__, cells), deeper)
+    elif isinstance(value, dict):
+        for key, content in value.items():
+            sha.update(repr(key).encode() if isinstance(key, str) else type(key).__name__.encode())
+            _add_value(sha, content, deeper)
+    elif isinstance(value, tuple | list):
+        sha.update(f"{type(value).__name__}{len(value)}".encode())
+        for content in value:
+            _add_value(sha, content, deeper)
+    elif isinstance(value, frozenset | set):
+        sha.update(",".join(sorted(map(repr, value))).encode())
+    elif isinstance(value, np.ndarray):
+        sha.update(f"{value.shape}{value.dtype}".encode() + value.tobytes())
+    else:
+        plain = value is None or isinstance(value, str | int | float | complex | bool | bytes | np.generic)
+        sha.update((repr(value) if plain else type(value).__name__).encode())
+
+
+def _filled(cell) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a function that refers to itself, while it is made
+        return False
 
 
 def _add_code(sha, code: types.CodeType) -> None:
@@ -146,16 +205,4 @@ def _add_code(sha, code: types.CodeType) -> None:
         if isinstance(constant, types.CodeType):
             _add_code(sha, constant)
         else:
-            sha.update(_plain(constant).encode())
-
-
-def _plain(value: Any) -> str:
-    """A text of a value that is the same in every process; of objects, their type."""
-    if isinstance(value, dict):
-        return "{" + ",".join(sorted(f"{_plain(k)}:{_plain(v)}" for k, v in value.items())) + "}"
-    if isinstance(value, tuple | list):
-        return "(" + ",".join(map(_plain, value)) + ")"
-    if isinstance(value, frozenset | set):
-        return "<" + ",".join(sorted(map(_plain, value))) + ">"
-    plain = value is None or isinstance(value, str | int | float | complex | bool | bytes)
-    return repr(value) if plain else type(value).__name__
+            _add_value(sha, constant)

@@ -107,7 +107,8 @@ def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int,
         at = _freezing(at, tuple(settings.frozen))
     rates = {"peak": peak, **rates}
     learning_rate = partial(_learning_rate, name=settings.schedule, batch_size=batch_size, **rates)
-    return Optimizer(at, learning_rate, rates, settings.name in ELEMENTWISE)
+    of_one_type = not any("dtype" in option for option in settings.options)  # a vector of moments has one type
+    return Optimizer(at, learning_rate, rates, settings.name in ELEMENTWISE and of_one_type)
 
 
 def _freezing(at: Callable, frozen: tuple[str, ...]) -> Callable:

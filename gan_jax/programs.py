@@ -23,7 +23,8 @@ FINISH = "finish"  # the program that ends a step whose phases are programs of t
 LOOKED_AHEAD = 4096  # calls of which the programs are compiled before the first
 NEWS_SECONDS = 5.0  # between two lines about programs that are being compiled
 # Rooms whose code decides what a program computes.
-CODE = ("step", "flat", "optim", "parallel", "losses", "penalties", "augment", "games", "layers", "models")
+CODE = ("step", "flat", "optim", "parallel", "losses", "penalties", "augment", "games", "layers", "models", "runs",
+        "programs", "lowered")  # fmt: skip
 
 Key = tuple  # names a program: the stage's kind, and the phases of each of its steps
 
@@ -71,7 +72,8 @@ class Programs:
             def play(state, batch):
                 metrics = {}
                 for key in keys:
-                    state, measured = self.program(run, key)(state, batch, numbers, *self._shared)
+                    program = self.compiled.get(key) or self._late(run, key, state, batch)
+                    state, measured = program(state, batch, numbers, *self._shared)
                     metrics = measured if isinstance(measured, tuple) else metrics | measured
                 return state, metrics
 
@@ -97,11 +99,17 @@ class Programs:
             return tuple((_kind(run), name) for name in (*dues[0], FINISH))
         return ((_kind(run), *dues),)
 
-    def program(self, run: runs.Run, key: Key) -> Callable:
-        """(state, batch, numbers, ...) -> (state, metrics) of that name, jitted where it is not compiled yet."""
-        if key not in self.compiled:
-            self.compiled[key] = self._jitted(_function(run, key), run.config.parallel, several=_several(key))
+    def _late(self, run: runs.Run, key: Key, state, batch) -> Callable:
+        """The program of that name, which nobody compiled ahead."""
+        if run.config.parallel == "shard_map":
+            self.compiled[key] = self._compile(run, key, _shapes(state), _shapes(batch))
+        else:
+            self.compiled[key] = self.jitted(run, key)
         return self.compiled[key]
+
+    def jitted(self, run: runs.Run, key: Key) -> Callable:
+        """(state, batch, numbers, ...) -> (state, metrics) of that name, not compiled."""
+        return self._jitted(_function(run, key), run.config.parallel, several=_several(key))
 
     def _jitted(self, function: Callable, mode: str, several: bool) -> Callable:
         if not self.resident:
@@ -122,21 +130,33 @@ class Programs:
           keys: names from `keys`; those that are compiled already, or on their way, are not begun again.
           state: State of ShapeDtypeStruct as the loop keeps it, see `step.packed`.
           example: what `put` takes for one batch, of which the types and the samples' shapes count.
+        Returns:
+          What `wait` waits for; it raises there what compiling one raised.
         """
         if run.config.parallel != "shard_map":
             return Compiling(self.compiled, {})  # pmap compiles when it is called
         missing = [key for key in sorted(keys, key=str) if not hasattr(self.compiled.get(key), "compiled")]
         new = [key for key in missing if key not in self._begun]
         pool = futures.ThreadPoolExecutor(max_workers=max(len(new), 1))
-        self._begun |= {key: pool.submit(self._compile, run, key, state, example) for key in new}
+        self._begun |= {
+            key: pool.submit(self._compile, run, key, state, self._batch(run, key, example)) for key in new
+        }
         pool.shutdown(wait=False)
         return Compiling(self.compiled, {self._begun[key]: key for key in missing})
 
-    def _compile(self, run: runs.Run, key: Key, state, example) -> Callable:
-        arguments = (state, self._batch(run, key, example), _shapes(self.numbers(run)), *map(_shapes, self._shared))
-        jitted = self._jitted(_function(run, key), run.config.parallel, several=_several(key))
+    def _compile(self, run: runs.Run, key: Key, state, batch) -> Callable:
+        arguments = (state, batch, *map(_shapes, (self.numbers(run), *self._shared)))
         name = _cache_key(run, key, arguments) if self.kept else ""
-        return lowered.compile(jitted, arguments, key=name, donate=1)
+        return lowered.compile_ahead(self.jitted(run, key), arguments, key=name, donate=1)
+
+    def built(self, run: runs.Run, key: Key, state: Any, example: dict[str, np.ndarray]) -> tuple[Any, float]:
+        """JAX's compiled program of that name, and the seconds that it took; compiled now where it is not yet."""
+        if run.config.parallel == "shard_map":
+            program = self.compiled[key]
+            return program.compiled, program.seconds
+        began = time.monotonic()
+        arguments = (state, self._batch(run, key, example), *map(_shapes, (self.numbers(run), *self._shared)))
+        return self.jitted(run, key).lower(*arguments).compile(), time.monotonic() - began
 
     def _batch(self, run: runs.Run, key: Key, example: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of what `put` makes of the batches of one call."""
@@ -228,7 +248,8 @@ def _cache_key(run: runs.Run, key: Key, arguments: tuple) -> str:
     modules |= {type(net).__module__ for net in run.nets.values()}
     modules |= {getattr(phase.loss, "func", phase.loss).__module__ for phase in run.phases}
     weights = [(phase.name, *dict(phase.weights)) for phase in run.phases]
-    return lowered.key_of(_traced_masked(run), str(weights), str(key), arguments, modules=modules)
+    losses = [phase.loss for phase in run.phases]
+    return lowered.key_of(_traced_masked(run), str(weights), str(key), losses, arguments, modules=modules)
 
 
 def _traced_masked(run: runs.Run) -> str:
@@ -239,10 +260,12 @@ def _traced_masked(run: runs.Run) -> str:
     for player, optimizer in run.optimizers.items():
         if optimizer.rates and not config[f"optim.{player}.b2_final"]:
             numbers |= {f"optim.{player}.{name}" for name in optim.RATES}
-    loop = ("seed", "grid", *(f"every.{name}_images" for name in MILESTONES))
-    sections = ("evaluation.", "checkpoints.", "transfer.workdir")
-    kept = {key: bool(value) if key in numbers else value for key, value in config.items() if key not in loop}
-    return json.dumps({k: v for k, v in kept.items() if not k.startswith(sections)}, sort_keys=True, default=str)
+    loop = {"seed", "grid", *(f"every.{name}_images" for name in MILESTONES)}
+    loop |= {key for key in config if key.startswith(("data.", "evaluation.", "checkpoints."))} - {"data.flip"}
+    if not any(config[f"optim.{player}.b2_final"] for player in run.optimizers):
+        loop.add("total_images")
+    masked = {key: bool(value) if key in numbers else value for key, value in config.items() if key not in loop}
+    return json.dumps(masked, sort_keys=True, default=str)
 
 
 def prepare(run: runs.Run, dataset, mesh) -> Programs:

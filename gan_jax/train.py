@@ -7,6 +7,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
         parallel.check_groups(games.groups(run.game, config, run.nets), stage.batch_size, config.accumulate, mesh)
     calls = parallel.together(lambda: programs.prepare(run, dataset, mesh))
     if dry_run:
-        print(describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, stages[-1].batch_size))
+        print(describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, calls))
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
@@ -53,7 +54,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
-    if not manager.all_steps():  # nothing to restore: the compiler is at work while State is drawn
+    if not (manager.all_steps() or config.transfer.workdir):  # the compiler is at work while State is drawn
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
@@ -61,7 +62,6 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     measure = evaluate.measurer(run, draw)
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
     session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, calls, traced, named)
-    state = runs.pack(run, state)
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
@@ -108,17 +108,18 @@ class _Session(NamedTuple):
 
 
 def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
-    """A fresh State, or the newest readable checkpoint's, with what belongs to it."""
+    """A fresh State, or the newest readable checkpoint's, as the steps keep it, with what belongs to it."""
     restored = checkpoint.restore_newest(manager, abstract)
     if restored is None:
         if jax.process_index() == 0:
             logs.drop_lines_after(folder / "metrics.jsonl", -1)
             logs.drop_lines_after(folder / "evaluations.jsonl", -1)
-        state = parallel.replicate(runs.fresh_state(run), mesh)
-        if run.config.transfer.workdir:
-            state, told = runs.transfer(run, state, run.config.transfer.workdir, mesh)
-            print(told, flush=True)
-        return state, Position(0, 0), logs.Averages()
+        fresh = runs.fresh_state(run)
+        if not run.config.transfer.workdir:
+            return parallel.replicate(runs.pack(run, fresh), mesh), Position(0, 0), logs.Averages()
+        state, message = runs.transfer(run, parallel.replicate(fresh, mesh), run.config.transfer.workdir, mesh)
+        print(message, flush=True)
+        return _packed(run, mesh, state), Position(0, 0), logs.Averages()
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
     if restored.run["data"] != dataset.fingerprint:
@@ -131,7 +132,13 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
     if jax.process_index() == 0:
         logs.drop_lines_after(folder / "metrics.jsonl", restored.step)
         logs.drop_lines_after(folder / "evaluations.jsonl", restored.step)
-    return restored.state, Position(restored.step, restored.run["position"]), logs.Averages(restored.run["sums"])
+    state, saved = _packed(run, mesh, restored.state), restored.run
+    return state, Position(restored.step, saved["position"]), logs.Averages(saved["sums"])
+
+
+def _packed(run, mesh, state: steps.State) -> steps.State:
+    """The State as the steps keep it; the one with named arrays is given up."""
+    return jax.jit(partial(runs.pack, run), out_shardings=parallel.replicated(mesh), donate_argnums=0)(state)
 
 
 def _with_fresh_optimizers(session: _Session, state: steps.State) -> steps.State:
@@ -288,23 +295,22 @@ def _headline(run, mesh, dataset, position: Position, state) -> str:
     )
 
 
-def describe(run, mesh, dataset, batch_size: int) -> str:
-    """What a dry run prints: parameters by layer, FLOPs and memory of each compiled step, devices, data."""
+def describe(run, mesh, dataset, calls: programs.Programs) -> str:
+    """What a dry run prints: parameters by layer, FLOPs and memory of each program of the stage, devices, data."""
     from clu import parameter_overview
 
     state = runs.abstract_state(run, mesh)
     lines = [
         parameter_overview.get_parameter_overview({net: p}, include_stats=False) for net, p in state.params.items()
     ]
-    calls = programs.prepare(run, dataset, mesh)
     packed = runs.packed_shapes(run, state, mesh)
     cycle = math.lcm(*(phase.every for phase in run.phases))
     keys = set().union(*(calls.keys(run, step) for step in range(min(cycle, programs.LOOKED_AHEAD))))
-    compiling = calls.compile_ahead(run, keys, packed, programs.example(run, dataset))
-    compiling.wait(print)
+    calls.compile_ahead(run, keys, packed, programs.example(run, dataset)).wait(print)
     for key in sorted(keys, key=programs.title):
-        costs = _costs(calls.compiled[key].compiled, run.config.accumulate)
-        lines.append(f"{programs.title(key)}: {costs}, compiled in {calls.compiled[key].seconds:.1f} s")
+        compiled, seconds = calls.built(run, key, packed, programs.example(run, dataset))
+        costs = _costs(compiled, run.config.accumulate)
+        lines.append(f"{programs.title(key)}: {costs}, compiled in {seconds:.1f} s")
     devices = jax.devices()
     lines.append(
         f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}"

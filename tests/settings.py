@@ -50,13 +50,14 @@ def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map"
     state = runs.fresh_state(run) if state is None else jax.device_get(state)
     state = parallel.replicate(runs.pack(run, state), mesh)
     programs, measured = {}, []
+    numbers = steps.hyper(run.phases, run.optimizers, seed=run.config.seed, ema=run.ema)
     for number in range(count):
         due = steps.due(run.phases, int(state.step))
         if due not in programs:
             step = steps.make_step(due, run.optimizers, seed=run.config.seed, ema=run.ema)
             programs[due] = parallel.data_parallel(step, mesh, mode)
         batch = batches[number] if batches else random_batch(run, number)
-        state, metrics = programs[due](state, parallel.shard_batch(batch, mesh, run.config.accumulate))
+        state, metrics = programs[due](state, parallel.shard_batch(batch, mesh, run.config.accumulate), numbers)
         measured.append(jax.device_get(metrics))
     return flat.unpack(jax.device_get(state)), measured
 

@@ -122,9 +122,11 @@ def test_a_dry_run_finds_what_the_run_would_refuse(capsys, tmp_path):
     assert "config.steps_per_call=0" in capsys.readouterr().err
 
 
-def test_a_dry_run_describes_and_writes_nothing(capsys, tmp_path):
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_a_dry_run_describes_and_writes_nothing(capsys, tmp_path, mode):
     folder = tmp_path / "run"
-    assert cli.main(["train", SMOKE, f"--workdir={folder}", "--dry_run", *PLAIN]) == 0
+    flags = [f"--workdir={folder}", "--dry_run", f"--config.parallel={mode}", *PLAIN]
+    assert cli.main(["train", SMOKE, *flags]) == 0
     text = capsys.readouterr().out
     assert not folder.exists()
     run = settings.build(settings.digits())

@@ -67,6 +67,16 @@ def test_an_optimizer_of_whole_arrays_keeps_them():
     assert not any(map(flat.is_flat, kept))
 
 
+def test_moments_of_another_type_stay_apart():
+    optimizer = optim.optimizer({"options": {"mu_dtype": "bfloat16"}}, batch_size=8, total_images=100)
+    assert not optimizer.elementwise
+    run = settings.build(settings.digits(data__resolution=8, batch_size=8), shape=(8, 8, 1))
+    state = runs.fresh_state(run)
+    assert not flat.is_flat(
+        steps.packed(state, run.phases, {**run.optimizers, "generator": optimizer}).params["generator"]
+    )
+
+
 def test_a_packed_state_is_that_state():
     """Parameters, both moments and the average are vectors, and named they are what they were."""
     run = settings.build(settings.digits())

@@ -51,6 +51,26 @@ def test_draws_and_arithmetic_are_those_of_jax():
         np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6)
 
 
+def test_what_numpy_does_otherwise_is_left_to_jax():
+    """Batches of keys, other widths, signed shifts and whole-number division."""
+
+    def function(key):
+        keys = jax.random.split(key, 4)
+        folded = jax.vmap(jax.random.fold_in, (0, 0))(keys, jnp.arange(4))
+        whole = jnp.arange(-3, 4)
+        return {"folded": jax.random.key_data(folded), "normals": jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys),
+                "split": jax.random.key_data(jax.vmap(lambda k: jax.random.split(k, 1))(keys)),
+                "narrow": jax.random.normal(key, (5,), jnp.bfloat16).astype(jnp.float32),
+                "shifted": jax.lax.shift_right_logical(whole, jnp.full_like(whole, 4)),
+                "quotient": jax.lax.div(whole, jnp.full_like(whole, 2))}  # fmt: skip
+
+    ours, theirs = initial.evaluate(function, jax.random.key(9)), jax.jit(function)(jax.random.key(9))
+    for name, value in theirs.items():
+        assert ours[name].dtype == value.dtype
+        rtol = 2.0**-7 if name == "narrow" else 1e-5  # eight bits, which compiled code rounds to less often
+        np.testing.assert_allclose(ours[name], value, rtol=rtol, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("experiment", "shape"),
     [("digits_dcgan.py", (32, 32, 1)), ("digits_stylegan2.py", (16, 16, 1)), ("cifar10_sngan.py", (32, 32, 3))],
@@ -72,5 +92,8 @@ def test_a_fresh_state_compiles_nothing(monkeypatch):
     listen = lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listen)
     jax.clear_caches()
-    runs.fresh_state(run)
+    try:
+        runs.pack(run, runs.fresh_state(run))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
     assert len(compiled) <= 2, compiled  # keys
