@@ -148,9 +148,10 @@ def measured(lines: list[tuple[float, str]]) -> dict:
     Args:
       lines: (seconds since the start, text), the last one that of the first step.
     Returns:
-      `first_step`, seconds until it was done; `parts`, which add up to it: imports, lowering and compilation of all
-      programs (or fetching them), `prepare`, all else before the run's headline (data, folder, State), and `step`, all
-      else after it (tracing, and the step itself); and `programs`, how many there were.
+      `first_step`, seconds until it was done; `parts`: imports, lowering and compilation of all programs (or fetching
+      them), `prepare`, all else before the run's headline (data, folder, State), and `step`, all else after it
+      (tracing, and the step itself), 0 where nothing else is left; and `programs`, how many there were. Programs are
+      compiled side by side, and while State is drawn, so that the parts add up to more than the whole.
     """
     total = lines[-1][0]
     headline = next((at for at, line in lines if _HEADLINE.match(line)), total)
@@ -166,7 +167,7 @@ def measured(lines: list[tuple[float, str]]) -> dict:
             continue
         parts[part] += seconds
         parts["prepare" if at <= headline else "step"] -= seconds
-    return {"first_step": total, "parts": parts, "programs": programs}
+    return {"first_step": total, "parts": {part: max(s, 0.0) for part, s in parts.items()}, "programs": programs}
 
 
 def _last(lines: list[str]) -> str:

@@ -52,7 +52,7 @@ class Programs:
         self.kept = kept
         self.mesh, self.resident, self.compiled, self.phases = mesh, resident, compiled, phases
         self._shared = (resident,) if resident else ()
-        self._calls: dict[tuple[Key, ...], Callable] = {}
+        self.calls: dict[tuple[Key, ...], Callable] = {}  # that were played, by the names of their programs
         self._numbers: dict[Any, steps.Hyper] = {}  # of each kind of stage, on the devices
         self._begun: dict[Key, futures.Future] = {}  # what `compile_ahead` has begun
 
@@ -66,7 +66,7 @@ class Programs:
 
     def playing(self, run: runs.Run, keys: tuple[Key, ...]) -> Callable:
         """The (state, batches) -> (state, metrics) of these programs, one after another."""
-        if keys not in self._calls:
+        if keys not in self.calls:
             numbers = self.numbers(run)
 
             def play(state, batch):
@@ -77,8 +77,8 @@ class Programs:
                     metrics = measured if isinstance(measured, tuple) else metrics | measured
                 return state, metrics
 
-            self._calls[keys] = play
-        return self._calls[keys]
+            self.calls[keys] = play
+        return self.calls[keys]
 
     def numbers(self, run: runs.Run) -> steps.Hyper:
         """The numbers of the run's stage, on the devices."""
@@ -248,8 +248,15 @@ def _cache_key(run: runs.Run, key: Key, arguments: tuple) -> str:
     modules |= {type(net).__module__ for net in run.nets.values()}
     modules |= {getattr(phase.loss, "func", phase.loss).__module__ for phase in run.phases}
     weights = [(phase.name, *dict(phase.weights)) for phase in run.phases]
-    losses = [phase.loss for phase in run.phases]
+    losses = [_without_weights(phase.loss) for phase in run.phases]
     return lowered.key_of(_traced_masked(run), str(weights), str(key), losses, arguments, modules=modules)
+
+
+def _without_weights(loss: Callable) -> Callable:
+    if not isinstance(loss, functools.partial):
+        return loss
+    fixed = {name: value for name, value in loss.keywords.items() if name != "weights"}
+    return functools.partial(loss.func, *loss.args, **fixed)
 
 
 def _traced_masked(run: runs.Run) -> str:

@@ -159,15 +159,15 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
         while position.images < end:
             count = programs.length(run, position.step, position.images, end)
             batch = calls.put(run, [next(stream) for _ in range(count)])
-            known, began = len(calls.compiled), time.monotonic()
+            played, began = len(calls.calls), time.monotonic()
             with session.trace.step(position.step):
                 state, metrics = calls.of(run, position.step, count)(state, batch)
-            compiled = len(calls.compiled) > known  # in this call
-            if compiled:
+            first = len(calls.calls) > played  # of its kind: it fetches its programs, or compiles what was not foreseen
+            if first:
                 session.log.leave_out(time.monotonic() - began)
             before = position
             position = Position(before.step + count, before.images + count * stage.batch_size)
-            session.log.leave_out(session.trace.advance(run.phases, metrics, compiled, count))
+            session.log.leave_out(session.trace.advance(run.phases, metrics, first, count))
             session.averages.add(before.step + 1, metrics)
             session.log.advance(position.images)
             last = position.images >= run.config.total_images

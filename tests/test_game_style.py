@@ -136,8 +136,6 @@ def played(request):
         for phase in run.phases:
             keeper = _keeping()
             own = state._replace(opt={phase.player: keeper.init({phase.player: state.params[phase.player]})})
-            if phase.weights:
-                phase = phase._replace(loss=partial(phase.loss, weights=dict(phase.weights)))
             moved, metrics = steps.descend(own, phase, keeper, batch, jax.random.key(0))
             grads = moved.opt[phase.player][phase.player]
             out[phase.name] = (grads, metrics, moved.variables["generator"], moved.memory)

@@ -142,9 +142,8 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     play = Play(nets, stage.level, first, *shared)
     table = {"discriminator": _discriminator_phase, "generator": _generator_phase}
     numbers = tuple((name, config.loss[name]) for name in (*WEIGHTS, "gradient_target") if config.loss[name])
-    return tuple(
-        Phase(net, partial(loss, play=play, game=game), (net,), net, weights=numbers) for net, loss in table.items()
-    )
+    common = dict(play=play, game=game, weights=dict(numbers))
+    return tuple(Phase(net, partial(loss, **common), (net,), net, weights=numbers) for net, loss in table.items())
 
 
 def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game, weights):

@@ -288,13 +288,13 @@ def _generator_loss(params, state, batch, rng, *, rules, every):
     return loss, Out({"fake_logit": logits.mean()}, {"generator": variables})
 
 
-def _path_length_loss(params, state, batch, rng, *, rules, every, weights):
+def _path_length_loss(params, state, batch, rng, *, rules, every, weights=None):
     """weight (length - mean length)^2, of one in `path_length_shrink` samples.
 
     Those are the same on any number of devices, where a device's share of the batch is a multiple of the shrinkage. The
     gradient passes through the running mean too, as in the official code.
     """
-    rows = slice(None, None, rules.loss.path_length_shrink)
+    weights, rows = weights or rules.loss, slice(None, None, rules.loss.path_length_shrink)
     draws = _draws(rng.samples[rows], rules, *_of_fakes(rules), PATH)
     ws, variables = _styles(params, state, batch, draws, rules, "path_length", rows)
     shape = batch["image"].shape[1:]
@@ -333,8 +333,9 @@ def _discriminator_loss(params, state, batch, rng, *, rules, every):
     return loss, Out(metrics, {"generator": variables}, memory)
 
 
-def _penalty_loss(params, state, batch, rng, *, rules, every, weights):
+def _penalty_loss(params, state, batch, rng, *, rules, every, weights=None):
     """R1 with respect to the real images as they are before blur and augmentation."""
+    weights = weights or rules.loss
     draws = _draws(rng.samples, rules, FLIP, AUGMENT_REAL)
 
     def logits(x):

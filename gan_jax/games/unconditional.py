@@ -113,12 +113,14 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     couples = getattr(nets["discriminator"], "couples_samples", True)
     if set(weights) == {"r1_gamma", "r2_gamma"} and not lazy and not couples:
         loss_fn = partial(_joint_discriminator_loss, decay=decay)
-    loss_fn = partial(loss_fn, game=game, batch_size=config.batch_size, **common)
     numbers = tuple(weights.items())
     of_main, of_lazy = ((), numbers) if lazy else (numbers, ())
+    loss_fn = partial(loss_fn, game=game, batch_size=config.batch_size, weights=dict(of_main), **common)
     table = [Phase("discriminator", loss_fn, ("discriminator",), "discriminator", weights=of_main)]
     if lazy:
-        loss_fn = partial(_lazy_penalty, penalty=penalty, every=every.penalty_steps, **common)
+        loss_fn = partial(
+            _lazy_penalty, penalty=penalty, every=every.penalty_steps, weights=dict(of_lazy), **common
+        )
         table.append(Phase("penalty", loss_fn, ("discriminator",), "discriminator", every.penalty_steps, "", of_lazy))
     loss_fn = partial(_generator_loss, game=game, **common)
     draws = "discriminator" if loss.shared_fakes else ""  # XLA then computes the forward that both have once
@@ -188,7 +190,7 @@ def _judge(nets, augmentation, params, variables, images, state, batch, draws, *
 
 
 def _discriminator_loss(
-    params, state, batch, rng, *, nets, game, penalty, flip, augmentation, batch_size, weights=None
+    params, state, batch, rng, *, nets, game, penalty, flip, augmentation, batch_size, weights
 ):
     """Real and fake images pass in two batches, so that batch normalisation sees them apart (DCGAN, section 3)."""
     draws = _draws(nets, rng)

@@ -4,6 +4,7 @@ As `lax.platform_dependent`, which leaves two branchings with all their branches
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 from jax.extend.core import Primitive
@@ -19,8 +20,7 @@ def by_platform(*operands: jax.Array, cpu: Callable, default: Callable) -> jax.A
 
 @_primitive.def_impl
 def _outside_of_programs(*operands, cpu, default):
-    (device,) = {device.platform for device in operands[0].devices()}
-    return (cpu if device == "cpu" else default)(*operands)
+    return jax.jit(partial(by_platform, cpu=cpu, default=default))(*operands)
 
 
 @_primitive.def_abstract_eval

@@ -24,6 +24,7 @@ from jax import lax
 
 from gan_jax.layers import winograd
 from gan_jax.layers.by_platform import by_platform
+from gan_jax.layers.channels import varying_axes
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -98,17 +99,12 @@ def _alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
-    of_x, of_w = _varying(x), _varying(w)
+    of_x, of_w = varying_axes(x), varying_axes(w)
     if of_w - of_x:
         x = lax.pcast(x, tuple(of_w - of_x), to="varying")
     if of_x - of_w:
         w = lax.pcast(w, tuple(of_x - of_w), to="varying")
     return x, w
-
-
-def _varying(x: jax.Array) -> frozenset[str]:
-    kind = jax.typeof(x)  # the attribute's name differs between versions of JAX
-    return kind.vma if hasattr(kind, "vma") else kind.mat.varying
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
