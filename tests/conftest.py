@@ -50,7 +50,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # a resumed ru
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where an operation was written costs time, and nobody reads it
 if _kept():
     _share(pathlib.Path(_kept()) / "programs", _SESSION / "cache" / "programs")
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 << 30)  # bytes; the least used ones go
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 gc.set_threshold(100_000, 20, 100)  # tracing makes so many objects that looking for garbage was a tenth of it
 
