@@ -31,7 +31,6 @@ class Count(NamedTuple):
 
 _FRAME = re.compile(r'"([^"]+)"\("([^"]+)":')  # function and file, in an MLIR location
 _PLACES = (  # (scope, functions @ files); the first that any frame matches
-    ("fewer products", re.compile(r"@.*/layers/winograd\.py$")),
     ("augmentation", re.compile(r"@.*/augment/\w+\.py$")),
     ("resampling", re.compile(r"@.*/layers/fir\.py$|^(upscale|downscale|_spread)@.*/layers/rescale\.py$")),
     ("random draws", re.compile(r"@.*/layers/random\.py$")),
@@ -40,8 +39,6 @@ _PLACES = (  # (scope, functions @ files); the first that any frame matches
 )
 _PENALTIES = re.compile(r"@.*/penalties\.py$")
 _RANDOM = re.compile(r"threefry|random_|_normal\b|_normal_real|_uniform|_bernoulli|erf_inv|_gumbel|_randint")
-# `layers/conv.py` loops on a CPU alone, and what a custom derivative holds has the frames of its call and no others.
-_LOOP = re.compile(r"/branch_\d+_fun/(while|reduce_sum)")
 _TWICE = re.compile(r"jvp\((?:vmap\()*(?:jvp|transpose)\(")  # a derivative, or what it needs, differentiated again
 
 
@@ -52,11 +49,12 @@ def scope(path: str, frames: tuple[str, ...]) -> str:
       path: such as `jit(step)/generator/transpose(jvp(Generator))/b8/conv0/mul`.
       frames: `function@file` each, innermost first.
     """
+    from gan_jax.layers.winograd import SCOPE
     from gan_jax.step import AVERAGE, UPDATE
 
     if _RANDOM.search(path):
         return "random draws"
-    if _LOOP.search(path) and frames and frames[0].endswith("/layers/conv.py"):
+    if SCOPE in path.split("/"):
         return "fewer products"
     for name, place in _PLACES:
         if any(place.search(frame) for frame in frames):

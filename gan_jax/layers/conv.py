@@ -153,6 +153,7 @@ def _parts(x, g, kernel, groups):
     return groups // size if size <= _FEW_GROUPS else 0
 
 
+@jax.named_scope(winograd.SCOPE)
 def _in_parts(of_part, count, groups, x, w):
     """x (B, H, W, C) with w (kh, kw, c, O), part by part: `of_part` takes a kernel that is zero between groups."""
     def one(part):

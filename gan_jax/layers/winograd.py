@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+SCOPE = "fewer_products"  # its name in a profile
 TILE = 2  # outputs along an axis
 CHUNK_BYTES = 320 << 20  # the most that one side of the products takes; more images go in parts, which costs copies
 LEAST_PRODUCTS = 1 << 25  # of the plain convolution
@@ -68,6 +69,7 @@ def pays(kind: str, x: tuple[int, ...], g: tuple[int, ...], kernel: Pair, stride
     return narrow >= 32 and min(g[1:3]) >= (8 if kind == "conv" else 32)
 
 
+@jax.named_scope(SCOPE)
 def conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding) -> jax.Array:
     """x (B, H, W, I) with w (kh, kw, I, O) -> (B, h, w, O)."""
     size = tuple((n + sum(p) - k) // s + 1
@@ -76,6 +78,7 @@ def conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding) -> jax.Arra
     return _joined(lax.map(lambda x: _conv(x, w, stride, padding, size), _dealt(x, parts)))
 
 
+@jax.named_scope(SCOPE)
 def tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair) -> jax.Array:
     """The transpose in x: g (B, h, w, O) -> (B, *size, I)."""
     if stride == (1, 1):  # a convolution with the kernel turned round
@@ -86,6 +89,7 @@ def tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair
     return _joined(lax.map(lambda g: _tconv(g, w, stride, padding, size), _dealt(g, parts)))
 
 
+@jax.named_scope(SCOPE)
 def wgrad(x: jax.Array, g: jax.Array, stride: Pair, padding: Padding, kernel: Pair) -> jax.Array:
     """The transpose in w: x (B, H, W, I), g (B, h, w, O) -> (kh, kw, I, O)."""
     parts = _parts(g.shape[0], g.shape[1:3], x.shape[3] * math.prod(stride), g.shape[3])
