@@ -49,10 +49,10 @@ def fits(tree: Any) -> bool:
 
 def pack(tree: Any) -> Flat:
     """The tree's arrays as one vector; the tree must `fits`."""
-    leaves, structure = jax.tree.flatten(tree)
+    leaves = jax.tree.leaves(tree)
     on_host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
     vector = (np if on_host else jnp).concatenate([leaf.reshape(-1) for leaf in leaves])
-    return Flat(vector, Layout(structure, tuple(tuple(leaf.shape) for leaf in leaves)))
+    return Flat(vector, layout_of(tree))
 
 
 def unpack(tree: Any) -> Any:

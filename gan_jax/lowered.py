@@ -41,10 +41,10 @@ def compile_ahead(function: Callable, arguments: tuple, *, key: str, donate: int
         first, rest = function(*jax.tree.unflatten(structure, leaves))
         return jax.tree.leaves(first), rest
 
-    kept = _kept_form(of_leaves, leaves, key) if key else None
+    exported = _kept_form(of_leaves, leaves, key) if key else None
 
     def program(*leaves):
-        return of_leaves(*leaves) if kept is None else kept.call(*leaves)
+        return of_leaves(*leaves) if exported is None else exported.call(*leaves)
 
     program.__name__ = function.__name__  # a profile shows it
     count = sum(len(jax.tree.leaves(argument)) for argument in arguments[:donate])

@@ -102,7 +102,7 @@ class Programs:
     def _late(self, run: runs.Run, key: Key, state, batch) -> Callable:
         """The program of that name, which nobody compiled ahead."""
         if run.config.parallel == "shard_map":
-            self.compiled[key] = self._compile(run, key, _shapes(state), _shapes(batch))
+            self.compiled[key] = self._compile(run, key, shapes(state), shapes(batch))
         else:
             self.compiled[key] = self.jitted(run, key)
         return self.compiled[key]
@@ -145,7 +145,7 @@ class Programs:
         return Compiling(self.compiled, {self._begun[key]: key for key in missing})
 
     def _compile(self, run: runs.Run, key: Key, state, batch) -> Callable:
-        arguments = (state, batch, *map(_shapes, (self.numbers(run), *self._shared)))
+        arguments = (state, batch, *map(shapes, (self.numbers(run), *self._shared)))
         name = _cache_key(run, key, arguments) if self.kept else ""
         return lowered.compile_ahead(self.jitted(run, key), arguments, key=name, donate=1)
 
@@ -155,7 +155,7 @@ class Programs:
             program = self.compiled[key]
             return program.compiled, program.seconds
         began = time.monotonic()
-        arguments = (state, self._batch(run, key, example), *map(_shapes, (self.numbers(run), *self._shared)))
+        arguments = (state, self._batch(run, key, example), *map(shapes, (self.numbers(run), *self._shared)))
         return self.jitted(run, key).lower(*arguments).compile(), time.monotonic() - began
 
     def _batch(self, run: runs.Run, key: Key, example: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -166,8 +166,10 @@ class Programs:
         sharding = parallel.batch_sharding(self.mesh, _several(key))
         if self.resident:
             example = {"index": np.zeros((1,), np.int32)}
-        shapes = {name: (*lead, *x.shape[1:]) for name, x in example.items()}
-        return {name: jax.ShapeDtypeStruct(shapes[name], x.dtype, sharding=sharding) for name, x in example.items()}
+        batch_shapes = {name: (*lead, *x.shape[1:]) for name, x in example.items()}
+        return {
+            name: jax.ShapeDtypeStruct(batch_shapes[name], x.dtype, sharding=sharding) for name, x in example.items()
+        }
 
     def stream(self, run: runs.Run, dataset, start: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's part of each batch from position `start` on: its arrays, or `index`, places in the set."""
@@ -238,7 +240,8 @@ def _function(run: runs.Run, key: Key) -> Callable:
     return steps.make_steps(dues, run.optimizers, seed=seed, ema=run.ema)
 
 
-def _shapes(tree: Any) -> Any:
+def shapes(tree: Any) -> Any:
+    """Shapes, types and shardings of arrays, for `Programs.compile_ahead`."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 

@@ -151,8 +151,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
     """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
     run, stage, calls = session.run, session.run.stage, session.programs
     end = min(stage.end_images, run.config.total_images)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    compiling = _begin_to_compile(run, calls, session.dataset, shapes, position)
+    compiling = _begin_to_compile(run, calls, session.dataset, programs.shapes(state), position)
     session.log.leave_out(compiling.wait(session.log.say))
     stream, halt = calls.stream(run, session.dataset, position.images), False
     with contextlib.closing(stream):

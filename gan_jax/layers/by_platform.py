@@ -25,8 +25,8 @@ def _outside_of_programs(*operands, cpu, default):
 
 @_primitive.def_abstract_eval
 def _type(*operands, cpu, default):
-    made = jax.eval_shape(default, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands))
-    return operands[0].update(shape=made.shape, dtype=made.dtype)  # varies over the same axes of the mesh
+    result = jax.eval_shape(default, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands))
+    return operands[0].update(shape=result.shape, dtype=result.dtype)  # varies over the same axes of the mesh
 
 
 def _batched(operands, axes, *, cpu, default):
