@@ -101,14 +101,24 @@ def spread(values: list[float]) -> dict:
 
 
 def machine() -> dict:
-    """Processor, cores of this process, memory and system."""
+    """Processor, cores of this process, memory, system and NVIDIA's GPUs."""
     model = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         model = found[0] if found else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": model, "cores": cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+    told = {"cpu": model, "cores": cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+    return told | ({"gpus": gpus()} if gpus() else {})
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of each GPU, by NVIDIA's driver; JAX, which would take their memory, is not asked."""
+    command = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return []
 
 
 def revision() -> str:

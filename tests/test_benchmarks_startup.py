@@ -14,7 +14,7 @@ from gan_jax.errors import UserError
 def test_smoke_writes_what_was_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # one device
     out = tmp_path / "results" / "startup.json"
-    assert startup.main(["--smoke", f"--out={out}"]) == 0
+    assert startup.main(["--smoke", "--images=16", "--override=grid=4", f"--out={out}"]) == 0
     report = json.loads(out.read_text())
     assert report["benchmark"] == "startup" and report["settings"]["smoke"]
     assert report["settings"]["xla_flags"] == os.environ["XLA_FLAGS"]
@@ -27,9 +27,11 @@ def test_smoke_writes_what_was_measured(tmp_path, capsys, monkeypatch):
         assert row["kept"] == (row["seconds"]["median"] <= row["bar_seconds"])
 
     ((experiment, kinds),) = report["starts"].items()
-    assert experiment == "experiments/mixture_gan.py:smoke" and list(kinds) == ["cold", "cached"]
+    assert experiment == "experiments/mixture_gan.py:smoke" and list(kinds) == ["cold", "cached", "images_per_second"]
     printed = capsys.readouterr().out
-    for row in kinds.values():
+    (images_per_second,) = kinds["images_per_second"]["all"]
+    assert images_per_second > 0 and f"{images_per_second:.2f}" in printed
+    for row in (kinds["cold"], kinds["cached"]):
         parts = [part["median"] for part in row["parts"].values()]
         assert min(parts) >= 0 and sum(parts) >= row["first_step"]["median"] - 1e-6
         assert row["programs"] == [row["programs"][0]] and row["programs"][0] >= 1
@@ -59,7 +61,9 @@ def test_the_parts_of_a_start_add_up():
 
 def test_a_start_has_caches_of_its_own(tmp_path):
     assert "JAX_COMPILATION_CACHE_DIR" in os.environ  # set for the tests
-    environment = startup._environment(tmp_path)
+    way = startup.Way("any", xla_flags="--xla_of_this_way=2")
+    environment = startup._environment(tmp_path, way)
+    assert environment["XLA_FLAGS"] == f"{os.environ['XLA_FLAGS']} --xla_of_this_way=2"
     assert "JAX_COMPILATION_CACHE_DIR" not in environment and environment["JAX_LOG_COMPILES"] == "1"
     for name in ("GAN_JAX_CACHE_DIR", "GAN_JAX_DATA_DIR"):
         assert pathlib.Path(environment[name]).parent == tmp_path != pathlib.Path(os.environ[name]).parent
@@ -78,10 +82,10 @@ def test_bars_are_of_the_median(monkeypatch):
 def test_a_command_that_ends_early_is_told_with_its_last_line(tmp_path):
     (tmp_path / "cold").write_text("in the way of the run's folder")
     with pytest.raises(UserError, match="ended before its first step: error: .*this is a file"):
-        startup.start("experiments/mixture_gan.py:smoke", tmp_path, "cold")
+        startup.start(startup.Way("experiments/mixture_gan.py:smoke"), tmp_path, "cold")
 
 
-@pytest.mark.parametrize("flag", ("--repeats=0", "--starts=0", "--experiments=experiments/nothing.py"))
+@pytest.mark.parametrize("flag", ("--repeats=0", "--starts=0", "--override=grid", "--experiments=experiments/no.py"))
 def test_wrong_flags_are_named(flag, capsys):
     assert startup.main([flag, "--out=never.json"]) == 2
     error = capsys.readouterr().err
