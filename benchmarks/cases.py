@@ -40,13 +40,13 @@ def find(name: str, smoke: bool = False, batch_size: int = 0) -> Case:
 
 def _published(experiment: str, variant: str, resolution: int, smoke: bool) -> Case:
     """A paper's own settings at full resolution, on noise; in smoke form those of its experiment's."""
-    from gan_jax import games, runs
+    from gan_jax import games, runs, specs
 
     config = runs.load_config(f"{EXPERIMENTS / experiment}.py:{'smoke' if smoke else variant}")
     resolution = config.data.resolution if smoke else resolution
     config.data.name, shape = f"synthetic:{resolution}", (resolution, resolution, 3)
     classes = 10 if config.conditional else 0
-    run = runs.build(config, runs.Spec(shape, classes))
+    run = runs.build(config, specs.labelled(shape, classes))
     config.batch_size = games.stages(run.game, config, run.spec)[-1].batch_size
     phases = {phase.name: phase.every for phase in run.phases}
     return Case("", config.to_dict(), shape, max(phases.values()), phases, classes)

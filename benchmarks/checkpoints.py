@@ -25,7 +25,7 @@ if str(ROOT) not in sys.path:  # started as a script
 
 from benchmarks import report as reports  # noqa: E402
 from benchmarks.sides import peak_mib  # noqa: E402
-from gan_jax import checkpoint, parallel, runs  # noqa: E402
+from gan_jax import checkpoint, parallel, runs, specs  # noqa: E402
 from gan_jax.errors import UserError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "checkpoints.json"
@@ -79,7 +79,7 @@ def _settings(flags, run: runs.Run) -> dict:
         "repeats": flags.repeats,
         "smoke": flags.smoke,
         "folder": str(flags.folder or "the system's, for temporary files"),
-        "resolution": run.spec.shape[0],
+        "resolution": run.spec["image"].shape[0],
         "config": run.config.to_dict(),
     }
 
@@ -97,7 +97,7 @@ def build(experiment: str) -> tuple[runs.Run, jax.sharding.Mesh]:
     parallel.silence()
     config = runs.load_config(str(ROOT / experiment))
     side = config.data.resolution
-    return runs.build(config, runs.Spec((side, side, config.data.channels), 0)), parallel.make_mesh()
+    return runs.build(config, specs.labelled((side, side, config.data.channels), 0)), parallel.make_mesh()
 
 
 def fill(abstract, mesh):

@@ -205,7 +205,7 @@ class GanJax(_Side):
             from gan_jax import sample
 
             keys = sample.keys_from(0, "evaluation", places)
-            return run(self._generator[1], self.variables, keys, np.zeros(len(places), np.int32))
+            return run(self._generator[1], self.variables, keys, {})
 
         return collect.collect(needs, dispatch, play.batch).rows[needs.rows[0]]
 
@@ -215,10 +215,10 @@ class GanJax(_Side):
         import jax
         from ml_collections import ConfigDict
 
-        from gan_jax import config, parallel, runs, sample
+        from gan_jax import config, parallel, runs, sample, specs
 
         case = self.work.generator
-        run = runs.build(config.complete(ConfigDict(case.config), runs.defaults), runs.Spec(case.shape, 0))
+        run = runs.build(config.complete(ConfigDict(case.config), runs.defaults), specs.labelled(case.shape, 0))
         ema = jax.jit(lambda: runs.init_state(run).ema)()
         return sample.generator(run), jax.device_put(ema, parallel.replicated(self.mesh))
 

@@ -87,11 +87,11 @@ def _batch(run, mesh) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from gan_jax import parallel
+    from gan_jax import parallel, specs
 
     accumulate, size = run.config.accumulate, run.stage.batch_size
-    images = run.spec.shape, jnp.uint8 if len(run.spec.shape) == 3 else jnp.float32
-    arrays = {"image": images} | ({"label": ((), jnp.int32)} if run.spec.num_classes else {})
+    images = run.spec["image"].shape, jnp.uint8 if len(run.spec["image"].shape) == 3 else jnp.float32
+    arrays = {"image": images} | ({"label": ((), jnp.int32)} if specs.classes(run.spec) else {})
     return {
         name: jax.ShapeDtypeStruct(
             (accumulate, size // accumulate, *shape), kind, sharding=parallel.batch_sharding(mesh)
@@ -102,10 +102,10 @@ def _batch(run, mesh) -> dict[str, Any]:
 
 def build(form: Form):
     """The run of a form in its last stage, where nothing fades in and everything has its full size."""
-    from gan_jax import games, runs
+    from gan_jax import games, runs, specs
 
     config = runs.load_config(str(ROOT / "experiments" / form.experiment))
-    spec = runs.Spec(form.shape, form.classes)
+    spec = specs.labelled(form.shape, form.classes)
     return runs.build(config, spec, games.stages(games.find(config.game), config, spec)[-1])
 
 

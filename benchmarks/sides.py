@@ -105,12 +105,12 @@ class JaxSide:
         from ml_collections import ConfigDict
 
         from gan_jax import config as configs
-        from gan_jax import games, parallel, programs, runs
+        from gan_jax import games, parallel, programs, runs, specs
 
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
         parallel.silence()
         self.devices, self.platform = devices_of(platform), platform
-        self.case, self.spec = case, runs.Spec(case.shape, case.classes)
+        self.case, self.spec = case, specs.labelled(case.shape, case.classes)
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         stages = games.stages(games.find(self.config.game), self.config, self.spec)
         self.run = runs.build(self.config, self.spec, stages[-1])

@@ -124,6 +124,13 @@ def _fill(config: ml_collections.ConfigDict, known: dict) -> None:
             _fill(config[key], value)
 
 
+def section(config: ml_collections.ConfigDict, path: str) -> ml_collections.ConfigDict | dict:
+    """The section at a dotted path; empty where there is none."""
+    for name in path.split("."):
+        config = config.get(name) or {}
+    return config
+
+
 def fields(constructor: Callable, without: Iterable[str] = ()) -> dict[str, Any]:
     """Keys and defaults of a config section that is splatted into `constructor`; types become their names."""
     skipped = ("parent", "name", *without)

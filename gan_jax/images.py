@@ -57,6 +57,27 @@ def grid_by_label(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, l
     return grid(np.concatenate([images, blank])[order], columns), told
 
 
+def beside(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures of the same samples side by side, one row of pixels a sample.
+
+    Args:
+      pictures: each uint8 (N, H, W, C), of any size and of 1, 3 or 4 channels; smaller ones are enlarged by repeating
+        pixels, gray ones become as many-coloured as the others, alpha is dropped.
+    Returns:
+      uint8 (N, H, sum of W and gaps, C), C 1 or 3.
+    """
+    height = max(x.shape[1] for x in pictures)
+    colours = 1 if all(x.shape[-1] < 3 for x in pictures) else 3
+    laid = []
+    for x in pictures:
+        width = round(x.shape[2] * height / x.shape[1])
+        rows, columns = (np.arange(n) * old // n for n, old in ((height, x.shape[1]), (width, x.shape[2])))
+        x = x[:, rows][:, :, columns]
+        x = x[..., :3] if x.shape[-1] > 2 else x[..., :1].repeat(colours, axis=-1)
+        laid += [x, np.full((len(x), height, GAP, colours), BLANK, np.uint8)]
+    return np.concatenate(laid[:-1], axis=2)
+
+
 def table(top: np.ndarray, left: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Images (R, C, H, W, c) in rows and columns, with those of the columns (C, ...) above and the rows' (R, ...) left.
 

@@ -271,7 +271,7 @@ def _traced_masked(run: runs.Run) -> str:
         if optimizer.rates and not config[f"optim.{player}.b2_final"]:
             numbers |= {f"optim.{player}.{name}" for name in optim.RATES}
     loop = {"seed", "grid", *(f"every.{name}_images" for name in MILESTONES)}
-    loop |= {key for key in config if key.startswith(("data.", "evaluation.", "checkpoints."))} - {"data.flip"}
+    loop |= {key for key in config if key.startswith(("data.", "evaluation.", "checkpoints.")) and key[-5:] != ".flip"}
     if not any(config[f"optim.{player}.b2_final"] for player in run.optimizers):
         loop.add("total_images")
     masked = {key: bool(value) if key in numbers else value for key, value in config.items() if key not in loop}
@@ -361,5 +361,5 @@ def milestones(every, before: int, now: int) -> set[str]:
 
 
 def wanted(batch: dict, run: runs.Run) -> dict:
-    """The batch without what this game does not read."""
-    return batch if run.spec.num_classes else {key: value for key, value in batch.items() if key != "label"}
+    """The fields of a batch that the game reads."""
+    return {name: batch[name] for name in run.spec}

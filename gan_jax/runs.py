@@ -11,14 +11,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import games, initial, optim, parallel
+from gan_jax import games, initial, optim, parallel, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
 # The keys that the loop reads, with their defaults. An experiment states what matters to it.
 DEFAULTS = {
     "game": "unconditional",
-    "conditional": False,  # whether the players see the data's labels
     "seed": 0,
     "total_images": 1_000_000,
     "batch_size": 64,  # over all devices and processes
@@ -56,18 +55,11 @@ _RANGES = {  # numbers that any game may have, `net` being any net's section; a 
 _OF_THE_DATA = ("shape", "resolution", "channels", "num_classes", "axis_name")  # model fields that are no settings
 
 
-class Spec(NamedTuple):
-    """What the players must know of the data."""
-
-    shape: tuple[int, ...]  # (H, W, C), or (D,) for points
-    num_classes: int  # 0 where the game plays without labels
-
-
 class Run(NamedTuple):
     """Everything of a run but its State and its files."""
 
     config: ConfigDict
-    spec: Spec
+    spec: specs.Spec  # of the fields that the game reads
     game: ModuleType
     nets: dict[str, Any]
     stage: games.Stage
@@ -91,21 +83,32 @@ def defaults(config: ConfigDict) -> dict:
 
     known = {key: dict(value) if isinstance(value, dict) else value for key, value in DEFAULTS.items()}
     game = games.find(config.get("game", DEFAULTS["game"]))
-    for section in ("data", *(game.NETS)):
-        if "name" not in config.get(section, {}):
+    parts = config.get("data", {}).get("parts", {})
+    for section in (*(f"data.parts.{part}" for part in parts), *(() if parts else ("data",)), *game.NETS):
+        if "name" not in configs.section(config, section):
             raise UserError(f"the experiment does not set config.{section}.name")
     for section, values in game.DEFAULTS.items():
-        known[section] = known.get(section, {}) | values
+        known[section] = known.get(section, {}) | values if isinstance(values, dict) else values
     for section, constructor in game.constructors(config).items():
         name = config.get(section, {}).get("name", known.get(section, {}).get("name"))
         known[section] = {"name": name, **configs.fields(constructor, without=_OF_THE_DATA)}
-    known["data"] = {"name": config.data.name, **configs.fields(data.open_dataset)}
+    of_one = configs.fields(data.open_dataset)
+    known["data"] = (
+        {"parts": {part: {"name": section.name, **of_one} for part, section in parts.items()}}
+        if parts
+        else {"name": config.data.name, **of_one}
+    )
     known["optim"] = {player: dict(optim.Settings._field_defaults) for player in config.get("optim", {})}
     known["ema"] = configs.fields(steps.Ema, without=("nets", "copied"))
     return known
 
 
-def build(config: ConfigDict, spec: Spec, stage: games.Stage | None = None) -> Run:
+def sources(run: Run) -> tuple[str, ...]:
+    """The pictures that the run's game must be given to draw a sample, of what it asks for."""
+    return tuple(name for name in run.game.asks(run.config) if run.spec[name].kind == "image")
+
+
+def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None) -> Run:
     """Makes the players and their table of moves in a stage, the first by default. State fits all stages alike.
 
     Raises:
@@ -246,24 +249,61 @@ def pack(run: Run, state: steps.State) -> steps.State:
 
 
 def open_data(config: ConfigDict, split: str = ""):
-    """The run's Dataset, or the same set's other split."""
+    """The run's data, a Dataset, or Joined of `config.data.parts`; or other splits of the same, see `open_field`."""
     from gan_jax import data
 
-    section = config.data
+    parts = data_sections(config)
+    if "" in parts:
+        return _open_section(parts[""], split, "data")
+    splits = _splits(parts, split)
+    return data.Joined(
+        {name: _open_section(section, splits[name], f"data.parts.{name}") for name, section in parts.items()}
+    )
+
+
+def open_field(config: ConfigDict, name: str, split: str = ""):
+    """The Dataset that a field of the run's data is of, where its examples are the field `image`.
+
+    Args:
+      config: of the run.
+      name: of a field; one of `config.data.parts` is named after its part.
+      split: of the whole data: one, or as many with commas between as there are parts; empty: those trained on.
+    """
+    parts = data_sections(config)
+    if "" in parts:
+        return _open_section(parts[""], split, "data")
+    return _open_section(parts[name], _splits(parts, split)[name], f"data.parts.{name}")
+
+
+def data_sections(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The section of each part of the data; that of data without parts has the name ''."""
+    return dict(config.data.parts.items()) if "parts" in config.data else {"": config.data}
+
+
+def _splits(parts: dict, split: str) -> dict[str, str]:
+    """The split of each part. Raises UserError for another number of them."""
+    splits = split.split(",")
+    if len(splits) not in (1, len(parts)):
+        raise UserError(f"split={split!r}: expected one, or one for each of {', '.join(parts)} with commas between")
+    return dict(zip(parts, splits * len(parts) if len(splits) == 1 else splits, strict=True))
+
+
+def _open_section(section: ConfigDict, split: str, key: str):
+    from gan_jax import data
+
     if split:
         section = section.copy_and_resolve_references()
         section.split = split
-    return configs.build(data.open_dataset, section, "data", name=section.name)
+    return configs.build(data.open_dataset, section, key, name=section.name)
 
 
-def data_spec(config: ConfigDict, dataset) -> Spec:
-    """What the players see of a Dataset. Raises UserError where the game is conditional and the data has no labels."""
-    if config.conditional and not dataset.num_classes:
-        raise UserError(f"config.conditional=True, and the data {config.data.name!r} has no labels")
-    return Spec(tuple(dataset.shape), dataset.num_classes if config.conditional else 0)
+def data_spec(config: ConfigDict, dataset) -> specs.Spec:
+    """The fields of the data that the run's game reads. Raises UserError where the data has no such field."""
+    game = games.find(config.game)
+    return specs.chosen(dataset.spec, game.reads(config), dataset.name)
 
 
-def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: Spec, summary: dict) -> pathlib.Path:
+def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spec, summary: dict) -> pathlib.Path:
     """Makes the run's folder with `config.json` and `data.json`, or checks that they are this run's.
 
     Raises:
@@ -289,7 +329,7 @@ def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: Spec, sum
         if jax.process_index() == 0:
             _write(file, configs.to_json(config))
             if not begun or not (folder / "data.json").is_file():  # else it tells of the data that were trained on
-                _write(folder / "data.json", json.dumps({**summary, "spec": spec._asdict()}, indent=2) + "\n")
+                _write(folder / "data.json", json.dumps({**summary, "spec": specs.to_json(spec)}, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{folder}: the run's folder cannot be written: {error.strerror or error}") from error
     return folder
@@ -314,7 +354,7 @@ def read_config(file: pathlib.Path) -> ConfigDict:
         raise UserError(f"{told}; bring it back, or give another --workdir") from error
 
 
-def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, Spec, dict]:
+def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, specs.Spec, dict]:
     """(config, spec, data summary) of a run that has begun.
 
     Raises:
@@ -329,7 +369,7 @@ def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, Spec, dict]:
     try:
         summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         spec = summary.pop("spec")
-        return config, Spec(tuple(spec["shape"]), spec["num_classes"]), summary
+        return config, specs.from_json(spec), summary
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         file = folder / "data.json"
         raise UserError(f"{file}: cannot be read: {error}; delete it, and `train` writes it anew") from error

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import images, latents, parallel, runs
+from gan_jax import images, latents, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
 from gan_jax.sample_flags import Flags, Job, check, has_styles, read
 
-Draw = Callable[..., np.ndarray]  # (ema, keys or latents (N, ...), labels (N,)) -> images
+Draw = Callable[..., np.ndarray]  # (ema, keys (N,), given {field: (N, ...)}) -> images
 
 
 class Halves(NamedTuple):
@@ -25,30 +25,54 @@ class Halves(NamedTuple):
     paint: Callable  # (ws, seeds (N,) of the noise) -> uint8 (N, H, W, C)
 
 
-def sampler(run: runs.Run, *, batch_size: int | None = None, from_latents: bool = False, **options) -> Draw:
+def sampler(
+    run: runs.Run, *, batch_size: int | None = None, from_latents: bool = False, whole: bool = False, **options
+) -> Draw:
     """Compiles the run's generator for the devices of this process.
 
     Args:
       run: from `runs.build`.
       batch_size: samples in one pass; the last pass is filled up and cut. None for 256, fewer of large images.
-      from_latents: the function takes latents z (N, latent_size) instead of keys (N,).
+      from_latents: the function takes latents z (N, latent_size) and labels (N,) instead of keys (N,) and `given`.
+      whole: all arrays of the game's `sample` by name, instead of the first one.
       **options: of the game's `sample` and `decode`, such as its `truncate` makes.
     Returns:
-      draw(ema, keys, labels) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and
-      labels[i] alone.
+      draw(ema, keys, given) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and row i of
+      the arrays of `given` alone.
     """
-    made = generator(run, from_latents=from_latents, **options)
+    made = generator(run, from_latents=from_latents, whole=whole, **options)
     return _in_passes(made, batch_size or _batch_size(run))
 
 
-def generator(run: runs.Run, *, from_latents: bool = False, **options) -> Callable:
-    """What `sampler` compiles: (ema, keys or latents, labels) -> uint8 images or points, per sample."""
-    game = run.game.decode if from_latents else run.game.sample
+def generator(run: runs.Run, *, from_latents: bool = False, whole: bool = False, **options) -> Callable:
+    """What `sampler` compiles: (ema, keys, given), or (ema, latents, labels), -> uint8 images or points, per sample."""
 
-    def generate(ema, inputs, labels):
-        return pixels.quantise(game(run.nets, ema, inputs, labels, **options))
+    def decode(ema, z, labels):
+        return pixels.quantise(run.game.decode(run.nets, ema, z, labels, **options))
 
-    return generate
+    def generate(ema, keys, given):
+        arrays = run.game.sample(run.nets, ema, keys, given, **options)
+        arrays = {name: pixels.quantise(array) for name, array in arrays.items()}
+        return arrays if whole else next(iter(arrays.values()))
+
+    return decode if from_latents else generate
+
+
+def with_labels(run: runs.Run, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What a game without sources is given: labels (N,), where it asks for them."""
+    return {"label": labels} if "label" in run.game.asks(run.config) else {}
+
+
+def held_out(run: runs.Run, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """What the run's game is given for these samples: labels in turn, or examples of `config.evaluation.split`.
+
+    A number beyond the set's last example begins anew.
+    """
+    if not runs.sources(run):
+        return with_labels(run, indices % max(specs.classes(run.spec), 1))
+    dataset = runs.open_data(run.config, run.config.evaluation.split)
+    examples = dataset.examples(indices % dataset.size if dataset.size else indices)
+    return {name: examples[name] for name in run.game.asks(run.config)}
 
 
 def halves(run: runs.Run, ema: dict, *, noise: str = "const", **truncation) -> Halves:
@@ -71,7 +95,8 @@ def in_passes(run: runs.Run, function: Callable) -> Callable:
 
 def _batch_size(run: runs.Run) -> int:
     """As many samples as have 2^21 pixels, 1 to 256."""
-    return min(max(2**21 // math.prod(run.spec.shape[:2]), 1), 256)
+    most = max(math.prod(field.shape[:2]) for field in run.spec.values())
+    return min(max(2**21 // most, 1), 256)
 
 
 def _in_passes(function: Callable, batch_size: int) -> Callable:
@@ -84,8 +109,8 @@ def _in_passes(function: Callable, batch_size: int) -> Callable:
         here, count, parts = parallel.local_copy(ema, mesh), len(arrays[0]), []
         for start in range(0, count, batch_size):
             place = np.minimum(np.arange(start, start + batch_size), count - 1)
-            parts.append(program(here, *(array[place] for array in arrays)))
-        return np.concatenate(jax.device_get(parts))[:count]
+            parts.append(program(here, *jax.tree.map(lambda array, place=place: array[place], arrays)))
+        return jax.tree.map(lambda *rows: np.concatenate(rows)[:count], *jax.device_get(parts))
 
     return run
 
@@ -101,10 +126,25 @@ def keys_from(seed: int, purpose: str, indices: np.ndarray) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(base, jnp.asarray(indices, jnp.uint32))
 
 
-def fixed_grid(run: runs.Run, draw: Draw, ema: dict) -> np.ndarray:
-    """The run's `config.grid` samples from latents that stay the same from its first step to its last."""
-    indices = np.arange(run.config.grid)
-    return draw(ema, keys_from(run.config.seed, "grid", indices), indices % max(run.spec.num_classes, 1))
+def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
+    """What the samples of the run's grid are given: labels in turn, or held-out examples, evenly spread."""
+    count = run.config.grid
+    if not runs.sources(run):
+        return held_out(run, np.arange(count))
+    size = runs.open_data(run.config, run.config.evaluation.split).size or count
+    return held_out(run, np.linspace(0, size - 1, count).astype(np.int64))
+
+
+def fixed_grid(run: runs.Run, draw: Draw, ema: dict, given: dict[str, np.ndarray]) -> Any:
+    """The run's `config.grid` samples from what stays the same from its first step to its last, see `grid_given`."""
+    return draw(ema, keys_from(run.config.seed, "grid", np.arange(run.config.grid)), given)
+
+
+def grid_picture(run: runs.Run, drawn: Any, given: dict[str, np.ndarray]) -> np.ndarray:
+    """One picture of samples: of a game with sources, which are drawn `whole`, each beside its sources."""
+    if not runs.sources(run):
+        return picture(drawn)
+    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn.values()]))
 
 
 def picture(samples: np.ndarray) -> np.ndarray:
@@ -136,7 +176,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
     restored = runs.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
-    draw = _mixed if job.mixing else _interpolation if flags.interpolate else _stills
+    draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
     folder = pathlib.Path(out)
     writers = {".png": images.save, ".gif": images.save_animation, ".csv": _save_points, ".npz": latents.save}
     try:
@@ -149,6 +189,13 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
     return list(files)
 
 
+def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
+    """One image for each of the user's, named after it, and a grid of both side by side."""
+    drawn = sampler(run, whole=True)(ema, keys_of(job.seeds), job.given)
+    files = {f"{name}.png": image for name, image in zip(job.names, next(iter(drawn.values())), strict=True)}
+    return files | {"grid.png": grid_picture(run, drawn, job.given)}
+
+
 def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     """One image a seed and a grid of all, or a table of points and their density; the styles where asked for."""
     ws, files = job.ws, {}
@@ -157,13 +204,13 @@ def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
         ws = both.styles(_z(run, job.seeds), job.labels) if ws is None else ws
         drawn = both.paint(ws, job.seeds)
     else:
-        drawn = sampler(run)(ema, keys_of(job.seeds), job.labels)
+        drawn = sampler(run)(ema, keys_of(job.seeds), with_labels(run, job.labels))
     if drawn.ndim != 4:
         return {"points.csv": drawn, "grid.png": picture(drawn)}
     files |= {f"{name}.png": image for name, image in zip(_names(run, job), drawn, strict=True)}
     if job.flags.save_dlatents:
         files["dlatents.npz"] = {"w": ws, "seeds": job.seeds}
-    if run.spec.num_classes and job.labels is not None:
+    if specs.classes(run.spec) and job.labels is not None:
         files["grid.png"], told = images.grid_by_label(drawn, job.labels)
         print(f"grid.png, from the top: {', '.join(told)}", flush=True)
     else:
@@ -210,7 +257,7 @@ def _z(run: runs.Run, seeds: np.ndarray) -> np.ndarray:
 
 
 def _names(run: runs.Run, job: Job) -> list[str]:
-    if not run.spec.num_classes or job.labels is None:
+    if not specs.classes(run.spec) or job.labels is None:
         return [f"{job.mark}{seed:06}" for seed in job.seeds]
     return [f"{job.mark}{seed:06}_label{label}" for seed, label in zip(job.seeds, job.labels, strict=True)]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gan_jax import latents, runs
+from gan_jax import latents, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 
@@ -37,6 +37,7 @@ class Flags(NamedTuple):
     style_mixing: str = ""  # ROWS:COLUMNS[:LAYERS], see `latents.mix`
     dlatents: str = ""  # file with styles, see `latents.load`
     save_dlatents: bool = False  # write the styles of the seeds too
+    inputs: str = ""  # a picture, or a folder or .zip of such, of a game that draws from pictures
 
 
 class Mixing(NamedTuple):
@@ -56,6 +57,8 @@ class Job(NamedTuple):
     ws: np.ndarray | None  # styles (N, num_ws, w_size) of a file
     mark: str  # that file names begin with
     mixing: Mixing | None
+    given: dict[str, np.ndarray] = {}  # field -> (N, ...), of a game that draws from pictures
+    names: tuple[str, ...] = ()  # (N,), of the files of its images
 
 
 def check(flags: Flags) -> None:
@@ -76,6 +79,8 @@ def check(flags: Flags) -> None:
 
 def _check_abilities(flags: Flags, run: runs.Run) -> None:
     """Refuses what this run's generator has no use for."""
+    if flags.inputs and not runs.sources(run):
+        raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from seeds; leave the flag out")
     name, styled = run.config.generator.name, has_styles(run)
     asked = {
         "truncation": truncation(flags.truncation)[0] != 1,
@@ -99,6 +104,32 @@ def has_styles(run: runs.Run) -> bool:
     return hasattr(run.game, "styles") and hasattr(run.nets["generator"], "num_ws")
 
 
+def _of_inputs(flags: Flags, run: runs.Run) -> Job:
+    """The pictures of `--inputs`, made to fit as the run's own were; the key of a sample is that of its place."""
+    from gan_jax import data
+
+    for flag in ("seeds", "labels", "interpolate"):
+        if getattr(flags, flag):
+            raise UserError(f"{_shown(flags, flag)}: the game {run.config.game!r} draws from --inputs; leave it out")
+    (name,) = runs.sources(run)
+    if not flags.inputs:
+        raise UserError(
+            f"the game {run.config.game!r} draws from pictures: give --inputs=PATH, a picture, a folder or a .zip"
+        )
+    sections = runs.data_sections(run.config)
+    dataset, files = data.open_inputs(flags.inputs, sections.get(name) or sections[""])
+    indices = np.arange(dataset.size)
+    given = {name: dataset.examples(indices)["image"]}
+    return Job(flags, indices, None, {}, None, "", None, given, _unlike(files))
+
+
+def _unlike(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Names without endings and folders, where they stay apart; else with both. `grid` is the name of the overview."""
+    stems = [file.replace("/", "_").rpartition(".")[0] for file in files]
+    apart = len(set(stems)) == len(stems) and "grid" not in stems
+    return tuple(stems if apart else (file.replace("/", "_").replace(".", "_") for file in files))
+
+
 def _shown(flags: Flags, name: str) -> str:
     value = getattr(flags, name)
     return f"--{name}" if value is True else f"--{name}={value}"
@@ -107,6 +138,8 @@ def _shown(flags: Flags, name: str) -> str:
 def read(flags: Flags, run: runs.Run) -> Job:
     """What the flags mean for this run. Raises UserError for one that does not fit it."""
     _check_abilities(flags, run)
+    if runs.sources(run):
+        return _of_inputs(flags, run)
     net, options = run.nets["generator"], {}
     if has_styles(run):
         psi, cutoff = truncation(flags.truncation)
@@ -123,7 +156,7 @@ def read(flags: Flags, run: runs.Run) -> Job:
     else:
         seeds = numbers("seeds", flags.seeds or "0-63")
         labels = _classes(flags.labels, run, len(seeds))
-    if flags.interpolate and (len(seeds) < 2 or flags.interpolate < 1 or len(run.spec.shape) != 3):
+    if flags.interpolate and (len(seeds) < 2 or flags.interpolate < 1 or len(run.spec["image"].shape) != 3):
         needs = "needs two seeds or more, one frame or more, and a model of images"
         raise UserError(f"--interpolate={flags.interpolate}: {needs}")
     return Job(flags, seeds, labels, options, ws, mark, mixing)
@@ -143,7 +176,7 @@ def truncation(text: str) -> tuple[float, int | None]:
 
 
 def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
-    known = run.spec.num_classes
+    known = specs.classes(run.spec)
     if labels and not known:
         raise UserError(f"--labels={labels}: this run is unconditional; leave the flag out")
     if not labels:

@@ -58,10 +58,11 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
-    draw = sample.sampler(run)
-    measure = evaluate.measurer(run, draw)
+    draw = sample.sampler(run, whole=bool(runs.sources(run)))
+    given = parallel.together(lambda: sample.grid_given(run))
+    measure = evaluate.measurer(run, sample.sampler(run))
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, measure, calls, traced, named)
+    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, given, measure, calls, traced, named)
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
@@ -100,7 +101,8 @@ class _Session(NamedTuple):
     log: logs.Log
     averages: logs.Averages
     folder: pathlib.Path
-    draw: sample.Draw
+    draw: sample.Draw  # of the grid
+    given: dict[str, np.ndarray]  # to it, see `sample.grid_given`
     measure: evaluate.Measure
     programs: programs.Programs
     trace: trace.Trace
@@ -124,7 +126,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         print(f"{line}; going on from step {restored.step}", flush=True)
     if restored.run["data"] != dataset.fingerprint:
         raise UserError(
-            f"{folder}: the data has changed since this run began ({run.config.data.name}: its fingerprint was "
+            f"{folder}: the data has changed since this run began ({dataset.name}: its fingerprint was "
             f"{restored.run['data'][:12]}, is {dataset.fingerprint[:12]}); bring it back, or give another --workdir"
         )
     if restored.broken:
@@ -222,15 +224,18 @@ def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str,
 def _draw_reals(session: _Session) -> None:
     if not session.log.active:
         return
-    dataset, count = session.dataset, session.run.config.grid
+    dataset, run = session.dataset, session.run
+    count = run.config.grid
     size = dataset.size or count
-    reals = dataset.examples(np.linspace(0, size - 1, min(count, size)).astype(np.int64))["image"]
+    examples = dataset.examples(np.linspace(0, size - 1, min(count, size)).astype(np.int64))
+    reals = examples[games.drawn(run.game, run.config)]
     _save_picture(session, "reals", 0, sample.picture(reals), "reals.png")
 
 
 def _draw_fakes(session: _Session, state, now: Position) -> None:
-    fakes = sample.fixed_grid(session.run, session.draw, session.named(state.ema))
-    _save_picture(session, "fakes", now.images, sample.picture(fakes), f"fakes_{now.images:09}.png")
+    run, given = session.run, session.given
+    fakes = sample.fixed_grid(run, session.draw, session.named(state.ema), given)
+    _save_picture(session, "fakes", now.images, sample.grid_picture(run, fakes, given), f"fakes_{now.images:09}.png")
 
 
 def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, file: str) -> None:
@@ -289,7 +294,8 @@ def _headline(run, mesh, dataset, position: Position, state) -> str:
     counts = ", ".join(f"{net} {sum(x.size for x in jax.tree.leaves(p)):,}" for net, p in state.params.items())
     begin = f"resumed at {position.images} images, step {position.step}" if position.step else "new run"
     return (
-        f"{begin}: {run.config.game} on {dataset.name} {dataset.shape}, {dataset.size or 'endless'} samples; "
+        f"{begin}: {run.config.game} on {dataset.name} {run.spec[games.drawn(run.game, run.config)].shape}, "
+        f"{dataset.size or 'endless'} samples; "
         f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}"
     )
 

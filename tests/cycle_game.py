@@ -107,8 +107,8 @@ def constructors(config) -> dict[str, type]:
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
-    """Two generators and two discriminators, for images of `spec.shape`."""
-    generator = configs.build(Generator, config.generator, "generator", channels=spec.shape[-1])
+    """Two generators and two discriminators, for images of `spec["image"].shape`."""
+    generator = configs.build(Generator, config.generator, "generator", channels=spec["image"].shape[-1])
     discriminator = configs.build(Discriminator, config.discriminator, "discriminator")
     return dict(generator_ab=generator, generator_ba=generator,
                 discriminator_a=discriminator, discriminator_b=discriminator)  # fmt: skip
@@ -116,10 +116,10 @@ def nets(config, spec) -> dict[str, nn.Module]:
 
 def init(config, nets, spec, key):
     """Parameters of the four, and an empty pool for each discriminator."""
-    image = jnp.zeros((1, *spec.shape))
+    image = jnp.zeros((1, *spec["image"].shape))
     keys = jax.random.split(key, len(nets))
     params = {name: net.init(k, image)["params"] for (name, net), k in zip(nets.items(), keys, strict=True)}
-    pools = {domain: Pool(jnp.zeros((config.loss.pool, *spec.shape)), jnp.int32(0)) for domain in "ab"}
+    pools = {domain: Pool(jnp.zeros((config.loss.pool, *spec["image"].shape)), jnp.int32(0)) for domain in "ab"}
     return params, {}, pools
 
 

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import numpy as np
 
-from gan_jax import checkpoint, flat, parallel, runs
+from gan_jax import checkpoint, flat, parallel, runs, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 
@@ -24,7 +24,7 @@ def digits(**overrides):
 
 def build(config, shape=(32, 32, 1), num_classes=0) -> runs.Run:
     """The run of a config, for data of this shape, without opening any data."""
-    return runs.build(config, runs.Spec(shape, num_classes))
+    return runs.build(config, specs.labelled(shape, num_classes))
 
 
 def fresh_folder(config, workdir, change=lambda state: state) -> runs.Run:
@@ -66,9 +66,9 @@ def random_batch(run: runs.Run, number: int) -> dict[str, np.ndarray]:
     """A batch of noise images, and labels where the run has them."""
     rng = np.random.default_rng(number)
     size = run.config.batch_size
-    batch = {"image": rng.integers(0, 256, (size, *run.spec.shape), dtype=np.uint8)}
-    if run.spec.num_classes:
-        batch["label"] = rng.integers(0, run.spec.num_classes, size).astype(np.int32)
+    batch = {"image": rng.integers(0, 256, (size, *run.spec["image"].shape), dtype=np.uint8)}
+    if specs.classes(run.spec):
+        batch["label"] = rng.integers(0, specs.classes(run.spec), size).astype(np.int32)
     return batch
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import growth
 from gan_jax import config as configs
-from gan_jax import parallel, runs
+from gan_jax import parallel, runs, specs
 
 SMOKE = argparse.Namespace(smoke=True, batches=(8,), devices=(1, 2))
 FULL = argparse.Namespace(smoke=False, batches=(4, 8), devices=(1, 2, 4))
@@ -21,7 +21,7 @@ FULL = argparse.Namespace(smoke=False, batches=(4, 8), devices=(1, 2, 4))
 def _parameters(case) -> dict[str, int]:
     """Bytes of each net, without JAX having computed anything."""
     config = configs.complete(ConfigDict(case.config), runs.defaults)
-    state = jax.eval_shape(lambda: runs.init_state(runs.build(config, runs.Spec(case.shape, 0))))
+    state = jax.eval_shape(lambda: runs.init_state(runs.build(config, specs.labelled(case.shape, 0))))
     return {net: sum(4 * math.prod(x.shape) for x in jax.tree.leaves(tree)) for net, tree in state.params.items()}
 
 

@@ -98,8 +98,8 @@ def test_reals_against_themselves(digits, reals, rows):
     run = run._replace(config=run.config.copy_and_resolve_references().unlock())
     run.config.evaluation.samples = len(reals["image"])
 
-    def draw(ema, keys, labels):
-        return reals["image"][: len(labels)]
+    def draw(ema, keys, given):
+        return reals["image"][: len(keys)]
 
     values = by_name(evaluate.measure(run, draw, {}, step=0, images=0))
     assert abs(values["fd_digits_classifier"]) < 1e-6
@@ -124,8 +124,8 @@ def test_labels_agree_with_the_judge_where_the_classes_are_right(reals):
     run = settings.build(config, num_classes=10)
     first = [np.flatnonzero(reals["label"] == label) for label in range(10)]
 
-    def draw(ema, keys, labels):
-        return reals["image"][[first[label][i // 10] for i, label in enumerate(labels)]]
+    def draw(ema, keys, given):
+        return reals["image"][[first[label][i // 10] for i, label in enumerate(given["label"])]]
 
     values = by_name(evaluate.measure(run, draw, {}, step=0, images=0))
     assert values["label_agreement"] > 0.97
@@ -151,7 +151,7 @@ def test_modes_of_a_mixture(tmp_path):
     rows = evaluate.evaluate(tmp_path / "run")
     ema = runs.restore(run, tmp_path / "run", parallel.make_mesh()).state.ema
     keys = sample.keys_from(config.seed, "evaluation", np.arange(500))
-    points = sample.sampler(run)(ema, keys, np.zeros(500, int))
+    points = sample.sampler(run)(ema, keys, {})
     centres, std = mixture.mixture(config.data.name.removeprefix("mixture:"))
     quality = metrics.mixture_quality(points, centres, std)
     assert by_name(rows) == {"modes_covered": quality.modes_covered, "high_quality_share": quality.high_quality_share,

@@ -35,7 +35,7 @@ def images_of(made, count: int, purpose: str = "evaluation") -> np.ndarray:
     folder, run = made
     ema = runs.restore(run, folder, parallel.make_mesh()).state.ema
     keys = sample.keys_from(run.config.seed, purpose, np.arange(count))
-    return sample.sampler(run)(ema, keys, np.zeros(count, int))
+    return sample.sampler(run)(ema, keys, {})
 
 
 def reals_of(run) -> np.ndarray:

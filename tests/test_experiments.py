@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gan_jax import config as configs
-from gan_jax import games, parallel, runs
+from gan_jax import games, parallel, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 from gan_jax.sample import sample
@@ -55,7 +55,7 @@ def _spec(config):
     """What the players see of the data of a full config, without opening it."""
     side = config.data.resolution
     shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
-    return runs.Spec(shape, 10 if config.conditional else 0)
+    return specs.labelled(shape, 10 if config.conditional else 0)
 
 
 def _smoke(name, workdir, total_images):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import games, runs
+from gan_jax import games, runs, specs
 from tests import settings
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -43,7 +43,7 @@ def _load(name, variant=""):
 
 def _spec(config):
     classes = (1000 if "imagenet" in config.data.name else 10) if config.conditional else 0
-    return runs.Spec((config.data.resolution, config.data.resolution, config.data.channels), classes)
+    return specs.labelled((config.data.resolution, config.data.resolution, config.data.channels), classes)
 
 
 def _run(name, variant=""):

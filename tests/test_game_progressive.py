@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gan_jax import augment, checkpoint, games, losses, parallel, runs, sample
+from gan_jax import augment, checkpoint, games, losses, parallel, runs, sample, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
@@ -181,7 +181,7 @@ def small_style(**overrides):
                      **overrides)  # fmt: skip
 
 
-SPEC = runs.Spec((8, 8, 1), 0)
+SPEC = specs.labelled((8, 8, 1), 0)
 
 
 def stages_of(config):
@@ -298,11 +298,10 @@ def test_a_run_resumed_in_mid_fade_and_at_a_stages_end_is_the_same_run(tmp_path,
 def check_samples(run, state):
     """The average is drawn as far as it has grown: of full size, and at lod 1 in squares of equal pixels."""
     draw, keys = sample.sampler(run, batch_size=4), sample.keys_of(np.arange(4))
-    labels = np.zeros(4, np.int32)
-    images = draw(state.ema, keys, labels)
+    images = draw(state.ema, keys, {})
     assert images.shape == (4, 8, 8, 1)
     small = {"generator": {**state.ema["generator"], "growth": {"lod": jnp.float32(1)}}}
-    squares = draw(small, keys, labels)
+    squares = draw(small, keys, {})
     np.testing.assert_array_equal(squares, np.asarray(upscale(jnp.asarray(squares[:, ::2, ::2]))))
     assert not np.array_equal(images, squares)
 
@@ -325,7 +324,7 @@ def test_classes_are_learned_from_labels():
     np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.asarray(label)), expected, rtol=1e-5)
     np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.eye(3)[label]), expected, rtol=1e-5)
     config = config_of(conditional=True)
-    run = runs.build(config, runs.Spec((8, 8, 1), 10))
+    run = runs.build(config, specs.labelled((8, 8, 1), 10))
     _, measured = settings.play(run, count=1)
     assert 4 < measured[0]["discriminator/loss_class"] < 6 and 2 < measured[0]["generator/loss_class"] < 3  # log 10
 
@@ -397,9 +396,9 @@ def test_a_loss_that_compares_with_real_images_is_refused_when_the_run_is_built(
 
 def test_what_does_not_grow_is_refused():
     config = config_of()
-    for spec, message in ((runs.Spec((2,), 0), "makes images"), (runs.Spec((20, 20, 1), 0), "grow through 5, 10, 20")):
+    for shape, message in (((2,), "makes images"), ((20, 20, 1), "grow through 5, 10, 20")):
         with pytest.raises(UserError, match=message):
-            runs.build(config, spec)
+            runs.build(config, specs.labelled(shape))
     other = config.copy_and_resolve_references()
     configs.override(other, "generator.name", "dcgan")
     with pytest.raises(UserError, match="dcgan.*does not grow"):

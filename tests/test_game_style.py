@@ -384,7 +384,8 @@ def test_samples_are_truncated_towards_the_mean_style():
     @partial(jax.jit, static_argnames=("psi", "cutoff"))
     def draw(keys, labels, psi=1.0, cutoff=None):
         state = runs.init_state(run)
-        return style.sample(run.nets, state.ema, keys, labels, **style.truncate(run.nets, psi, cutoff))
+        options = style.truncate(run.nets, psi, cutoff)
+        return style.sample(run.nets, state.ema, keys, {"label": labels}, **options)["image"]
 
     plain, same = draw(keys, labels), draw(keys, labels, psi=0.3, cutoff=0)
     np.testing.assert_allclose(plain, same, atol=1e-6)

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from gan_jax import config as configs
-from gan_jax import games, parallel, runs
+from gan_jax import games, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.train import train
 from tests import settings
@@ -19,7 +19,8 @@ def _config(name, variant="smoke", **overrides):
 
 def _check(config, devices):
     """As the loop does, in every stage."""
-    spec = runs.Spec((config.data.resolution, config.data.resolution, config.data.channels), 10 * config.conditional)
+    side = config.data.resolution
+    spec = specs.labelled((side, side, config.data.channels), 10 * config.conditional)
     run = runs.build(config, spec)
     groups = games.groups(run.game, config, run.nets)
     mesh = parallel.make_mesh(jax.devices()[:devices])

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gan_jax import games
+from gan_jax import games, specs
 from gan_jax.errors import UserError
 from gan_jax.games import Stage, progressive
-from gan_jax.runs import Spec
 from tests import golden_growing as golden
 
-SPEC = Spec((1024, 1024, 3), 0)
+SPEC = specs.labelled((1024, 1024, 3), 0)
 PRESETS = ("progan_v1-1gpu-fp32", "progan_v2-1gpu-fp32", "progan_v2-8gpus-fp32", "progan_defaults-1gpu",
            "stylegan-ffhq-8gpu", "stylegan-ffhq-1gpu", "stylegan-rampup")  # fmt: skip
 
@@ -65,7 +64,7 @@ def test_every_stage_is_the_official_schedules(preset):
 def test_optimizers_start_afresh_where_the_official_ones_do():
     """Whenever floor(lod) or ceil(lod) changes between two steps; here at every image count of a small schedule."""
     config = config_of(1, {"minibatch_base": 8}, training_images=32, transition_images=48, initial_resolution=8)
-    spec = Spec((32, 32, 1), 0)
+    spec = specs.labelled((32, 32, 1), 0)
     stages = progressive.stages(config, spec)
     begins = games.begins(stages)
     previous, expected = 2.0, []

@@ -130,13 +130,13 @@ def test_samples_do_not_depend_on_devices_or_on_their_neighbours(monkeypatch):
     ema = jax.jit(lambda: runs.init_state(run).ema)()
     keys, labels = sample.keys_of(np.arange(13)), np.arange(13) % 10
     many = sample.sampler(run, batch_size=8)
-    whole = many(ema, keys, labels)
+    whole = many(ema, keys, {"label": labels})
     assert whole.shape == (13, 32, 32, 1) and whole.dtype == np.uint8
     assert len({x.tobytes() for x in whole}) == 13
     local = jax.local_devices
     monkeypatch.setattr(jax, "local_devices", lambda *args, **kwargs: local()[:1])
-    one = sample.sampler(run, batch_size=5)(ema, keys, labels)
-    apart = np.concatenate([many(ema, keys[i : i + 1], labels[i : i + 1]) for i in (0, 12)])
+    one = sample.sampler(run, batch_size=5)(ema, keys, {"label": labels})
+    apart = np.concatenate([many(ema, keys[i : i + 1], {"label": labels[i : i + 1]}) for i in (0, 12)])
     # The sums inside a convolution may be ordered otherwise for another batch, and turn a level at its edge.
     assert np.abs(one.astype(int) - whole).max() <= 1 and (one != whole).mean() < 1e-3
     assert np.abs(apart.astype(int) - whole[[0, 12]]).max() <= 1 and (apart != whole[[0, 12]]).mean() < 1e-3

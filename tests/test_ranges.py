@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import runs
+from gan_jax import runs, specs
 from gan_jax.errors import UserError
 from tests import settings
 
@@ -55,7 +55,7 @@ def _build(name, **changes):
     config = runs.load_config(f"{settings.EXPERIMENTS / name}.py:smoke")
     for key, value in changes.items():
         configs.override(config, key, value)
-    return runs.build(config, runs.Spec((config.data.resolution,) * 2 + (1,), 0))
+    return runs.build(config, specs.labelled((config.data.resolution,) * 2 + (1,), 0))
 
 
 @pytest.mark.parametrize(("name", "key", "value", "expected"), CASES)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import images, parallel, runs, sample
+from gan_jax import images, parallel, runs, sample, specs
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.layers import random
 from tests import settings
@@ -35,7 +35,7 @@ def expected(folder, run, seed: int, label: int = 0) -> np.ndarray:
     """The averaged generator, applied to one latent of one key, quantised by numpy. Float (32, 32)."""
     ema = runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
     z = random.normal(random.fold(jax.random.key(seed)[None], 0), (100,))
-    labels = np.array([label]) if run.spec.num_classes else None
+    labels = np.array([label]) if specs.classes(run.spec) else None
     image = np.asarray(run.nets["generator"].apply(ema, z, labels, train=False), np.float64)
     return np.clip((image[0, :, :, 0] + 1) * 127.5, 0, 255)
 
@@ -153,13 +153,13 @@ def test_the_fixed_grid_is_fixed_and_depends_on_the_runs_seed(plain):
     _, run = plain
     draw = sample.sampler(run, batch_size=8)
     ema = jax.jit(lambda: runs.init_state(run))().ema
-    one, two = sample.fixed_grid(run, draw, ema), sample.fixed_grid(run, draw, ema)
+    one, two = (sample.fixed_grid(run, draw, ema, sample.grid_given(run)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert one.shape == (4, 32, 32, 1) and one.dtype == np.uint8
     other = sample.keys_from(run.config.seed + 1, "grid", np.arange(4))
-    assert (draw(ema, other, np.zeros(4, int)) != one).any()
+    assert (draw(ema, other, {}) != one).any()
     again = sample.keys_from(run.config.seed, "evaluation", np.arange(4))
-    assert (draw(ema, again, np.zeros(4, int)) != one).any()
+    assert (draw(ema, again, {}) != one).any()
 
 
 @pytest.mark.parametrize(("shape", "size"), [((32, 32, 1), 256), ((2,), 256), ((256, 256, 3), 32), ((1024, 2048), 1)])
@@ -170,8 +170,8 @@ def test_large_images_pass_in_small_batches(plain, monkeypatch, shape, size):
     _, run = plain
     seen = []
     monkeypatch.setattr(parallel, "over_samples", lambda _, mesh: lambda ema, *x: seen.append(x[0].shape) or x[0])
-    run = run._replace(spec=runs.Spec(shape, 0))
-    drawn = sample.sampler(run)({}, np.arange(300), np.zeros(300, int))
+    run = run._replace(spec=specs.labelled(shape, 0))
+    drawn = sample.sampler(run)({}, np.arange(300), {})
     np.testing.assert_array_equal(drawn, np.arange(300))
     assert set(seen) == {(size,)} and len(seen) == -(-300 // size)
 
@@ -184,4 +184,4 @@ def test_points_of_a_mixture_are_a_table(tmp_path):
     with open(files[0]) as file:
         table = list(csv.DictReader(file))
     assert len(table) == 10 and all(np.isfinite(float(row[axis])) for row in table for axis in "xy")
-    assert json.loads((tmp_path / "run" / "data.json").read_text())["spec"]["shape"] == [2]
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["spec"]["image"]["shape"] == [2]

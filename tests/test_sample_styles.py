@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from gan_jax import images, parallel, runs, sample, sample_flags
+from gan_jax import images, parallel, runs, sample, sample_flags, specs
 from gan_jax.errors import UserError
 from gan_jax.games import style
 from gan_jax.layers import random
@@ -60,7 +60,7 @@ class Drawn:
     def styles(self, seeds, labels) -> np.ndarray:
         """Of the generator's mapping, not truncated: (N, LAYERS, w_size)."""
         z = random.normal(random.fold(jax.vmap(jax.random.key)(filled(seeds)), 0), (self.net.latent_size,))
-        labels = filled(labels) if self.run.spec.num_classes else None
+        labels = filled(labels) if specs.classes(self.run.spec) else None
         return np.asarray(self.mapping(self.own, z, labels))[: len(seeds)]
 
     def image(self, ws, own=None, **options) -> np.ndarray:
@@ -228,7 +228,7 @@ def test_what_is_measured_has_random_noise_of_each_sample():
     run = settings.build(style_config(), (8, 8, 1), 10)
     ema = jax.jit(lambda: lively(runs.init_state(run)))().ema
     keys, labels = sample.keys_of(np.arange(3)), jnp.arange(3)
-    drawn = jax.jit(lambda keys: style.sample(run.nets, ema, keys, labels))(keys)
+    drawn = jax.jit(lambda keys: style.sample(run.nets, ema, keys, {"label": labels})["image"])(keys)
 
     @jax.jit
     def painted(keys):

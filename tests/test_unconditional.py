@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from gan_jax import optim, parallel, runs
+from gan_jax import optim, parallel, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 from tests import golden_dcgan, settings
@@ -157,7 +157,7 @@ def test_a_model_without_labels_refuses_a_conditional_run():
     with config.unlocked():
         config.generator = dict(name="gan", latent_size=4)
     with pytest.raises(UserError, match="takes no labels"):
-        runs.build(config, runs.Spec((32, 32, 1), 10))
+        runs.build(config, specs.labelled((32, 32, 1), 10))
 
 
 def test_an_image_model_refuses_points():

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from gan_jax.data.readers import Batch, Drawn, Live, Packed
 from gan_jax.data.source import Source
 from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
+from gan_jax.specs import Spec, labelled
 
-KINDS = ("digits", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")
+KINDS = ("digits", "digits:inverted", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")
 BATCHES_AHEAD = 2
 
 
@@ -35,6 +37,11 @@ class Dataset:
     flip: bool  # mirror at random: applied on the device, kept here for the protocol
     settings: dict  # the other settings of the section, for the protocol
     reader: Packed | Live | Drawn = dataclasses.field(repr=False)
+
+    @property
+    def spec(self) -> Spec:
+        """The fields of an example."""
+        return labelled(self.shape, self.num_classes)
 
     def protocol(self) -> dict:
         """What a result must state about its data; JSON-able."""
@@ -106,7 +113,7 @@ def _stream_arguments(seed: int, start: int, batch_size: int, rows: np.ndarray) 
 
 def open_dataset(
     *,
-    name: str,  # 'digits', 'tfds:NAME[/CONFIG]', 'folder:PATH', 'mixture:ring8|grid25', 'synthetic:COUNT'
+    name: str,  # 'digits[:LOOK]', 'tfds:NAME[/CONFIG]', 'folder:PATH', 'mixture:ring8|grid25', 'synthetic:COUNT'
     split: str = "train",  # 'train', 'test', 'all'; of TFDS sets any split, such as 'train[:90%]'
     resolution: int | tuple[int, int] = 32,  # pixels, or (height, width)
     channels: int = 1,  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
@@ -132,10 +139,10 @@ def open_dataset(
     common = {"name": name, "split": split, "flip": bool(flip)}
     if kind == "mixture" and colon:
         return _open_mixture(rest, common)
-    if name == "digits":
-        from gan_jax.data.tfds_source import open_digits
+    if kind == "digits":
+        from gan_jax.data.inverted import open_digits
 
-        source = open_digits(split=split, fit=fit, folder=dir)
+        source = open_digits(rest, split=split, fit=fit, folder=dir)
     elif kind == "tfds" and colon:
         from gan_jax.data.tfds_source import open_tfds
 
@@ -163,6 +170,23 @@ def open_images(path: str) -> tuple[Dataset, tuple[str, ...]]:
 
     source, fit, names = folder.open_images(path)
     common = {"name": f"folder:{path}", "split": "all", "flip": False}
+    return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
+
+
+def open_inputs(path: str, section: Mapping[str, Any]) -> tuple[Dataset, tuple[str, ...]]:
+    """A picture, or all of a folder or .zip, made to fit as a run's own data were; and their names in that order.
+
+    Args:
+      path: of the user.
+      section: `data`, or one of its parts: the settings of the run.
+    Raises:
+      MissingPathError, UserError: no such path, no pictures, or one that cannot be read.
+    """
+    from gan_jax.data import folder
+
+    fit = make_fit(**{key: section[key] for key in ("resolution", "channels", "crop", "crop_size", "filter")})
+    source, names = folder.open_inputs(path, fit)
+    common = {"name": path, "split": "all", "flip": False}
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
 
 

@@ -161,6 +161,25 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     return source, fit, tuple(names)
 
 
+def open_inputs(path: str, fit: Fit) -> tuple[Source, tuple[str, ...]]:
+    """One picture, or all of a folder or .zip, in the order of their names; sub-folders mean nothing.
+
+    Returns:
+      The source, without labels, and the pictures' names relative to the path.
+    Raises:
+      MissingPathError, UserError: as `open_folder`.
+    """
+    place = pathlib.Path(path).expanduser()
+    if place.is_file() and not zipfile.is_zipfile(place):
+        root, files, load = place.parent, {place.name: ()}, lambda name: place.read_bytes()
+    else:
+        root, files, load = _open(path)
+    names = sorted(files)
+    labels = [-1] * len(names)
+    read = functools.partial(_read, root=root, names=names, labels=labels, load=load, fit=fit)
+    return Source({"kind": "inputs", "files": names, **fit._asdict()}, len(names), (), read), tuple(names)
+
+
 def _size(full: str, data: bytes) -> tuple[int, int]:
     """Width and height of one image, upright, from its header."""
     from PIL import Image

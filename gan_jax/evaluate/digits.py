@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import metrics, runs
+from gan_jax import metrics, runs, specs
 from gan_jax.metrics import frechet
 
 NEIGHBOURS = 5
@@ -23,17 +23,18 @@ class Judge(NamedTuple):
     protocol: dict[str, Any]
 
 
-def judge(run) -> Judge:
-    """The classifier, fitted on the train split of `digits` at the run's resolution, and the run's reals."""
+def judge(run, field: str = "image") -> Judge:
+    """The classifier, fitted on the train split of a field's digits at the run's resolution, and the run's reals."""
     from gan_jax.metrics import digits_classifier
 
-    split = run.config.data.split
-    sets = {name: runs.open_data(run.config, name) for name in dict.fromkeys(("train", "test", split))}
+    sections = runs.data_sections(run.config)
+    section = sections.get(field) or sections[""]
+    split = section.split
+    sets = {name: runs.open_field(run.config, field, name) for name in dict.fromkeys(("train", "test", split))}
     parts = {name: dataset.examples(np.arange(dataset.size)) for name, dataset in sets.items()}
     extractor = digits_classifier.fit(
         parts["train"]["image"], parts["train"]["label"], parts["test"]["image"], parts["test"]["label"]
     )
-    section = run.config.data
     protocol = {
         "features": extractor.name,
         "features_sha256": extractor.sha256,
@@ -87,10 +88,26 @@ def rows(
         shares = metrics.class_shares(logits, logits.shape[1])
         values = {"confidence": metrics.confidence(logits), "class_share_min": shares.min()}
         values |= {f"class_share/{label}": share for label, share in enumerate(shares)}
-        if run.spec.num_classes:
-            values["label_agreement"] = metrics.agreement(logits, np.arange(len(fakes)) % run.spec.num_classes)
+        labels = _labels(run, len(fakes))
+        if labels is not None:
+            values["label_agreement"] = metrics.agreement(logits, labels)
         add("classes", values)
     return found
+
+
+def _labels(run, count: int) -> np.ndarray | None:
+    """The classes that `sample.held_out` gave, or those of the sources that it gave; None where there are none."""
+    if specs.classes(run.spec):
+        return np.arange(count) % specs.classes(run.spec)
+    return _sources(run, count).get("label")
+
+
+def _sources(run, count: int) -> dict[str, np.ndarray]:
+    """`image` and `label` of the held-out examples that the first so many samples are drawn from; else nothing."""
+    for name in runs.sources(run):
+        dataset = runs.open_field(run.config, name, run.config.evaluation.split)
+        return dataset.examples(np.arange(count) % dataset.size)
+    return {}
 
 
 def _frechet(real: np.ndarray, fake: np.ndarray) -> float:
@@ -101,9 +118,10 @@ def _frechet(real: np.ndarray, fake: np.ndarray) -> float:
 def _baselines(run, generate: Callable, reference: Judge, count: int) -> dict[str, float]:
     """What the distance is worth: reals held out, a Gaussian of each pixel, the generator before training."""
     fresh = jax.tree.map(jnp.asarray, runs.fresh_state(run).ema)
+    sources = _sources(run, count)
     sets: dict[str, Callable[[], np.ndarray]] = {
         "floor_train_vs_held_out": lambda: reference.held_out,
         "pixel_gaussian": lambda: metrics.pixel_gaussian_samples(reference.train["image"], count, run.config.seed),
         "untrained_generator": lambda: generate(fresh),
-    }
+    } | ({"untranslated_input": lambda: sources["image"]} if sources else {})
     return {name: _frechet(reference.features, reference.extractor.apply(make())[0]) for name, make in sets.items()}

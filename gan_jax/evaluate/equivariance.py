@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from gan_jax import parallel, sample
+from gan_jax import parallel, sample, specs
 from gan_jax.evaluate.protocols import EQUIVARIANCE
 from gan_jax.metrics import equivariance
 
@@ -16,7 +16,7 @@ MOVED_TOGETHER = 4  # images that share one draw of the motion, as published
 
 def rows(run, ema: dict, names: tuple[str, ...]) -> list[dict]:
     """EQ-T and EQ-R; image i and its motion are functions of the seed and of i. Processes take shares of the images."""
-    samples, classes = run.config.evaluation.samples, run.spec.num_classes
+    samples, classes = run.config.evaluation.samples, specs.classes(run.spec)
     groups = math.ceil(samples / MOVED_TOGETHER)
     share = math.ceil(groups / jax.process_count())
     mine = np.arange(groups)[jax.process_index() * share :][:share]
@@ -38,11 +38,11 @@ def rows(run, ema: dict, names: tuple[str, ...]) -> list[dict]:
 def moved_errors(run, ema: dict, metrics: list[str], groups: np.ndarray) -> np.ndarray:
     """(metrics, 2), the sums of `equivariance.squared_error` over groups of images with one motion each."""
     config, net = run.config, run.nets["generator"]
-    total, side = math.ceil(config.evaluation.samples / MOVED_TOGETHER), min(run.spec.shape[:2])
+    total, side = math.ceil(config.evaluation.samples / MOVED_TOGETHER), min(run.spec["image"].shape[:2])
     draws = {metric: equivariance.draw(metric, total, config.seed) for metric in metrics}
 
     def generate(ema, keys, labels, transforms):
-        label = labels if run.spec.num_classes else None
+        label = labels if specs.classes(run.spec) else None
         z = run.game.latents(net, keys)
         return net.apply(ema["generator"], z, label, train=False, transform=transforms)
 
@@ -54,7 +54,7 @@ def moved_errors(run, ema: dict, metrics: list[str], groups: np.ndarray) -> np.n
             break
         own = (index - index[0]) // MOVED_TOGETHER  # group of each image within the chunk
         keys = sample.keys_from(config.seed, "evaluation", index)
-        draw = partial(render, ema, keys, index % max(run.spec.num_classes, 1))
+        draw = partial(render, ema, keys, index % max(specs.classes(run.spec), 1))
         unmoved = draw(np.broadcast_to(np.eye(3, dtype=np.float32), (len(index), 3, 3)))
         for i, metric in enumerate(metrics):
             moves = [equivariance.motion(metric, draws[metric][group], side) for group in chunk]

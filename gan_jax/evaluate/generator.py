@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from gan_jax import metrics, parallel, provenance, runs, sample
+from gan_jax import games, metrics, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import collect, digits, equivariance, plans, protocols, report
 from gan_jax.evaluate import path_length as path_lengths
@@ -42,13 +42,14 @@ def measurer(
         weights that are not there, or another's.
     """
     config = run.config
+    drawn = games.drawn(run.game, config)
     listed = protocols.wanted(config, names)
     plain = protocols.judged_of(listed) if config.evaluation.features == "digits_classifier" else ()
     moved = tuple(name for name in listed if name in EQUIVARIANCE)
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
-        shape=run.spec.shape, seed=config.seed,
-        open_reals=partial(runs.open_data, config, config.evaluation.split),
+        shape=run.spec[drawn].shape, seed=config.seed,
+        open_reals=partial(runs.open_field, config, drawn, config.evaluation.split),
     )
     if save_statistics and not planned:
         raise UserError(f"--save_statistics={save_statistics}: none of the metrics has moments of a network's "
@@ -63,7 +64,7 @@ def measurer(
             fakes = _generate(run, draw, ema)
             rows += _modes(run, fakes) if "modes" in listed else []
         if plain:
-            kept["judge"] = kept.get("judge") or digits.judge(run)
+            kept["judge"] = kept.get("judge") or digits.judge(run, drawn)
             rows += digits.rows(run, kept["judge"], fakes, plain, partial(_generate, run, draw) if baselines else None)
         if moved:
             rows += equivariance.rows(run, ema, moved)
@@ -90,7 +91,8 @@ def _protocols(run, planned: plans.Plans, ema: dict, kept: dict) -> list[dict]:
 
         def dispatch(places: np.ndarray):
             keys = sample.keys_from(run.config.seed, "evaluation", places)
-            return kept["program"](here, planned.variables, keys, labels[places])
+            given = sample.held_out(run, places) if runs.sources(run) else sample.with_labels(run, labels[places])
+            return kept["program"](here, planned.variables, keys, given)
 
         if "batch" not in kept:
             first = real_side.first_batch(run.config.evaluation.batch_size)
@@ -104,7 +106,7 @@ def _protocols(run, planned: plans.Plans, ema: dict, kept: dict) -> list[dict]:
         return kept[name](ema, labels)
 
     rows = planned.measure(fakes, path_length)
-    if run.spec.num_classes:
+    if specs.classes(run.spec):
         rows = [{**row, "labels": "drawn from the data"} for row in rows]
     return rows
 
@@ -112,18 +114,18 @@ def _protocols(run, planned: plans.Plans, ema: dict, kept: dict) -> list[dict]:
 def _labels(run, planned: plans.Plans) -> np.ndarray:
     """A label for each image, drawn from those of the data; 0 where the run has none."""
     total = max(plan.protocol.samples for plan in planned.plans)
-    if not run.spec.num_classes:
+    if not specs.classes(run.spec):
         return np.zeros(total, np.int32)
-    reals = planned.reals or real_side.of(runs.open_data(run.config, run.config.evaluation.split))
+    reals = planned.reals or real_side.of(runs.open_field(run.config, "image", run.config.evaluation.split))
     return real_side.draw_labels(reals.labels(), total, run.config.seed)
 
 
 def _generate(run, draw: sample.Draw, ema: dict) -> np.ndarray:
-    """config.evaluation.samples images, labels in turn, each process making its share; alike for any devices."""
+    """config.evaluation.samples images, of held-out sources or labels in turn, each process making its share."""
     count = run.config.evaluation.samples
     share = -(-count // jax.process_count())
     mine = jax.process_index() * share + np.arange(share)
-    drawn = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), mine % max(run.spec.num_classes, 1))
+    drawn = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), sample.held_out(run, mine))
     return parallel.from_all_processes(drawn)[:count]
 
 

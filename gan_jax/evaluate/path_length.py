@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import parallel, sample
+from gan_jax import parallel, sample, specs
 from gan_jax.evaluate import collect
 from gan_jax.evaluate.networks import FeatureNet
 from gan_jax.evaluate.protocols import Protocol
@@ -54,7 +54,7 @@ def _step(run, *, space: str, sampling: str, crop: bool):
 
     def step(shared, keys, labels):
         ema, variables = shared
-        label = labels if run.spec.num_classes else None
+        label = labels if specs.classes(run.spec) else None
         twice = None if label is None else jnp.concatenate([label, label])
         pair = jnp.concatenate([game.latents(net, keys), game.latents(net, random.fold(keys, SECOND))])
         place = path_length.positions(random.uniform(random.fold(keys, PLACE), ()), sampling=sampling)

@@ -110,11 +110,12 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
         check_count(name)
     networks.check(section)
     _check_features([name for name in listed if parse(name) is None], config)
-    if "modes" in listed and not config.data.name.startswith("mixture:"):
-        raise UserError(f"metrics=modes: only mixtures have known modes, not {config.data.name!r}")
+    data = _drawn_data(config)
+    if "modes" in listed and not data.startswith("mixture:"):
+        raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
     named = [name for name in listed if parse(name)]
-    if named and config.data.name.startswith("mixture:"):
-        raise UserError(f"metrics={','.join(named)}: they look at images, and {config.data.name!r} has points")
+    if named and data.startswith("mixture:"):
+        raise UserError(f"metrics={','.join(named)}: they look at images, and {data!r} has points")
     generator = games.find(config.game).constructors(config).get("generator")
     moved = [name for name in listed if name in EQUIVARIANCE]
     if moved and (generator is None or "transform" not in inspect.signature(generator.__call__).parameters):
@@ -155,6 +156,12 @@ def check_count(name: str) -> None:
         raise UserError(f"metrics={name}: of {protocol.samples} images; expected {least} or more")
 
 
+def _drawn_data(config: ConfigDict) -> str:
+    """Name of the data that the run's samples are to be like."""
+    parts = config.data.get("parts")
+    return parts[games.drawn(games.find(config.game), config)].name if parts else config.data.name
+
+
 def _check_features(plain: list[str], config: ConfigDict) -> None:
     """Raises UserError where metrics of config.evaluation.features cannot be had."""
     features = config.evaluation.features
@@ -164,12 +171,14 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
             f"metrics={','.join(judged)}: they need features, and config.evaluation.features is 'none'; "
             "choose features, or measure nothing: '--config.evaluation.metrics=()'"
         )
-    if judged and features == "digits_classifier" and config.data.name != "digits":
+    data = _drawn_data(config)
+    if judged and features == "digits_classifier" and data.partition(":")[0] != "digits":
         raise UserError(
-            f"config.evaluation.features='digits_classifier' judges the data 'digits', not {config.data.name!r}; "
+            f"config.evaluation.features='digits_classifier' judges the data 'digits', not {data!r}; "
             "measure nothing of this data: '--config.evaluation.metrics=()', or by another network"
         )
     given = [key for key in ("statistics", "split", "flip_reals") if config.evaluation[key]]
+    given = [key for key in given if key != "split" or "parts" not in config.data]  # there it is that of the sources
     if judged and features == "digits_classifier" and given:
         raise UserError(
             f"config.evaluation.{given[0]}={config.evaluation[given[0]]!r}: has no meaning for {','.join(judged)} by "

@@ -3,13 +3,18 @@
 A game is a module with
     NETS                          names of its nets' config sections; nets that are built alike share one
     EMA_NETS                      names of the nets that are averaged
-    DEFAULTS                      {section: {key: value}}, what it adds to a config
+    DEFAULTS                      {section: {key: value}} or {key: value}, what it adds to a config
     constructors(config)          -> {section: class whose fields are the schema of config.<section>}
-    nets(config, spec)            -> {net: Linen module}; `spec` has `shape` (H, W, C) or (D,) and `num_classes`
+    reads(config)                 -> names of the data's fields that its phases read, see `specs`; `spec` has these
+    nets(config, spec)            -> {net: Linen module}
     init(config, nets, spec, key) -> (params, variables, memory), each but memory a dict keyed by net
     phases(config, nets)          -> tuple of step.Phase; numbers that are to be inputs of a program, and not part of
                                   it, are a phase's `weights`
-    sample(nets, ema, keys, labels) -> images (B, H, W, C) in [-1, 1], a function of each sample's key
+    asks(config)                  -> names of the fields that `sample` must be given
+    sample(nets, ema, keys, given) -> {name: array (B, ...)}, images in [-1, 1]; each row is a function of its own key
+                                  and of its row of `given`, {field: array as in the data}. The first array is the one
+                                  that is looked at and measured
+    drawn(config)                 optional: the data's field that this first array is to be like; else `image`
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
     truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample`, `decode` and `styles`
@@ -21,12 +26,13 @@ A game is a module with
 """
 
 import importlib
+import sys
 from types import ModuleType
 from typing import NamedTuple
 
 from gan_jax.errors import UserError
 
-NAMES = ("unconditional", "progressive", "style")
+NAMES = ("unconditional", "progressive", "style", "translation")
 
 
 class Stage(NamedTuple):
@@ -43,10 +49,32 @@ class Stage(NamedTuple):
 
 
 def find(name: str) -> ModuleType:
-    """The game of that name. Raises UserError for an unknown one."""
-    if name not in NAMES:
-        raise UserError(f"config.game={name!r}: expected one of {', '.join(NAMES)}")
-    return importlib.import_module(f"gan_jax.games.{name}")
+    """The game of that name, or the module of a dotted path, such as `my_package.my_game`.
+
+    Raises:
+      UserError: an unknown name, or a module that cannot be imported.
+    """
+    if name in NAMES:
+        return importlib.import_module(f"gan_jax.games.{name}")
+    if "." not in name:
+        raise UserError(f"config.game={name!r}: expected one of {', '.join(NAMES)}, or the dotted path of a module")
+    return import_path(name, "config.game")
+
+
+def import_path(name: str, key: str) -> ModuleType:
+    """A module of the user's own, looked for where Python looks and in the current folder. Raises UserError."""
+    sys.path.append("")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever the user's module raises is about that module
+        raise UserError(f"{key}={name!r}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove("")
+
+
+def drawn(game: ModuleType, config) -> str:
+    """Name of the data's field that samples of the game are to be like."""
+    return game.drawn(config) if hasattr(game, "drawn") else "image"
 
 
 def stages(game: ModuleType, config, spec) -> tuple[Stage, ...]:

@@ -21,7 +21,7 @@ def stages(config, spec) -> tuple[Stage, ...]:
       UserError: durations, batch sizes or an initial resolution that make no sense.
     """
     configs.check_range(config, "1 or more", "growth.devices")
-    growth, first = config.growth, first_level(config.growth, spec.shape[:2])
+    growth, first = config.growth, first_level(config.growth, spec["image"].shape[:2])
     training, transition = growth.training_images, growth.transition_images
     if first and (training < 0 or transition < 0 or training + transition < 1):
         raise UserError(
@@ -38,7 +38,7 @@ def stages(config, spec) -> tuple[Stage, ...]:
 
 
 def _stage(config, spec, level: int, start: int, end: int) -> Stage:
-    growth, side = config.growth, min(spec.shape[:2]) >> level
+    growth, side = config.growth, min(spec["image"].shape[:2]) >> level
     batch_size = _by_side(growth, "batch_sizes").get(side, config.batch_size)
     batch_size -= batch_size % growth.devices
     limit = _by_side(growth, "device_batch_limits").get(side, batch_size) * growth.devices

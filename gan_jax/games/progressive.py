@@ -17,11 +17,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gan_jax import augment, losses, models, penalties
+from gan_jax import augment, losses, models, penalties, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.games import Stage
 from gan_jax.games.growth import first_level, level_of_detail, stages  # noqa: F401, `stages` is a part of a game
+from gan_jax.games.unconditional import asks, reads  # noqa: F401, parts of a game
 from gan_jax.layers import pixels, random
 from gan_jax.layers.rescale import downscale, fade, upscale
 from gan_jax.step import Out, Phase, Rng, State
@@ -32,6 +33,7 @@ EMA_COPIED = ("growth", "w_avg", "noise")
 
 # The keys that this game adds to a config, with their defaults.
 DEFAULTS = {
+    "conditional": False,  # whether the players see the labels of the data
     "loss": {
         "name": "wasserstein",  # see `losses.NAMES`
         "options": {},  # of that loss
@@ -87,14 +89,15 @@ class Play(NamedTuple):
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
-    """The two players for images of `spec.shape` and `spec.num_classes`.
+    """The two players for images of `spec`.
 
     Raises:
       UserError: an unknown model or option, one that does not grow, or data without pixels.
     """
-    if len(spec.shape) != 3:
-        raise UserError(f"config.game='progressive' makes images, and this data has the shape {tuple(spec.shape)}")
-    data = {"resolution": tuple(spec.shape[:2]), "channels": spec.shape[2], "num_classes": spec.num_classes}
+    shape = spec["image"].shape
+    if len(shape) != 3:
+        raise UserError(f"config.game='progressive' makes images, and this data has the shape {shape}")
+    data = {"resolution": shape[:2], "channels": shape[2], "num_classes": specs.classes(spec)}
     built = {}
     table = constructors(config)
     for net in NETS:
@@ -114,13 +117,14 @@ def constructors(config) -> dict[str, type]:
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
     """Fresh parameters of all resolutions, and the memory of an adaptive augmentation."""
     params, variables = {}, {}
-    label = jnp.zeros((2,), jnp.int32) if spec.num_classes else None
-    inputs = {"generator": jnp.zeros((2, nets["generator"].latent_size)), "discriminator": jnp.zeros((2, *spec.shape))}
+    label = jnp.zeros((2,), jnp.int32) if specs.classes(spec) else None
+    latents, images = (2, nets["generator"].latent_size), (2, *spec["image"].shape)
+    inputs = {"generator": jnp.zeros(latents), "discriminator": jnp.zeros(images)}
     for number, (name, net) in enumerate(nets.items()):
         made = dict(net.init(jax.random.fold_in(key, number), inputs[name], label, train=True))
         params[name] = made.pop("params")
         variables[name] = made
-    variables["generator"]["growth"] = {"lod": jnp.float32(first_level(config.growth, spec.shape[:2]))}
+    variables["generator"]["growth"] = {"lod": jnp.float32(first_level(config.growth, spec["image"].shape[:2]))}
     return params, variables, augment.build(config.augment).init()
 
 
@@ -303,12 +307,12 @@ def class_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
     return -jnp.sum(target * jax.nn.log_softmax(logits), -1)
 
 
-def sample(nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None, **options) -> jax.Array:
-    """Images (B, *shape) in about [-1, 1] from the averaged generator as far as it has grown, of full size.
+def sample(nets: dict, ema: dict, keys: jax.Array, given: dict, **options) -> dict[str, jax.Array]:
+    """`image` (B, *shape) in about [-1, 1] from the averaged generator as far as it has grown, of full size.
 
-    Sample i depends on keys[i] and labels[i] alone, noise included. `options` are those of `truncate`.
+    Sample i depends on keys[i] and its label alone, noise included. `options` are those of `truncate`.
     """
-    return _draw(nets, ema, latents(nets["generator"], keys), labels, keys, options)
+    return {"image": _draw(nets, ema, latents(nets["generator"], keys), given.get("label"), keys, options)}
 
 
 def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, **options) -> jax.Array:

@@ -19,10 +19,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gan_jax import augment, losses, models, parallel, penalties
+from gan_jax import augment, losses, models, parallel, penalties, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.games import unconditional
+from gan_jax.games.unconditional import asks, reads  # noqa: F401, parts of a game
 from gan_jax.layers import pixels, random
 from gan_jax.layers.fir import blur
 from gan_jax.models import stylegan2
@@ -34,6 +35,7 @@ EMA_COPIED = ("w_avg", "magnitude_ema")
 
 # The keys that this game adds to a config, with their defaults.
 DEFAULTS = {
+    "conditional": False,  # whether the players see the labels of the data
     "loss": {
         "r1_gamma": 10.0,
         "path_length_weight": 2.0,
@@ -75,13 +77,14 @@ def _augment_name(config) -> str:
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
-    """The two players for data of `spec.shape` and `spec.num_classes`. Raises UserError for what cannot be built."""
+    """The two players for data of `spec`. Raises UserError for what cannot be built."""
     made = {}
     for number, net in enumerate(NETS):
         constructor = models.pair(config[net].name)[number]
-        if len(spec.shape) != 3:
-            raise UserError(f"the game 'style' makes images, and this data has the shape {tuple(spec.shape)}")
-        fields = {"resolution": tuple(spec.shape[:2]), "channels": spec.shape[2], "num_classes": spec.num_classes}
+        shape = spec["image"].shape
+        if len(shape) != 3:
+            raise UserError(f"the game 'style' makes images, and this data has the shape {shape}")
+        fields = {"resolution": shape[:2], "channels": shape[2], "num_classes": specs.classes(spec)}
         if "axis_name" in inspect.signature(constructor).parameters:
             fields["axis_name"] = parallel.AXIS
         made[net] = configs.build(constructor, config[net], net, **fields)
@@ -137,11 +140,11 @@ def groups(config) -> dict[str, int]:
 
 
 def sample(
-    nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
-) -> jax.Array:
-    """Images (B, H, W, C) of the averaged generator; sample i and its noise depend on keys[i] and labels[i] alone."""
-    ws = styles(nets, ema, latents(nets["generator"], keys), labels, psi=psi, cutoff=cutoff)
-    return paint(nets, ema, ws, keys, noise="random")
+    nets: dict, ema: dict, keys: jax.Array, given: dict, *, psi: float = 1.0, cutoff: int | None = None
+) -> dict[str, jax.Array]:
+    """`image` (B, H, W, C) of the averaged generator; sample i and its noise depend on keys[i] and its label alone."""
+    ws = styles(nets, ema, latents(nets["generator"], keys), given.get("label"), psi=psi, cutoff=cutoff)
+    return {"image": paint(nets, ema, ws, keys, noise="random")}
 
 
 def decode(

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gan_jax import augment, losses, models, optim, parallel, penalties
+from gan_jax import augment, losses, models, optim, parallel, penalties, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels, random
@@ -23,6 +23,7 @@ EMA_NETS = ("generator",)
 
 # The keys that this game adds to a config, with their defaults.
 DEFAULTS = {
+    "conditional": False,  # whether the players see the labels of the data
     "loss": {
         "name": "non_saturating",  # see `losses.NAMES`
         "options": {},  # of that loss, such as real_target
@@ -45,14 +46,24 @@ LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR, AUGMENT_RE
 REAL, FAKE = (DROPOUT_REAL, AUGMENT_REAL), (DROPOUT_FAKE, AUGMENT_FAKE)
 
 
+def reads(config) -> tuple[str, ...]:
+    """The images, and their labels where `config.conditional`."""
+    return ("image", "label") if config.conditional else ("image",)
+
+
+def asks(config) -> tuple[str, ...]:
+    """A label for each sample, where `config.conditional`."""
+    return ("label",) if config.conditional else ()
+
+
 def nets(config, spec) -> dict[str, nn.Module]:
-    """The two players for data of `spec.shape` and `spec.num_classes`.
+    """The two players for data of `spec`.
 
     Raises:
       UserError: an unknown model or option, or a model that cannot make images of this shape.
     """
-    if config.augment.name != "none" and len(spec.shape) != 3:
-        shape = tuple(spec.shape)
+    shape = spec["image"].shape
+    if config.augment.name != "none" and len(shape) != 3:
         raise UserError(f"config.augment.name={config.augment.name!r}: this data has the shape {shape}; use 'none'")
     built, table = {}, constructors(config)
     for net in NETS:
@@ -69,14 +80,14 @@ def constructors(config) -> dict[str, type]:
 
 def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
     """What the data and the devices decide of a model's fields."""
-    takes = inspect.signature(constructor).parameters
+    takes, shape = inspect.signature(constructor).parameters, spec["image"].shape
     if "shape" in takes:
-        fields = {"shape": tuple(spec.shape)}
-    elif len(spec.shape) == 3:
-        fields = {"resolution": tuple(spec.shape[:2]), "channels": spec.shape[2]}
+        fields = {"shape": shape}
+    elif len(shape) == 3:
+        fields = {"resolution": shape[:2], "channels": shape[2]}
     else:
-        raise UserError(f"the model {name!r} makes images, and this data has the shape {tuple(spec.shape)}; use 'gan'")
-    optional = {"num_classes": spec.num_classes, "axis_name": parallel.AXIS}
+        raise UserError(f"the model {name!r} makes images, and this data has the shape {shape}; use 'gan'")
+    optional = {"num_classes": specs.classes(spec), "axis_name": parallel.AXIS}
     return fields | {key: value for key, value in optional.items() if key in takes}
 
 
@@ -84,7 +95,8 @@ def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
     """Fresh parameters and variables of both nets, and the memory of an adaptive augmentation."""
     params, variables = {}, {}
     label = jnp.zeros((2,), jnp.int32) if _labelled(nets) else None
-    inputs = {"generator": jnp.zeros((2, nets["generator"].latent_size)), "discriminator": jnp.zeros((2, *spec.shape))}
+    latents, images = (2, nets["generator"].latent_size), (2, *spec["image"].shape)
+    inputs = {"generator": jnp.zeros(latents), "discriminator": jnp.zeros(images)}
     for number, (name, net) in enumerate(nets.items()):
         made = dict(net.init(jax.random.fold_in(key, number), inputs[name], label, train=True))
         params[name] = made.pop("params")
@@ -127,9 +139,9 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     return (*table, Phase("generator", loss_fn, ("generator",), "generator", every.generator_steps, draws))
 
 
-def sample(nets: dict, ema: dict, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
-    """Images (B, *shape) in [-1, 1] from the averaged generator; sample i depends on keys[i] and labels[i] alone."""
-    return decode(nets, ema, latents(nets["generator"], keys), labels)
+def sample(nets: dict, ema: dict, keys: jax.Array, given: dict) -> dict[str, jax.Array]:
+    """`image` (B, *shape) in [-1, 1] from the averaged generator; sample i depends on keys[i] and its label alone."""
+    return {"image": decode(nets, ema, latents(nets["generator"], keys), given.get("label"))}
 
 
 def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None) -> jax.Array:

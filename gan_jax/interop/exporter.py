@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from gan_jax import __version__, parallel, runs, sample_flags
+from gan_jax import __version__, parallel, runs, sample_flags, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.interop.importer import FORMAT
@@ -70,7 +70,7 @@ def _safetensors(run: runs.Run, state, summary: dict[str, Any]) -> bytes:
         "gan_jax": FORMAT,
         "version": __version__,
         "config": configs.to_json(run.config),
-        "data": json.dumps({**summary, "spec": run.spec._asdict()}),
+        "data": json.dumps({**summary, "spec": specs.to_json(run.spec)}),
         "averaged": ",".join(state.ema),
         "step": str(int(state.step)),
         "images": str(int(state.images)),
@@ -94,7 +94,7 @@ def program(run: runs.Run, ema: dict, **options) -> jax.export.Exported:
         raise UserError(f"the game {run.config.game!r} makes no images of latents; export it as safetensors")
     (batch,) = exports.symbolic_shape("batch")
     arguments = [jax.ShapeDtypeStruct((batch, run.nets["generator"].latent_size), jnp.float32)]
-    if run.spec.num_classes:
+    if specs.classes(run.spec):
         arguments.append(jax.ShapeDtypeStruct((batch,), jnp.int32))
 
     def generate(z: jax.Array, labels: jax.Array | None = None) -> jax.Array:

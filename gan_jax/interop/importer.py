@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, runs
+from gan_jax import checkpoint, runs, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.interop import architectures, names, networks
@@ -35,7 +35,7 @@ _BASES = {
 class Found(NamedTuple):
     """What a file holds: arrays to put in place of fresh ones, and what it says of the run that they are for."""
 
-    spec: runs.Spec
+    spec: specs.Spec
     params: dict[str, dict[str, np.ndarray]]  # net -> arrays by `<collection>/<path>`
     ema: dict[str, dict[str, np.ndarray]]
     told: str  # for the terminal
@@ -116,14 +116,14 @@ def _official(contents: containers.Contents) -> Found:
     params = {"generator": placed.get("G", placed.get("G_ema"))}
     if "D" in placed:
         params["discriminator"] = placed["D"]
-    size = "x".join(map(str, spec.shape))
-    classes = f"{spec.num_classes} classes" if spec.num_classes else "without labels"
+    size = "x".join(map(str, spec["image"].shape))
+    classes = f"{specs.classes(spec)} classes" if specs.classes(spec) else "without labels"
     left = f"; left out: {', '.join(rest[:5])}" if rest else ""
     told = f"{', '.join(sorted(found))} ({kind}, {size}, {classes}{left})"
     return Found(spec, params, {"generator": placed.get("G_ema", placed.get("G"))}, told, kind, fields)
 
 
-def _spec(fields: dict[str, dict]) -> runs.Spec:
+def _spec(fields: dict[str, dict]) -> specs.Spec:
     """What the networks say of their data, taken out of their fields. Raises UserError where they disagree."""
     said = {net: [part.pop(key) for key in ("resolution", "channels", "num_classes")] for net, part in fields.items()}
     side, channels, classes = said["generator"]
@@ -131,7 +131,7 @@ def _spec(fields: dict[str, dict]) -> runs.Spec:
         raise UserError(f"generator and discriminator differ in resolution, channels and labels: {said}")
     if not (1 <= side <= _LARGEST and 1 <= channels <= _LARGEST and classes <= 2**20):
         raise UserError(f"images of {side}x{side}x{channels} with {classes} classes are larger than any that are known")
-    return runs.Spec((side, side, channels), classes)
+    return specs.labelled((side, side, channels), classes)
 
 
 def _stated(experiment: ConfigDict | None, found: Found) -> ConfigDict:
@@ -149,8 +149,8 @@ def _stated(experiment: ConfigDict | None, found: Found) -> ConfigDict:
                 same = ("widths", "blocks", "cardinalities") if name == "r3gan" else ("channel_base", "channel_max")
                 section |= {key: found.fields["generator"][key] for key in same}
             config[net] = ConfigDict({**section, **found.fields.get(net, {})})
-        config.data.resolution, config.data.channels = found.spec.shape[0], found.spec.shape[2]
-        config.conditional = bool(found.spec.num_classes)
+        config.data.resolution, config.data.channels = found.spec["image"].shape[0], found.spec["image"].shape[2]
+        config.conditional = bool(specs.classes(found.spec))
     return config
 
 
@@ -244,7 +244,7 @@ def _own(contents: containers.Contents) -> Found:
     try:
         data = json.loads(contents.metadata["data"])
         spec = data.pop("spec")
-        spec = runs.Spec(tuple(spec["shape"]), spec["num_classes"])
+        spec = specs.from_json(spec)
         config, averaged = configs.from_json(contents.metadata["config"]), contents.metadata["averaged"].split(",")
         data["fingerprint"] = str(data["fingerprint"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:

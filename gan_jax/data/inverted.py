@@ -1,0 +1,48 @@
+"""The bundled digits as another would write them: dark blue on cream, in RGB, with or without noise.
+
+A second domain for unpaired translation whose right answers are known: the digit of an image is its label in both.
+"""
+
+import functools
+
+import numpy as np
+
+from gan_jax.data.checks import unknown
+from gan_jax.data.fit import Fit
+from gan_jax.data.order import uniform
+from gan_jax.data.source import Source
+from gan_jax.errors import UserError
+
+PAPER, INK = (255.0, 240.0, 190.0), (25.0, 35.0, 130.0)  # colours where a digit of `digits` is black, and white
+NOISE = {"": 0.0, "inverted": 0.0, "inverted_noise": 0.06 * 255}  # look -> standard deviation of each value
+
+
+def open_digits(look: str, *, split: str, fit: Fit, folder: str) -> Source:
+    """`digits`, or `digits:LOOK`. Raises UserError for an unknown look, or one that has not three channels."""
+    from gan_jax.data import tfds_source
+
+    if look not in NOISE:
+        raise unknown("data.name", f"digits:{look}", ["digits", *(f"digits:{name}" for name in NOISE if name)])
+    if not look:
+        return tfds_source.open_digits(split=split, fit=fit, folder=folder)
+    if fit.channels != 3:
+        raise UserError(f"data.name='digits:{look}' is in colour: set data.channels=3, not {fit.channels}")
+    grey = tfds_source.open_digits(split=split, fit=fit._replace(channels=1), folder=folder)
+    read = functools.partial(_read, grey=grey, std=NOISE[look])
+    return grey._replace(identity={**grey.identity, "look": look, "colours": [PAPER, INK, NOISE[look]]}, read=read)
+
+
+def _read(index: int, *, grey: Source, std: float) -> tuple[np.ndarray, int]:
+    image, label = grey.read(index)
+    return inverted(image, std, index), label
+
+
+def inverted(image: np.ndarray, std: float, index: int) -> np.ndarray:
+    """uint8 (H, W, 1) -> uint8 (H, W, 3): from PAPER at 0 to INK at 255, with normal noise that `index` decides."""
+    share = image.astype(np.float64) / 255
+    colour = np.array(PAPER) * (1 - share) + np.array(INK) * share
+    if std:
+        places = np.arange(2 * colour.size)
+        u, v = uniform(places, index, len(PAPER)).reshape(2, *colour.shape)
+        colour += std * np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)  # Box & Muller (1958)
+    return np.clip(np.round(colour), 0, 255).astype(np.uint8)

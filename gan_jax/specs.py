@@ -1,0 +1,58 @@
+"""Named fields: what an example of the data holds, and what games, samples and evaluation call it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gan_jax.errors import UserError
+
+KINDS = ("image", "video", "points", "label", "tokens", "mask")
+PICTURES = ("image", "points")  # kinds that a grid can show
+
+
+class Field(NamedTuple):
+    """One array of an example."""
+
+    kind: str  # see KINDS
+    shape: tuple[int, ...]  # of one example: image (H, W, C), points (D,), label ()
+    classes: int = 0  # of a label, or the vocabulary of tokens
+
+
+Spec = dict[str, Field]  # by name, in the order of the data
+
+
+def labelled(shape: tuple[int, ...], classes: int = 0) -> Spec:
+    """`image` of this shape, points where it has one axis, and `label` where there are classes."""
+    spec = {"image": Field("image" if len(shape) == 3 else "points", tuple(shape))}
+    return spec | ({"label": Field("label", (), classes)} if classes else {})
+
+
+def classes(spec: Mapping[str, Field], name: str = "label") -> int:
+    """Number of classes of a label; 0 where the data has no such field, or nobody reads it."""
+    return spec[name].classes if name in spec else 0
+
+
+def chosen(spec: Mapping[str, Field], names: tuple[str, ...], data: str) -> Spec:
+    """The fields of these names. Raises UserError where the data, of that name, lacks one."""
+    for name in names:
+        if name not in spec:
+            raise UserError(f"the game reads the field {name!r}, and the data {data!r} has {', '.join(spec)} alone")
+    return {name: spec[name] for name in names}
+
+
+def to_json(spec: Mapping[str, Field]) -> dict:
+    """Plain values, for `data.json`."""
+    return {name: field._asdict() for name, field in spec.items()}
+
+
+def from_json(value: dict) -> Spec:
+    """A Spec of plain values; those of runs before fields had names were a shape and a number of classes.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is neither.
+    """
+    if "num_classes" in value:
+        return labelled(tuple(value["shape"]), value["num_classes"])
+    spec = {name: Field(field["kind"], tuple(field["shape"]), field["classes"]) for name, field in value.items()}
+    if not spec or any(field.kind not in KINDS for field in spec.values()):
+        raise ValueError(f"no fields of known kinds: {value}")
+    return spec
