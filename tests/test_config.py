@@ -171,6 +171,7 @@ def test_options_take_keys_that_only_their_reader_knows():
         ("evaluation.samples", "1"),
         ("generator.strides", "(0, 2, 2)"),
         ("generator.dtype", "bf16"),
+        ("generator.dtype", "int8"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_before_anything_is_written(key, value):
@@ -178,3 +179,13 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(key, v
     configs.override(config, key, value)
     with pytest.raises(UserError, match=key.rpartition(".")[2]):
         settings.build(config)
+
+
+@pytest.mark.parametrize("net", ["generator", "discriminator"])
+def test_float16_is_refused_in_favour_of_bfloat16(net):
+    config = settings.digits()
+    configs.override(config, f"{net}.dtype", "float16")
+    with pytest.raises(UserError, match=rf"config.{net}.dtype='float16': .*take bfloat16"):
+        settings.build(config)
+    configs.override(config, f"{net}.dtype", "bfloat16")
+    settings.build(config)
