@@ -141,6 +141,19 @@ def test_differences_leave_safe_keys_out():
     assert configs.differences(fewer, old) == ["config.generator.width: '(absent)' -> 4"]
 
 
+@pytest.mark.parametrize("game", ["unconditional", "progressive", "style"])
+def test_an_augmentation_without_a_name_is_none(game):
+    """Its section may be empty; what only another augmentation reads is refused."""
+    name = {"unconditional": "digits_dcgan", "progressive": "digits_progan", "style": "digits_stylegan2"}[game]
+    stated = runs.load_config(f"{settings.EXPERIMENTS / name}.py:smoke").copy_and_resolve_references().unlock()
+    assert stated.game == game
+    stated.augment = ConfigDict()
+    assert configs.resolve(stated, (), runs.defaults).augment.name == "none"
+    stated.augment = ConfigDict({"policy": "color"})
+    with pytest.raises(UserError, match="config.augment.policy, which nothing reads"):
+        configs.resolve(stated, (), runs.defaults)
+
+
 def test_a_section_is_its_constructors_signature():
     def constructor(*, size, depth=2, name="x"):
         return size, depth
