@@ -319,7 +319,9 @@ class Discriminator(progan.Discriminator, kw_only=True):
 def low_pass(x: jax.Array, taps: tuple[float, ...]) -> jax.Array:
     """x (B, H, W, C) correlated with taps of sum 1 along both axes, at its own size with zeros around it.
 
-    Of an even number of taps one more stands after the pixel than before it.
+    Of an even number of taps one more stands after the pixel than before it. Gradients are those of this very sum:
+    more of its taps then stand before the pixel. The official code's are not: it filters them with 'SAME' padding
+    too, so that with an even number of taps they come out moved by a pixel. The default number is odd.
     """
     if not taps:
         return x
