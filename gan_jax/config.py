@@ -20,6 +20,7 @@ from gan_jax.errors import MissingPathError, UserError
 # A resumed run may change these: they move no number of the steps that are already done.
 SAFE = ("total_images", "every.log_images", "every.sample_images", "every.checkpoint_images", "every.evaluate_images",
         "evaluation", "checkpoints", "grid", "parallel", "programs", "steps_per_call", "resident_data")  # fmt: skip
+DTYPES = ("float32", "bfloat16", "float64")  # in which a net can compute; the last for tests alone
 RANGES = {  # what `check_range` can expect of a number
     "0 or more": lambda x: x >= 0,
     "above 0": lambda x: x > 0,
@@ -328,8 +329,21 @@ def build(constructor: Callable, section: ml_collections.ConfigDict, where: str,
             hint = f"; did you mean {near!r}?" if near else ""
             what = f"config.{where}.{key} is not an option of {constructor.__name__}{hint}"
             raise UserError(f"{what}; it takes {', '.join(accepted)}")
-    try:
-        np.dtype(given.get("dtype", "float32"))
-    except TypeError:
-        raise UserError(f"config.{where}.dtype={given['dtype']!r}: expected float32, bfloat16 or float16") from None
+    if "dtype" in given:
+        _check_dtype(given["dtype"], where)
     return constructor(**given, **extra)
+
+
+def _check_dtype(dtype: Any, where: str) -> None:
+    """Raises UserError for a type in which a net cannot be trained, as in float16, where gradients become zero."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = ""
+    if name == "float16":
+        raise UserError(
+            f"config.{where}.dtype={dtype!r}: small gradients become zero in float16, and no loss is scaled here; "
+            "take bfloat16"
+        )
+    if name not in DTYPES:
+        raise UserError(f"config.{where}.dtype={dtype!r}: expected {' or '.join(DTYPES[:2])}")

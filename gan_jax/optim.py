@@ -16,7 +16,8 @@ from gan_jax import flat
 from gan_jax.errors import UserError
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential")
-RATES = ("learning_rate", "warmup_images", "decay_begin_images", "decay_images", "decay_rate", "final_factor")
+RATES = ("learning_rate", "warmup_images", "warmup_factor", "decay_begin_images", "decay_images", "decay_rate",
+         "final_factor")  # fmt: skip
 # Their step is not proportional to the learning rate, or they need more than gradients.
 _UNFIT = ("fromage", "lbfgs", "polyak_sgd", "rprop")
 # They treat every element by itself, so that all arrays of a net can be one vector.
@@ -40,7 +41,8 @@ class Settings(NamedTuple):
     l2: float = 0.0  # added to the gradient, times the parameter, before the optimizer
     clip_norm: float = 0.0  # global norm to which gradients are clipped; 0 for none
     schedule: str = "constant"  # one of SCHEDULES
-    warmup_images: float = 0  # the rate rises linearly from 0 over them
+    warmup_images: float = 0  # the rate rises linearly over them
+    warmup_factor: float = 0.0  # share of the learning rate from which it rises
     decay_begin_images: float = 0  # images before the decay begins
     decay_images: float = 0  # length of the linear or cosine decay; 0 for up to total_images
     decay_rate: float = 1.000004  # exponential: the rate is divided by it every batch
@@ -223,7 +225,7 @@ def _schedule(settings: Settings, total_images: int) -> dict[str, float]:
     name, begin, final = settings.schedule, settings.decay_begin_images, settings.final_factor
     if name not in SCHEDULES:
         raise UserError(f"schedule={name!r}: {_expected(name, SCHEDULES)}")
-    for key in ("warmup_images", "decay_begin_images", "decay_images", "final_factor"):
+    for key in ("warmup_images", "warmup_factor", "decay_begin_images", "decay_images", "final_factor"):
         if getattr(settings, key) < 0:
             raise UserError(f"{key}={getattr(settings, key)}: expected 0 or more")
     length = settings.decay_images or total_images - begin
@@ -234,7 +236,9 @@ def _schedule(settings: Settings, total_images: int) -> dict[str, float]:
         )
     if settings.decay_rate <= 0:
         raise UserError(f"decay_rate={settings.decay_rate}: expected a number above 0, the divisor per batch")
-    rates = {"warmup": settings.warmup_images} if settings.warmup_images else {}
+    rates = {}
+    if settings.warmup_images:
+        rates = {"warmup": settings.warmup_images, "start": settings.warmup_factor}
     if name == "exponential":
         rates |= {"begin": begin, "final": final, "log_rate": math.log(settings.decay_rate)}
     elif name != "constant":
@@ -243,13 +247,23 @@ def _schedule(settings: Settings, total_images: int) -> dict[str, float]:
 
 
 def _learning_rate(
-    images: jax.Array, *, name: str, batch_size: int, peak, warmup=None, begin=0.0, final=0.0, length=1.0, log_rate=0.0
+    images: jax.Array,
+    *,
+    name: str,
+    batch_size: int,
+    peak,
+    warmup=None,
+    start=0.0,
+    begin=0.0,
+    final=0.0,
+    length=1.0,
+    log_rate=0.0,
 ) -> jax.Array:
     """float32 scalar after so many images; the numbers may be traced."""
     seen = jnp.asarray(images).astype(jnp.float32)
     rate = jnp.float32(peak)
     if warmup is not None:
-        rate = rate * jnp.minimum(seen / warmup, 1.0)
+        rate = rate * (start + (1 - start) * jnp.minimum(seen / warmup, 1.0))
     if name == "constant":
         return rate
     if name == "exponential":

@@ -1,8 +1,12 @@
 """Devices and processes: the mesh, the wrapping of a per-device step, and the few collectives that games use."""
 
 import functools
+import glob
 import logging
 import math
+import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +21,7 @@ from gan_jax.errors import UserError
 
 AXIS = "data"
 MODES = ("shard_map", "pmap")
+GPU_FILES = "/dev/nvidia[0-9]*"  # one a card
 
 
 def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
@@ -50,7 +55,35 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """One-dimensional mesh over all devices of all processes, its axis named `data`."""
     devices = jax.devices() if devices is None else list(devices)
+    _mention_idle_gpu(frozenset(device.platform for device in devices))
     return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
+
+
+@functools.cache  # once a process
+def _mention_idle_gpu(platforms: frozenset[str]) -> None:
+    """One line on stderr where JAX computes on the CPU beside a GPU, and nobody has asked for that."""
+    asked = "cpu" in (jax.config.jax_platforms or "").split(",")  # JAX_PLATFORMS, or what a program has set
+    if platforms == {"cpu"} and not asked and _machine_has_gpu():
+        print(
+            "warning: this machine has a GPU, and JAX computes on the CPU: pip install 'jax[cuda13]', "
+            "with a driver that is new enough for it, or set JAX_PLATFORMS=cpu to stay there",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _machine_has_gpu() -> bool:
+    """Whether the driver shows an NVIDIA card, as a file or through nvidia-smi."""
+    if glob.glob(GPU_FILES):
+        return True
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return False
+    try:
+        result = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return result.returncode == 0 and "GPU " in result.stdout
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -307,8 +340,11 @@ def together(action: Callable[[], Any]) -> Any:
 
 
 def silence() -> None:
-    """Quiets messages that tell a user nothing: buffers that cannot be donated, libraries' own progress."""
+    """Quiets messages that tell a user nothing: buffers that cannot be donated, libraries' own progress.
+
+    JAX's own of devices stay: they say why a GPU is not used.
+    """
     warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)  # Orbax's
-    for name in ("absl", "asyncio", "orbax", "jax._src.xla_bridge"):
+    for name in ("absl", "asyncio", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and told once

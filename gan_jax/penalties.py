@@ -4,9 +4,6 @@
 differentiate the sum of all logits with respect to the inputs, as every published implementation does; where
 the discriminator couples the samples of a batch (batch norm in train mode, minibatch stddev) the gradient
 holds that coupling too.
-
-With `has_aux=True`, `logits_fn` returns (logits, aux) and the penalty returns (values, aux): aux carries the
-logits themselves, or new batch statistics, out of the one forward pass.
 """
 
 from collections.abc import Callable
@@ -17,53 +14,54 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def squared_gradient_norm(logits_fn: Callable, x: jax.Array, *, has_aux: bool = False):
+def squared_gradient_norm(logits_fn: Callable, x: jax.Array) -> jax.Array:
     """Per-sample sum of squares of d sum(logits) / dx, reduced in float32.
 
     Args:
-      logits_fn: (B, ...) -> logits, or (logits, aux).
+      logits_fn: (B, ...) -> logits.
       x: inputs, (B, ...).
-      has_aux: whether `logits_fn` returns a pair.
     Returns:
-      (B,), or ((B,), aux).
+      (B,).
     """
+    return _squared_gradient_norm(logits_fn, x)[0]
+
+
+def _squared_gradient_norm(logits_fn: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`squared_gradient_norm`, and the logits of the same forward pass."""
 
     def total(x):
-        logits, aux = logits_fn(x) if has_aux else (logits_fn(x), None)
-        return jnp.sum(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), aux
+        logits = logits_fn(x)
+        return jnp.sum(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), logits
 
-    grads, aux = jax.grad(total, has_aux=True)(x)
+    grads, logits = jax.grad(total, has_aux=True)(x)
     grads = grads.astype(jnp.promote_types(grads.dtype, jnp.float32))
-    values = jnp.sum(jnp.square(grads), axis=tuple(range(1, x.ndim)))  # (B,)
-    return (values, aux) if has_aux else values
+    return jnp.sum(jnp.square(grads), axis=tuple(range(1, x.ndim))), logits
 
 
-def r1(logits_fn: Callable, real: jax.Array, *, gamma: float | jax.Array, has_aux: bool = False):
+def r1(logits_fn: Callable, real: jax.Array, *, gamma: float | jax.Array) -> jax.Array:
     """Mescheder et al. (1801.04406), eq. 9: gamma / 2 |d D(x) / dx|^2 at real images, factor included.
 
     Args:
-      logits_fn: (B, ...) -> logits, or (logits, aux).
+      logits_fn: (B, ...) -> logits.
       real: images, (B, ...).
       gamma: weight; may be traced, for schedules. A phase that runs every k steps multiplies by k itself.
-      has_aux: whether `logits_fn` returns a pair.
     Returns:
-      (B,), or ((B,), aux).
+      (B,).
     """
-    return _zero_centred(logits_fn, real, gamma, has_aux)
+    return 0.5 * gamma * squared_gradient_norm(logits_fn, real)
 
 
-def r2(logits_fn: Callable, fake: jax.Array, *, gamma: float | jax.Array, has_aux: bool = False):
+def r2(logits_fn: Callable, fake: jax.Array, *, gamma: float | jax.Array) -> jax.Array:
     """Mescheder et al. (1801.04406), eq. 10: as `r1`, at generated images.
 
     Args:
-      logits_fn: (B, ...) -> logits, or (logits, aux).
+      logits_fn: (B, ...) -> logits.
       fake: generated images, (B, ...); the caller cuts the gradient to the generator.
       gamma: weight; may be traced.
-      has_aux: whether `logits_fn` returns a pair.
     Returns:
-      (B,), or ((B,), aux).
+      (B,).
     """
-    return _zero_centred(logits_fn, fake, gamma, has_aux)
+    return 0.5 * gamma * squared_gradient_norm(logits_fn, fake)
 
 
 def r1_and_r2(
@@ -80,32 +78,19 @@ def r1_and_r2(
       ((r1, r2), (real_logits, fake_logits)), each (B,); the logits come from the same forward pass.
     """
     assert real.shape == fake.shape, (real.shape, fake.shape)
-
-    def logits(x):
-        out = logits_fn(x)
-        return out, out
-
-    squares, out = squared_gradient_norm(logits, jnp.concatenate([real, fake]), has_aux=True)
+    squares, logits = _squared_gradient_norm(logits_fn, jnp.concatenate([real, fake]))
     at_real, at_fake = jnp.split(squares, 2)
-    return (0.5 * r1_gamma * at_real, 0.5 * r2_gamma * at_fake), tuple(jnp.split(out, 2))
-
-
-def _zero_centred(logits_fn, x, gamma, has_aux):
-    if not has_aux:
-        return 0.5 * gamma * squared_gradient_norm(logits_fn, x)
-    values, aux = squared_gradient_norm(logits_fn, x, has_aux=True)
-    return 0.5 * gamma * values, aux
+    return (0.5 * r1_gamma * at_real, 0.5 * r2_gamma * at_fake), tuple(jnp.split(logits, 2))
 
 
 def gradient_penalty(
-    logits_fn: Callable,  # (B, ...) -> logits, or (logits, aux)
+    logits_fn: Callable,  # (B, ...) -> logits
     real: jax.Array,  # (B, ...)
     fake: jax.Array,  # (B, ...), without gradient to the generator
     alpha: jax.Array,  # B uniform numbers in [0, 1), the share of the real image
     *,
     target: float = 1.0,  # norm that the gradient should have
     epsilon: float = 0.0,  # added to the squared norm under the root
-    has_aux: bool = False,  # whether `logits_fn` returns a pair
 ):
     """WGAN-GP, Gulrajani et al. (1704.00028), eq. 3.
 
@@ -114,15 +99,15 @@ def gradient_penalty(
     divides by target^2 as well.
 
     Returns:
-      (B,), or ((B,), aux).
+      (B,).
     """
     assert real.shape == fake.shape and alpha.size == real.shape[0], (real.shape, fake.shape, alpha.shape)
     alpha = alpha.reshape(-1, *(1,) * (real.ndim - 1))
-    return _norm_penalty(logits_fn, alpha * real + (1 - alpha) * fake, target, epsilon, has_aux)
+    return _norm_penalty(logits_fn, alpha * real + (1 - alpha) * fake, target, epsilon)
 
 
 def dragan(
-    logits_fn: Callable,  # (B, ...) -> logits, or (logits, aux)
+    logits_fn: Callable,  # (B, ...) -> logits
     real: jax.Array,  # (B, ...)
     noise: jax.Array,  # (B, ...), uniform in [0, 1), one number per element
     *,
@@ -131,7 +116,6 @@ def dragan(
     high: float = 1.0,
     target: float = 1.0,  # norm that the gradient should have
     epsilon: float = 1e-4,  # added to the squared norm under the root
-    has_aux: bool = False,  # whether `logits_fn` returns a pair
 ):
     """DRAGAN, Kodali et al. (1705.07215): (|d D(x) / dx| - target)^2 near the real images.
 
@@ -139,11 +123,11 @@ def dragan(
     deviation of all elements of the global batch. The weight is the caller's.
 
     Returns:
-      (B,), or ((B,), aux).
+      (B,).
     """
     assert real.shape == noise.shape, (real.shape, noise.shape)
     near = jnp.clip(real + batch_std(real, axis_name=axis_name) * (noise - 0.5), low, high)
-    return _norm_penalty(logits_fn, near, target, epsilon, has_aux)
+    return _norm_penalty(logits_fn, near, target, epsilon)
 
 
 def path_lengths(images_fn: Callable, ws: jax.Array, noise: jax.Array) -> tuple[jax.Array, Any]:
@@ -181,11 +165,8 @@ def batch_std(x: jax.Array, *, axis_name: str | None = None) -> jax.Array:
     return jnp.sqrt(average(jnp.square(x - average(x))))
 
 
-def _norm_penalty(logits_fn, x, target, epsilon, has_aux):
-    result = squared_gradient_norm(logits_fn, x, has_aux=has_aux)
-    squares, aux = result if has_aux else (result, None)
-    values = jnp.square(_safe_sqrt(squares + epsilon) - target)
-    return (values, aux) if has_aux else values
+def _norm_penalty(logits_fn, x, target, epsilon):
+    return jnp.square(_safe_sqrt(squared_gradient_norm(logits_fn, x) + epsilon) - target)
 
 
 def _safe_sqrt(x: jax.Array) -> jax.Array:

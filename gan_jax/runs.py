@@ -27,6 +27,7 @@ DEFAULTS = {
     "steps_per_call": 1,  # so many steps are one program, for small networks
     "resident_data": False,  # the whole packed set lies on every device
     "grid": 64,  # images in `samples/`
+    # Images from one to the next; 0: never before the end.
     "every": {"log_images": 6_400, "sample_images": 64_000, "checkpoint_images": 64_000, "evaluate_images": 0},
     "evaluation": {
         "metrics": (),  # such as ("fid50k_full", "kid50k_full"); the best checkpoint by the first one is kept
@@ -47,11 +48,12 @@ DEFAULTS = {
     },
 }
 _RANGES = {  # numbers that any game may have, `net` being any net's section; a game checks its own
-    "0 or more": ("ema.half_life_images", "ema.rampup", "ema.growth_images", "{net}.mbstd_group"),
+    "0 or more": ("ema.half_life_images", "ema.rampup", "ema.growth_images", "{net}.mbstd_group", "every.log_images",
+                  "every.sample_images", "every.checkpoint_images", "every.evaluate_images"),
     "0 or more and below 1": ("ema.decay",),
     "0 to 1": ("{net}.w_avg_beta", "{net}.magnitude_ema_beta"),
-    "1 or more": ("{net}.latent_size",),
-}
+    "1 or more": ("{net}.latent_size", "checkpoints.keep"),
+}  # fmt: skip
 _OF_THE_DATA = ("shape", "resolution", "channels", "num_classes", "axis_name")  # model fields that are no settings
 
 

@@ -116,10 +116,11 @@ def test_a_full_disk_outside_the_run_is_one_message_too(capfd, monkeypatch):
     assert "/cache/file: No space left on device" in failing(capfd, "train")
 
 
-def test_a_dry_run_finds_what_the_run_would_refuse(capsys, tmp_path):
-    arguments = ["train", SMOKE, f"--workdir={tmp_path}", "--dry_run", *PLAIN, "--config.steps_per_call=0"]
+@pytest.mark.parametrize("setting", ["config.steps_per_call=0", "config.checkpoints.keep=0"])
+def test_a_dry_run_finds_what_the_run_would_refuse(capsys, tmp_path, setting):
+    arguments = ["train", SMOKE, f"--workdir={tmp_path}", "--dry_run", *PLAIN, f"--{setting}"]
     assert cli.main(arguments) == 2
-    assert "config.steps_per_call=0" in capsys.readouterr().err
+    assert setting in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])

@@ -141,6 +141,19 @@ def test_differences_leave_safe_keys_out():
     assert configs.differences(fewer, old) == ["config.generator.width: '(absent)' -> 4"]
 
 
+@pytest.mark.parametrize("game", ["unconditional", "progressive", "style"])
+def test_an_augmentation_without_a_name_is_none(game):
+    """Its section may be empty; what only another augmentation reads is refused."""
+    name = {"unconditional": "digits_dcgan", "progressive": "digits_progan", "style": "digits_stylegan2"}[game]
+    stated = runs.load_config(f"{settings.EXPERIMENTS / name}.py:smoke").copy_and_resolve_references().unlock()
+    assert stated.game == game
+    stated.augment = ConfigDict()
+    assert configs.resolve(stated, (), runs.defaults).augment.name == "none"
+    stated.augment = ConfigDict({"policy": "color"})
+    with pytest.raises(UserError, match="config.augment.policy, which nothing reads"):
+        configs.resolve(stated, (), runs.defaults)
+
+
 def test_a_section_is_its_constructors_signature():
     def constructor(*, size, depth=2, name="x"):
         return size, depth
@@ -171,6 +184,7 @@ def test_options_take_keys_that_only_their_reader_knows():
         ("evaluation.samples", "1"),
         ("generator.strides", "(0, 2, 2)"),
         ("generator.dtype", "bf16"),
+        ("generator.dtype", "int8"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_before_anything_is_written(key, value):
@@ -178,3 +192,13 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(key, v
     configs.override(config, key, value)
     with pytest.raises(UserError, match=key.rpartition(".")[2]):
         settings.build(config)
+
+
+@pytest.mark.parametrize("net", ["generator", "discriminator"])
+def test_float16_is_refused_in_favour_of_bfloat16(net):
+    config = settings.digits()
+    configs.override(config, f"{net}.dtype", "float16")
+    with pytest.raises(UserError, match=rf"config.{net}.dtype='float16': .*take bfloat16"):
+        settings.build(config)
+    configs.override(config, f"{net}.dtype", "bfloat16")
+    settings.build(config)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gan_jax import metrics
-from gan_jax.metrics import kernel, neighbours
+from gan_jax.metrics import kernel
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden"
 
@@ -48,12 +48,6 @@ def test_precision_and_recall_with_borders_included(golden, k):
     for name in ("precision", "recall"):
         np.testing.assert_allclose(getattr(result, name), golden[f"result/pr_float64_k{k}_{name}"], rtol=1e-12)
         np.testing.assert_allclose(getattr(result, name), golden[f"result/pr_float32_k{k}_{name}"], rtol=1e-6)
-
-
-def test_radii(golden):
-    for name in ("real", "fake"):
-        radii = neighbours.radii(golden[f"in/{name}_features"], 3)
-        np.testing.assert_allclose(radii, golden[f"pr/kth_distance_{name}_k3"], rtol=1e-5)  # recorded in float32
 
 
 @pytest.mark.parametrize("splits", [1, 10])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gan_jax.errors import UserError
+from gan_jax.layers import activation
 from gan_jax.layers.rescale import downscale, upscale
 from gan_jax.models.stylegan1 import Discriminator, Generator
 from tests import golden_growing as golden
@@ -183,7 +184,59 @@ def test_the_highest_resolutions_in_bfloat16():
     test_models_progan.check_low_precision(Generator(**low, **small), Discriminator(**low))
 
 
+def at_random(net, *inputs):
+    """Its collections, and every parameter drawn anew, biases and noise strengths too."""
+    variables = dict(jax.jit(lambda: net.init(jax.random.key(1), *inputs, train=True))())
+    rng = np.random.default_rng(0)
+    variables["params"] = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), variables["params"])
+    return variables
+
+
+def test_the_mapping_with_relu_against_numpy():
+    """Of StyleGAN's normalised latents, with kernels scaled by sqrt(2) / sqrt(fan-in) and the layers' own rate."""
+    generator = tiny(mapping_nonlinearity="relu")
+    z = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+    variables = at_random(generator, z)
+    w = z / np.sqrt(np.mean(np.square(z), 1, keepdims=True) + 1e-8)
+    for layer in ("dense0", "dense1"):
+        weights = variables["params"]["mapping_network"][layer]
+        w = np.maximum(0.01 * (w @ weights["kernel"] * np.sqrt(2 / 4) + weights["bias"]), 0)
+    ws = generator.apply(variables, z, method="mapping")
+    np.testing.assert_allclose(ws, np.repeat(w[:, None], 4, axis=1), rtol=1e-5, atol=1e-9)
+    assert np.any(w == 0) and np.any(w > 0)
+
+
+def test_relu_of_the_synthesis_is_a_slope_of_zero_there_alone(monkeypatch):
+    ws = jax.random.normal(jax.random.key(0), (2, 4, 4))
+    leaky, other = tiny(), tiny(nonlinearity="relu")
+    variables = at_random(leaky, ws[:, 0])
+    images = {name: net.apply(variables, ws, method="synthesis") for name, net in (("lrelu", leaky), ("relu", other))}
+    assert np.abs(images["relu"] - images["lrelu"]).max() > 0.01
+    styles = [net.apply(variables, ws[:, 0], method="mapping") for net in (leaky, other)]
+    np.testing.assert_array_equal(*styles)
+    only_mapping = tiny(mapping_nonlinearity="relu").apply(variables, ws, method="synthesis")
+    np.testing.assert_array_equal(only_mapping, images["lrelu"])
+    monkeypatch.setattr(activation, "_SLOPE", 0.0)
+    expected = leaky.apply(variables, ws, method="synthesis")
+    np.testing.assert_allclose(images["relu"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_relu_of_the_discriminator_is_a_slope_of_zero_everywhere(monkeypatch):
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    leaky, other = (Discriminator(resolution=8, feature_base=8, nonlinearity=name) for name in ("lrelu", "relu"))
+    variables = at_random(leaky, images)
+    logits, other_logits = (net.apply(variables, images, train=True) for net in (leaky, other))
+    assert np.abs(logits - other_logits).max() > 0.01
+    monkeypatch.setattr(activation, "_SLOPE", 0.0)
+    np.testing.assert_allclose(other_logits, leaky.apply(variables, images, train=True), rtol=1e-5, atol=1e-6)
+
+
 def test_mistakes_are_told():
+    for make in (Discriminator, tiny):
+        with pytest.raises(UserError, match="nonlinearity 'elu' is unknown; expected one of lrelu, relu"):
+            make(nonlinearity="elu")
+    with pytest.raises(UserError, match="mapping_nonlinearity 'elu' is unknown"):
+        tiny(mapping_nonlinearity="elu")
     with pytest.raises(UserError, match="fused_scale='sometimes'"):
         Discriminator(fused_scale="sometimes")
     with pytest.raises(UserError, match="set w_size=4"):

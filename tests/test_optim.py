@@ -128,6 +128,9 @@ def test_schedules_at_given_images():
 
     check({}, {0: 2.0, 500: 2.0, 2000: 2.0})
     check({"warmup_images": 100}, {0: 0.0, 25: 0.5, 100: 2.0, 900: 2.0})
+    check({"warmup_images": 100, "warmup_factor": 0.4}, {0: 0.8, 25: 1.1, 100: 2.0, 900: 2.0})
+    check({"warmup_images": 100, "warmup_factor": 1.5}, {0: 3.0, 50: 2.5, 100: 2.0})  # it may fall, too
+    check({"warmup_factor": 0.4}, {0: 2.0, 100: 2.0})  # over no images
     check({"schedule": "linear"}, {0: 2.0, 250: 1.5, 1000: 0.0, 1100: 0.0})
     check({"schedule": "linear", "final_factor": 0.5, "decay_images": 100}, {0: 2.0, 50: 1.5, 500: 1.0})
     check({"schedule": "linear", "decay_begin_images": 500}, {0: 2.0, 500: 2.0, 750: 1.0, 1000: 0.0})
@@ -155,23 +158,25 @@ def test_linear_schedule_matches_cyclegan():
 def test_cosine_schedule_matches_r3gan():
     golden = np.load(GOLDEN / "r3gan_ops.npz")
     columns = json.loads(str(golden["meta"]))["schedule_columns"]
-    checked = 0
+    checked = warmed = 0
     for row in golden["schedule/table"]:
         row = dict(zip(columns, row, strict=True))
-        if row["base_value"] <= 0 or row["final_value"] < 0 or row["warmup_value"]:
-            continue  # a rate rises from 0 and is positive
+        if row["base_value"] <= 0 or row["final_value"] < 0:
+            continue  # a rate is positive
         begin = row["warmup_nimg"] + row["hold_base_value_nimg"]
         section = {
             "learning_rate": row["base_value"],
             "schedule": "cosine",
             "warmup_images": row["warmup_nimg"],
+            "warmup_factor": row["warmup_value"] / row["base_value"],
             "decay_begin_images": begin,
             "decay_images": row["total_nimg"] - begin,
             "final_factor": row["final_value"] / row["base_value"],
         }
         np.testing.assert_allclose(rates(section, [row["cur_nimg"]])[0], row["value"], rtol=1e-5, atol=1e-12)
         checked += 1
-    assert checked >= 10
+        warmed += row["warmup_value"] > 0
+    assert checked >= 10 and warmed
 
 
 def test_rate_follows_images_not_updates():
@@ -241,6 +246,7 @@ def test_updates_under_jit_keep_types():
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"clip_norm": -1.0}, "clip_norm=-1.0"),
         ({"warmup_images": -1}, "warmup_images=-1"),
+        ({"warmup_factor": -0.1}, "warmup_factor=-0.1"),
         ({"schedule": "exponential", "decay_rate": 0.0}, "decay_rate=0.0"),
     ],
 )

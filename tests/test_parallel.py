@@ -1,5 +1,11 @@
 """Devices and processes: who loads which rows, what is refused, and which values meet where."""
 
+import glob
+import logging
+import shutil
+import subprocess
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,3 +180,57 @@ def test_together_fails_everywhere_where_it_fails_once(monkeypatch, mine):
     monkeypatch.setattr(parallel, "from_all_processes", lambda rows: np.array([rows[0], False, True]))
     with pytest.raises(UserError, match="mine" if mine else "process 2 could not begin"):
         parallel.together(action)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Machines that are not there: (platform of JAX's devices, card files, nvidia-smi's output, JAX_PLATFORMS)."""
+
+    def make(platform="cpu", files=(), listing=None, platforms=""):
+        monkeypatch.setattr(glob, "glob", lambda pattern: list(files) if pattern.startswith("/dev/nvidia") else [])
+        monkeypatch.setattr(shutil, "which", lambda name: None if listing is None else f"/usr/bin/{name}")
+        answer = SimpleNamespace(returncode=0, stdout=listing)
+        monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: answer)
+        monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform=platform)])
+        monkeypatch.setattr(jax, "make_mesh", lambda *arguments, **options: None)
+        monkeypatch.setattr(parallel.jax, "config", SimpleNamespace(jax_platforms=platforms))
+        parallel._mention_idle_gpu.cache_clear()
+
+    yield make
+    parallel._mention_idle_gpu.cache_clear()
+
+
+@pytest.mark.parametrize("sign", [{"files": ["/dev/nvidia0"]}, {"listing": "GPU 0: NVIDIA H100 (UUID: GPU-1)\n"}])
+def test_a_gpu_that_jax_does_not_use_is_mentioned_once(machine, capfd, sign):
+    machine(**sign)
+    parallel.make_mesh()
+    parallel.make_mesh()
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and "pip install 'jax[cuda13]'" in lines[0] and "JAX_PLATFORMS=cpu" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"listing": "No devices found.\n"},
+        {"platform": "gpu", "files": ["/dev/nvidia0"]},
+        {"platforms": "cpu", "files": ["/dev/nvidia0"]},
+    ],
+    ids=["no card", "none listed", "it is used", "the CPU is asked for"],
+)
+def test_nothing_is_said_of_gpus(machine, capfd, settings):
+    machine(**settings)
+    parallel.make_mesh()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_jax_may_say_why_a_gpu_is_not_used():
+    logger = logging.getLogger("jax._src.xla_bridge")
+    level = logger.level
+    try:
+        logger.setLevel(logging.NOTSET)
+        parallel.silence()
+        assert logger.isEnabledFor(logging.WARNING)
+    finally:
+        logger.setLevel(level)

@@ -110,17 +110,11 @@ def test_r1_of_a_linear_critic_is_its_squared_weight():
     np.testing.assert_allclose(penalties.r2(logits_fn, x, gamma=jnp.float32(4.0)), 2 * expected, rtol=1e-6)
 
 
-def test_auxiliary_output_and_logit_maps():
+def test_logit_maps():
     x = jnp.arange(2 * 4 * 4, dtype=jnp.float32).reshape(2, 4, 4) / 10
-
-    def logits_fn(x):
-        maps = jnp.square(x)
-        return maps, {"logits": maps}
-
-    values, aux = penalties.r1(logits_fn, x, gamma=2.0, has_aux=True)
+    values = penalties.r1(jnp.square, x, gamma=2.0)
     np.testing.assert_allclose(values, np.sum((2 * np.asarray(x)) ** 2, axis=(1, 2)), rtol=1e-6)
-    np.testing.assert_array_equal(aux["logits"], jnp.square(x))
-    values, aux = penalties.gradient_penalty(logits_fn, x, -x, jnp.array([1.0, 0.5]), has_aux=True)
+    values = penalties.gradient_penalty(jnp.square, x, -x, jnp.array([1.0, 0.5]))
     norm = np.sqrt(np.sum((2 * np.asarray(x[0])) ** 2))
     np.testing.assert_allclose(
         values, [(norm - 1) ** 2, 1.0], rtol=1e-6

@@ -21,6 +21,8 @@ CASES = [
         ("generator.latent_size", "0", "1 or more"),
         ("loss.r1_gamma", "-5", "0 or more"),
         ("loss.r1_gamma", "nan", "a finite number"),
+        *((f"every.{what}_images", "-1", "0 or more") for what in ("log", "sample", "checkpoint", "evaluate")),
+        ("checkpoints.keep", "0", "1 or more"),
     )),
     (STYLE, "generator.w_avg_beta", "1.5", "0 to 1"),
     (STYLE, "discriminator.mbstd_group", "-2", "0 or more"),
@@ -62,6 +64,10 @@ def _build(name, **changes):
 def test_a_number_out_of_range_is_refused(name, key, value, expected):
     with pytest.raises(UserError, match=rf"^config\.{key}=.*: expected .*{expected}"):
         _build(name, **{key: value})
+
+
+def test_zero_images_between_two_logs_are_allowed():
+    _build(PLAIN, **{f"every.{what}_images": "0" for what in ("log", "sample", "checkpoint", "evaluate")})
 
 
 def test_a_blur_needs_images_over_which_it_fades():

@@ -8,6 +8,7 @@ import pytest
 from gan_jax import optim, parallel, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
+from gan_jax.models import dcgan
 from tests import golden_dcgan, settings
 
 NAMES = {"G": "generator", "D": "discriminator"}
@@ -113,6 +114,18 @@ def test_lazy_penalty_weighs_as_much_as_an_eager_one():
     _, (one,) = settings.play(eager, count=1)
     _, (other,) = settings.play(lazy, count=1)
     assert other["penalty/loss"] == pytest.approx(4 * one["discriminator/r1"], rel=1e-5)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "diffaugment"])
+def test_penalties_see_each_side_as_the_loss_does(monkeypatch, augmentation):
+    """R1 and R2 in one pass with the loss, where each side has its own augmentation and dropout, and by themselves."""
+    config = settings.digits(loss__r1_gamma=1.0, loss__r2_gamma=1.0, augment__name=augmentation, batch_size=8,
+                             discriminator__norm="none", discriminator__dropout=0.5)  # fmt: skip
+    _, (apart,) = settings.play(settings.build(config), count=1)
+    monkeypatch.setattr(dcgan.Discriminator, "couples_samples", False, raising=False)
+    _, (joint,) = settings.play(settings.build(config), count=1)
+    for name in ("r1", "r2"):
+        assert apart[f"discriminator/{name}"] == pytest.approx(joint[f"discriminator/{name}"], rel=1e-4)
 
 
 @pytest.mark.parametrize("key", ["r1_gamma", "r2_gamma", "gradient_penalty", "dragan"])

@@ -31,6 +31,11 @@ def constructor(name: str) -> type[Augmentation]:
     return _AUGMENTATIONS[name]
 
 
+def chosen(config: Any) -> type[Augmentation]:
+    """The class of a config's `augment` section; that of 'none' where the section or its name is missing."""
+    return constructor(config.get("augment", {}).get("name", "none"))
+
+
 def build(section: Any) -> Augmentation:
     """The augmentation of a config section: `name`, and fields of its class.
 

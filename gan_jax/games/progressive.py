@@ -110,8 +110,7 @@ def nets(config, spec) -> dict[str, nn.Module]:
 
 def constructors(config) -> dict[str, type]:
     """section -> the class whose fields are its schema: one for each net, and the augmentation."""
-    augmentation = augment.constructor(config.get("augment", DEFAULTS["augment"])["name"])
-    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augmentation}
+    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augment.chosen(config)}
 
 
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:

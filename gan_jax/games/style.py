@@ -69,11 +69,7 @@ class Rules(NamedTuple):
 
 def constructors(config) -> dict[str, type]:
     """Config section -> the class whose fields are its schema."""
-    return unconditional.constructors(config) | {"augment": augment.constructor(_augment_name(config))}
-
-
-def _augment_name(config) -> str:
-    return config.get("augment", {}).get("name", DEFAULTS["augment"]["name"])
+    return unconditional.constructors(config)
 
 
 def nets(config, spec) -> dict[str, nn.Module]:

@@ -74,8 +74,7 @@ def nets(config, spec) -> dict[str, nn.Module]:
 
 def constructors(config) -> dict[str, type]:
     """section -> the class whose fields are its schema: one for each net, and the augmentation."""
-    augmentation = augment.constructor(config.get("augment", DEFAULTS["augment"])["name"])
-    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augmentation}
+    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augment.chosen(config)}
 
 
 def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
@@ -283,17 +282,21 @@ def _decayed(weights: dict, images: jax.Array, *, end: float, length: float) -> 
 
 
 def _penalty(params, state, batch, draws, *, nets, weights, decay, flip, augmentation, real, fake):
-    """(weighted sum of the penalties asked for, each of them by name), with respect to the images not yet augmented."""
+    """(weighted sum of the penalties asked for, each of them by name), with respect to the images not yet augmented.
+
+    Generated images are augmented with their own keys, as in the loss; what lies near reals or on the way from
+    them to generated ones with those of the reals.
+    """
     weights = _decayed(weights, state.images, **decay)
 
-    def logits(x):
-        return _judge(nets, augmentation, params, state.variables["discriminator"], x, state, batch, draws, REAL)[0]
+    def logits(x, side=REAL):
+        return _judge(nets, augmentation, params, state.variables["discriminator"], x, state, batch, draws, side)[0]
 
     values = {}
     if "r1_gamma" in weights:
         values["r1"] = penalties.r1(logits, real, gamma=weights["r1_gamma"]).mean()
     if "r2_gamma" in weights:
-        values["r2"] = penalties.r2(logits, fake, gamma=weights["r2_gamma"]).mean()
+        values["r2"] = penalties.r2(partial(logits, side=FAKE), fake, gamma=weights["r2_gamma"]).mean()
     if "gradient_penalty" in weights:
         alpha = random.uniform(draws[PENALTY], (1,) * (real.ndim - 1))
         values["gradient_penalty"] = (

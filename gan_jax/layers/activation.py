@@ -12,11 +12,23 @@ from gan_jax.layers.channels import along_channels
 
 _ROOT = math.sqrt(2)
 _SLOPE = 0.2
+
+
+def leaky_relu(x: jax.Array, alpha: float, gain: float = 1.0) -> jax.Array:
+    """gain * x where x is positive, else gain * alpha * x; of any shape.
+
+    As a product with the slope, whose derivatives of any order are such products again.
+    """
+    if alpha == 1:
+        return x if gain == 1 else x * gain
+    return x * lax.select(x > 0, lax.full_like(x, gain), lax.full_like(x, gain * alpha))
+
+
 # name: (function of x, default gain: keeps the second moment of N(0, 1) about 1)
 _ACTIVATIONS: dict[str, tuple[Callable, float]] = {
     "linear": (lambda x: x, 1.0),
     "relu": (jax.nn.relu, _ROOT),
-    "lrelu": (lambda x: leaky_relu(x, _SLOPE), _ROOT),
+    "lrelu": (leaky_relu, _ROOT),  # it takes a slope and the gain besides
     "tanh": (jnp.tanh, 1.0),
     "sigmoid": (jax.nn.sigmoid, 1.0),
     "elu": (jax.nn.elu, 1.0),
@@ -48,23 +60,13 @@ def bias_act(
         assert bias.shape == x.shape[-1:], (bias.shape, x.shape)
         x = x + along_channels(bias, x)
     if activation == "lrelu":
-        x = leaky_relu(x, _SLOPE if alpha is None else alpha, gain)
+        x = function(x, _SLOPE if alpha is None else alpha, gain)
     else:
         x = function(x)
         x = x if gain == 1 else x * gain
     if clamp is not None:
         x = jnp.where(jnp.abs(x) > clamp, jnp.sign(x) * clamp, x)
     return x
-
-
-def leaky_relu(x: jax.Array, alpha: float, gain: float = 1.0) -> jax.Array:
-    """gain * x where x is positive, else gain * alpha * x; of any shape.
-
-    As a product with the slope, whose derivatives of any order are such products again.
-    """
-    if alpha == 1:
-        return x if gain == 1 else x * gain
-    return x * lax.select(x > 0, lax.full_like(x, gain), lax.full_like(x, gain * alpha))
 
 
 def activation_gain(activation: str) -> float:

@@ -41,18 +41,6 @@ class _Backend(NamedTuple):
     held: Callable       # see `_held`
 
 
-def radii(features, k: int) -> np.ndarray:
-    """Distance from each row to its k-th nearest other row; (N, D) -> (N,) float64.
-
-    Raises:
-      UserError: k is not between 1 and N - 1, or features are not finite.
-    """
-    x = np.asarray(features)
-    _check_count(k, len(x))
-    tiles = _host_tiles(x, _tile_rows(len(x)))
-    return np.sqrt(np.concatenate(_squared_radii(tiles, len(x), k, _HOST)))
-
-
 def neighbourhoods(real, fake, *, k: int = 5, inclusive: bool = False, device: bool = False) -> Neighbourhoods:
     """Precision, recall, density and coverage of fakes against reals.
 

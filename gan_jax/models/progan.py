@@ -123,6 +123,8 @@ class Discriminator(nn.Module, kw_only=True):
     num_bf16_res: int = 0  # highest resolutions that compute in bfloat16
     dtype: jnp.dtype = jnp.float32  # of the computation elsewhere
 
+    nonlinearity = "lrelu"  # not a field: ProGAN has no other
+
     def __post_init__(self):
         sizes(self.resolution)
         super().__post_init__()
@@ -175,15 +177,15 @@ class Discriminator(nn.Module, kw_only=True):
     def _from_image(self, x, stage):
         h, w = sizes(self.resolution)[stage]
         conv = ScaledConv(self._features(stage + 1), 1, dtype=self._dtype(stage), name=f"{h}x{w}_from_image")
-        return activate(conv(x))
+        return self._activate(conv(x))
 
     def _block(self, x, stage):
         (h, w), dtype = sizes(self.resolution)[stage], self._dtype(stage)
-        x = activate(ScaledConv(self._features(stage + 1), dtype=dtype, name=f"{h}x{w}_conv0")(x))
+        x = self._activate(ScaledConv(self._features(stage + 1), dtype=dtype, name=f"{h}x{w}_conv0")(x))
         options = {"features": self._features(stage), "dtype": dtype, "name": f"{h}x{w}_conv1"}
         if self.fused_scale:
-            return activate(ScaledConv(resample="down", fused=True, **options)(x))
-        return downscale(activate(ScaledConv(**options)(x)))
+            return self._activate(ScaledConv(resample="down", fused=True, **options)(x))
+        return downscale(self._activate(ScaledConv(**options)(x)))
 
     def _dtype(self, stage):
         return block_dtype(stage, self.levels, self.num_bf16_res) or self.dtype
@@ -192,16 +194,14 @@ class Discriminator(nn.Module, kw_only=True):
         x = x.astype(self.dtype)
         if self.stddev_group > 1:
             x = minibatch_stddev(x, group_size=self.stddev_group, channels=self.stddev_channels)
-        x = activate(ScaledConv(self._features(1), dtype=self.dtype, name="base_conv")(x))
+        x = self._activate(ScaledConv(self._features(1), dtype=self.dtype, name="base_conv")(x))
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-        options = {"activation": "lrelu", "activation_gain": 1.0, "weight_gain": ROOT, "dtype": self.dtype}
+        options = {"activation": self.nonlinearity, "activation_gain": 1.0, "weight_gain": ROOT, "dtype": self.dtype}
         x = EqualDense(self._features(0), name="base_dense", **options)(x)
         return EqualDense(count, dtype=self.dtype, name="head")(x)
 
     def _features(self, stage: int) -> int:
         return features(stage, self.feature_base, self.feature_decay, self.feature_max)
 
-
-def activate(x: jax.Array) -> jax.Array:
-    """Leaky ReLU of slope 0.2, without a gain: it is in the kernels' scale."""
-    return bias_act(x, activation="lrelu", gain=1.0)
+    def _activate(self, x):
+        return bias_act(x, activation=self.nonlinearity, gain=1.0)  # the gain is in the kernels' scale

@@ -29,10 +29,11 @@ from gan_jax.layers.fir import normalised, upfirdn2d
 from gan_jax.layers.norm import instance_norm, pixel_norm
 from gan_jax.layers.rescale import ScaledConv, fade, features, sizes, upscale
 from gan_jax.models import progan
-from gan_jax.models.blocks import block_dtype, wide
+from gan_jax.models.blocks import block_dtype, check_choice, wide
 from gan_jax.models.mapping import one_hot, truncate
-from gan_jax.models.progan import ROOT, activate
+from gan_jax.models.progan import ROOT
 
+NONLINEARITIES = ("lrelu", "relu")  # both with the gain sqrt(2), in the kernels' scale
 FUSED_FROM = 128  # pixels of the larger side from which 'auto' fuses
 
 
@@ -47,12 +48,14 @@ class Generator(nn.Module, kw_only=True):
     mapping_layers: int = 8  # 0: w is z, normalised
     mapping_features: int = 512
     mapping_lr_multiplier: float = 0.01
+    mapping_nonlinearity: str = "lrelu"  # of the mapping: 'lrelu', of slope 0.2, or 'relu'
     normalize_latents: bool = True
     w_avg_beta: float = 0.995  # weight of the old running mean of w
     feature_base: int = 8192  # features of stage i: base / 2^(i * decay), at most `feature_max`
     feature_decay: float = 1.0
     feature_max: int = 512
     styles: bool = True  # scale and shift each layer by w
+    nonlinearity: str = "lrelu"  # of the synthesis, as of the mapping
     const_input: bool = True  # a learned image at the base; else the base is made from w
     noise: bool = True  # add noise to each layer
     pixel_norm: bool = False
@@ -66,6 +69,8 @@ class Generator(nn.Module, kw_only=True):
     def __post_init__(self):
         sizes(self.resolution)
         _check(self.fused_scale)
+        check_choice("nonlinearity", self.nonlinearity, NONLINEARITIES)
+        check_choice("mapping_nonlinearity", self.mapping_nonlinearity, NONLINEARITIES)
         if not self.mapping_layers and self.w_size != self.latent_size * (1 + bool(self.num_classes)):
             raise UserError(
                 f"mapping_layers=0 with w_size={self.w_size}: w is z then; set w_size={self.latent_size}"
@@ -89,11 +94,12 @@ class Generator(nn.Module, kw_only=True):
             width=self.mapping_features,
             layers=self.mapping_layers,
             lr_multiplier=self.mapping_lr_multiplier,
+            nonlinearity=self.mapping_nonlinearity,
             num_classes=self.num_classes,
             normalize=self.normalize_latents,
         )
-        names = ("resolution", "channels", "feature_base", "feature_decay", "feature_max", "styles", "const_input",
-                 "noise", "pixel_norm", "instance_norm", "blur", "fused_scale", "grow",
+        names = ("resolution", "channels", "feature_base", "feature_decay", "feature_max", "styles", "nonlinearity",
+                 "const_input", "noise", "pixel_norm", "instance_norm", "blur", "fused_scale", "grow",
                  "num_bf16_res", "dtype")  # fmt: skip
         self.synthesis_network = Synthesis(**{name: getattr(self, name) for name in names})
         self.average = self.variable("w_avg", "w_avg", jnp.zeros, (self.w_size,), jnp.float32)
@@ -153,6 +159,7 @@ class Mapping(nn.Module, kw_only=True):
     width: int  # of the hidden layers
     layers: int
     lr_multiplier: float
+    nonlinearity: str
     num_classes: int
     normalize: bool
 
@@ -166,7 +173,7 @@ class Mapping(nn.Module, kw_only=True):
         for layer in range(self.layers):
             w = EqualDense(
                 self.features if layer == self.layers - 1 else self.width,
-                activation="lrelu",
+                activation=self.nonlinearity,
                 lr_multiplier=self.lr_multiplier,
                 weight_gain=ROOT,
                 activation_gain=1.0,
@@ -184,6 +191,7 @@ class Synthesis(nn.Module, kw_only=True):
     feature_decay: float
     feature_max: int
     styles: bool
+    nonlinearity: str
     const_input: bool
     noise: bool
     pixel_norm: bool
@@ -241,7 +249,7 @@ class Synthesis(nn.Module, kw_only=True):
         if self.noise:
             image = self._noise_image(layer, x.shape[1:3], noises)
             x = x + (image * self.param(f"{name}_noise", zeros, (n,), jnp.float32)).astype(x.dtype)
-        x = bias_act(x, self.param(f"{name}_bias", zeros, (n,), jnp.float32), activation="lrelu", gain=1.0)
+        x = bias_act(x, self.param(f"{name}_bias", zeros, (n,), jnp.float32), activation=self.nonlinearity, gain=1.0)
         x = pixel_norm(x) if self.pixel_norm else x
         x = instance_norm(x, 1e-8) if self.instance_norm else x
         if self.styles:
@@ -276,11 +284,13 @@ class Discriminator(progan.Discriminator, kw_only=True):
     ProGAN's, but for a blur before every halving and the activation after it, as in the generator.
     """
 
+    nonlinearity: str = "lrelu"  # 'lrelu', of slope 0.2, or 'relu'
     blur: tuple[float, ...] = (1.0, 2.0, 1.0)  # filter before halving; (): none
     fused_scale: str = "auto"  # convolution and halving as one: 'always' | 'never' | 'auto', from 128 pixels on
 
     def __post_init__(self):
         _check(self.fused_scale)
+        check_choice("nonlinearity", self.nonlinearity, NONLINEARITIES)
         super().__post_init__()
 
     @nn.compact
@@ -301,15 +311,17 @@ class Discriminator(progan.Discriminator, kw_only=True):
 
     def _block(self, x, stage):
         (h, w), dtype = sizes(self.resolution)[stage], self._dtype(stage)
-        x = activate(ScaledConv(self._features(stage + 1), dtype=dtype, name=f"{h}x{w}_conv0")(x))
+        x = self._activate(ScaledConv(self._features(stage + 1), dtype=dtype, name=f"{h}x{w}_conv0")(x))
         options = {"fused": is_fused(self.fused_scale, min(h, w)), "dtype": dtype, "name": f"{h}x{w}_conv1"}
-        return activate(ScaledConv(self._features(stage), resample="down", **options)(low_pass(x, self.blur)))
+        return self._activate(ScaledConv(self._features(stage), resample="down", **options)(low_pass(x, self.blur)))
 
 
 def low_pass(x: jax.Array, taps: tuple[float, ...]) -> jax.Array:
     """x (B, H, W, C) correlated with taps of sum 1 along both axes, at its own size with zeros around it.
 
-    Of an even number of taps one more stands after the pixel than before it.
+    Of an even number of taps one more stands after the pixel than before it. Gradients are those of this very sum:
+    more of its taps then stand before the pixel. The official code's are not: it filters them with 'SAME' padding
+    too, so that with an even number of taps they come out moved by a pixel. The default number is odd.
     """
     if not taps:
         return x
