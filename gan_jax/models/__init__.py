@@ -4,10 +4,11 @@ import difflib
 from types import ModuleType
 
 from gan_jax.errors import UserError
-from gan_jax.models import dcgan, gan, progan, r3gan, sngan, stylegan1, stylegan2, stylegan3
+from gan_jax.models import cyclegan, dcgan, gan, progan, r3gan, sngan, stylegan1, stylegan2, stylegan3
 
 MODELS: dict[str, ModuleType] = {  # config.model -> its file
     "gan": gan,
+    "cyclegan": cyclegan,
     "dcgan": dcgan,
     "progan": progan,
     "r3gan": r3gan,
