@@ -4,6 +4,7 @@ import functools
 import glob
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
             jax.distributed.initialize()
         except ValueError:  # no cluster is found: one process
             return
+        except RuntimeError as error:  # JAX was in use before, in a notebook or a program of the caller's
+            _check_alone(error)
         return
     if not all(given):
         raise UserError(
@@ -50,6 +53,21 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"process {process_id} of {num_processes} could not join {coordinator}: {error}") from error
+
+
+# What launchers call the number of their processes.
+_SIZES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+
+
+def _check_alone(error: RuntimeError) -> None:
+    """Raises UserError where a launcher has started several processes, which can meet no more."""
+    if jax.process_count() > 1:  # they have met already
+        return
+    for name in _SIZES:
+        if os.environ.get(name, "1").isdigit() and int(os.environ.get(name, "1")) > 1:
+            raise UserError(
+                f"{name}={os.environ[name]}: JAX was used before its processes could meet; call gan_jax first"
+            ) from error
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:

@@ -1,8 +1,5 @@
-"""A run: its folder, and the players, phases and State that its config describes."""
+"""A run: the players, phases, State and data that its config describes."""
 
-import json
-import os
-import pathlib
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -13,7 +10,7 @@ from ml_collections import ConfigDict
 from gan_jax import config as configs
 from gan_jax import games, initial, optim, parallel, specs
 from gan_jax import step as steps
-from gan_jax.errors import MissingPathError, UserError
+from gan_jax.errors import UserError
 
 # The keys that the loop reads, with their defaults. An experiment states what matters to it.
 DEFAULTS = {
@@ -105,6 +102,16 @@ def defaults(config: ConfigDict) -> dict:
     return known
 
 
+def generator(run: Run):
+    """The net that is sampled: the game's first averaged one."""
+    return run.nets[run.game.EMA_NETS[0]]
+
+
+def model_name(net) -> str:
+    """The name of a net's model, as `config.<net>.name` has it."""
+    return type(net).__module__.removeprefix("gan_jax.models.")
+
+
 def sources(run: Run) -> tuple[str, ...]:
     """The pictures that the run's game must be given to draw a sample, of what it asks for."""
     return tuple(name for name in run.game.asks(run.config) if run.spec[name].kind == "image")
@@ -136,18 +143,19 @@ def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None
     return Run(config, spec, game, nets, stage, phases, optimizers, ema)
 
 
-def _first_layers(config: ConfigDict, net) -> tuple[str, ...]:
-    """Paths of the layers of a discriminator that `transfer.freeze_layers` keeps still; none of another net."""
+def _first_layers(config: ConfigDict, nets: dict, player: str) -> tuple[str, ...]:
+    """Paths of the layers of a discriminator that `transfer.freeze_layers` keeps still; none of another player."""
     count = config.transfer.freeze_layers
-    if not count or getattr(net, "latent_size", None) is not None:
+    if not count or not player.startswith("discriminator"):
         return ()
-    known = net.layers() if hasattr(net, "layers") else ()
-    if net is None or not known:
-        what = f"config.transfer.freeze_layers={count}: {config.discriminator.name!r} does not name its layers in order"
-        raise UserError(f"{what}; give their paths as config.optim.discriminator.frozen")
-    if not 0 <= count <= len(known):
-        raise UserError(f"config.transfer.freeze_layers={count}: expected 0 to {len(known)} with this discriminator")
-    return known[:count]
+    net = nets.get(player)
+    layers = net.layers() if hasattr(net, "layers") else ()
+    if not layers:
+        what = f"config.transfer.freeze_layers={count}: {model_name(net)!r} does not name its layers in order"
+        raise UserError(f"{what}; give their paths as config.optim.{player}.frozen")
+    if not 0 <= count <= len(layers):
+        raise UserError(f"config.transfer.freeze_layers={count}: expected 0 to {len(layers)} with this discriminator")
+    return layers[:count]
 
 
 def _optimizer(config: ConfigDict, nets: dict, player: str, phases, stage: games.Stage) -> optim.Optimizer:
@@ -158,7 +166,7 @@ def _optimizer(config: ConfigDict, nets: dict, player: str, phases, stage: games
     if section is None:
         raise UserError(f"config.optim has no section {player!r}, which the game {config.game!r} needs")
     settings = section.to_dict()
-    settings["frozen"] = (*settings["frozen"], *_first_layers(config, nets.get(player)))
+    settings["frozen"] = (*settings["frozen"], *_first_layers(config, nets, player))
     try:
         optimizer = optim.optimizer(
             settings, batch_size=stage.batch_size, total_images=config.total_images, lazy=lazy
@@ -191,45 +199,6 @@ def fresh_state(run: Run) -> steps.State:
     return initial.evaluate(lambda: init_state(run))
 
 
-def transfer(run: Run, state: steps.State, workdir: str, mesh) -> tuple[steps.State, str]:
-    """A fresh State with the parameters, collections and averages of another run, where names and shapes agree.
-
-    Args:
-      run: the new run.
-      state: its fresh State on the devices.
-      workdir: the other run's folder; its newest readable checkpoint counts.
-      mesh: where the State lies.
-    Returns:
-      The State, and a line that tells what was taken over.
-    Raises:
-      MissingPathError, UserError: no such run, nothing readable, or nothing that agrees.
-    """
-    config, spec, _ = read_folder(workdir)
-    restored = restore(build(config, spec), workdir, mesh)
-    taken, fresh = 0, []
-    broken = "".join(f"{line}\n" for line in restored.broken)
-
-    def choose(path, ours, theirs):
-        nonlocal taken
-        if theirs is None or theirs.shape != ours.shape:
-            fresh.append(jax.tree_util.keystr(path, simple=True, separator="/"))
-            return ours
-        taken += 1
-        return theirs
-
-    parts = {}
-    for field in ("params", "variables", "ema"):
-        found = dict(jax.tree_util.tree_leaves_with_path(getattr(restored.state, field)))
-        parts[field] = jax.tree_util.tree_map_with_path(
-            lambda path, ours, found=found: choose(path, ours, found.get(path)), getattr(state, field)
-        )
-    if not taken:
-        raise UserError(f"config.transfer.workdir={workdir}: no array of that run has a name and shape of this one's")
-    left = f"; fresh: {', '.join(fresh[:4])}{' ...' if len(fresh) > 4 else ''}" if fresh else ""
-    told = f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
-    return state._replace(**parts), broken + told
-
-
 def abstract_state(run: Run, mesh) -> steps.State:
     """Shapes, types and shardings of the run's State, to restore a checkpoint into."""
     return _placed(jax.eval_shape(lambda: init_state(run)), mesh)
@@ -256,11 +225,8 @@ def open_data(config: ConfigDict, split: str = ""):
 
     parts = data_sections(config)
     if "" in parts:
-        return _open_section(parts[""], split, "data")
-    splits = _splits(parts, split)
-    return data.Joined(
-        {name: _open_section(section, splits[name], f"data.parts.{name}") for name, section in parts.items()}
-    )
+        return open_field(config, "", split)
+    return data.Joined({name: open_field(config, name, split) for name in parts})
 
 
 def open_field(config: ConfigDict, name: str, split: str = ""):
@@ -271,10 +237,13 @@ def open_field(config: ConfigDict, name: str, split: str = ""):
       name: of a field; one of `config.data.parts` is named after its part.
       split: of the whole data: one, or as many with commas between as there are parts; empty: those trained on.
     """
-    parts = data_sections(config)
-    if "" in parts:
-        return _open_section(parts[""], split, "data")
-    return _open_section(parts[name], _splits(parts, split)[name], f"data.parts.{name}")
+    from gan_jax import data
+
+    sections = data_sections(config)
+    part = "" if "" in sections else name
+    section, key = sections[part].copy_and_resolve_references(), f"data.parts.{part}" if part else "data"
+    section.split = splits(config, split)[part]
+    return configs.build(data.open_dataset, section, key, name=section.name)
 
 
 def data_sections(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -282,116 +251,24 @@ def data_sections(config: ConfigDict) -> dict[str, ConfigDict]:
     return dict(config.data.parts.items()) if "parts" in config.data else {"": config.data}
 
 
-def _splits(parts: dict, split: str) -> dict[str, str]:
-    """The split of each part. Raises UserError for another number of them."""
-    splits = split.split(",")
-    if len(splits) not in (1, len(parts)):
-        raise UserError(f"split={split!r}: expected one, or one for each of {', '.join(parts)} with commas between")
-    return dict(zip(parts, splits * len(parts) if len(splits) == 1 else splits, strict=True))
+def splits(config: ConfigDict, split: str) -> dict[str, str]:
+    """The split of each part of the data, '' being all of it; those trained on where `split` is empty.
 
-
-def _open_section(section: ConfigDict, split: str, key: str):
-    from gan_jax import data
-
-    if split:
-        section = section.copy_and_resolve_references()
-        section.split = split
-    return configs.build(data.open_dataset, section, key, name=section.name)
+    Raises:
+      UserError: there are several, and not as many as parts.
+    """
+    sections = data_sections(config)
+    if not split:
+        return {part: section.split for part, section in sections.items()}
+    if "" in sections:
+        return {"": split}
+    names = split.split(",")
+    if len(names) not in (1, len(sections)):
+        raise UserError(f"split={split!r}: expected one, or one for each of {', '.join(sections)} with commas between")
+    return dict(zip(sections, names * len(sections) if len(names) == 1 else names, strict=True))
 
 
 def data_spec(config: ConfigDict, dataset) -> specs.Spec:
     """The fields of the data that the run's game reads. Raises UserError where the data has no such field."""
     game = games.find(config.game)
     return specs.chosen(dataset.spec, game.reads(config), dataset.name)
-
-
-def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spec, summary: dict) -> pathlib.Path:
-    """Makes the run's folder with `config.json` and `data.json`, or checks that they are this run's.
-
-    Raises:
-      UserError: the folder holds a run of another config (every difference is listed), or is no run's folder.
-    """
-    folder = pathlib.Path(workdir)
-    file = folder / "config.json"
-    trained = (folder / "checkpoints").exists()  # asked first: another process may make both now, this one last
-    begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
-    if file.is_file():
-        changed = configs.differences(read_config(file), config)
-        if changed and (begun or (folder / "metrics.jsonl").exists()):  # else nothing was trained: begin afresh
-            raise UserError(
-                f"{folder} holds a run with another config:\n  " + "\n  ".join(changed)
-                + "\nResume it with its own values, or give another --workdir"
-            )  # fmt: skip
-    elif trained:
-        raise UserError(f"{folder} has checkpoints and no config.json; give another --workdir")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={workdir}: this is a file; give a folder, or a name that is free")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            _write(file, configs.to_json(config))
-            if not begun or not (folder / "data.json").is_file():  # else it tells of the data that were trained on
-                _write(folder / "data.json", json.dumps({**summary, "spec": specs.to_json(spec)}, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{folder}: the run's folder cannot be written: {error.strerror or error}") from error
-    return folder
-
-
-def _write(file: pathlib.Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
-
-
-def read_config(file: pathlib.Path) -> ConfigDict:
-    """The config of a run's `config.json`; options that are younger than the run have their defaults.
-
-    Raises:
-      UserError: the file cannot be read, is no config, or has keys that nothing reads.
-    """
-    try:
-        return configs.complete(configs.from_json(file.read_text(encoding="utf-8")), defaults)
-    except (OSError, ValueError) as error:
-        told = f"{file}: cannot be read as a run's config: {error}"
-        raise UserError(f"{told}; bring it back, or give another --workdir") from error
-
-
-def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, specs.Spec, dict]:
-    """(config, spec, data summary) of a run that has begun.
-
-    Raises:
-      MissingPathError: no such folder, or no run in it.
-      UserError: its files cannot be read.
-    """
-    folder = pathlib.Path(workdir)
-    for path in (folder, folder / "config.json", folder / "data.json"):
-        if not path.exists():
-            raise MissingPathError(f"--workdir={workdir}: no {path}; give the folder of a run that has trained")
-    config = read_config(folder / "config.json")
-    try:
-        summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-        spec = summary.pop("spec")
-        return config, specs.from_json(spec), summary
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        file = folder / "data.json"
-        raise UserError(f"{file}: cannot be read: {error}; delete it, and `train` writes it anew") from error
-
-
-def restore(run: Run, workdir: os.PathLike | str, mesh, step: int | None = None):
-    """State of a trained run, the newest that can be read or that of `step`; a `checkpoint.Restored`.
-
-    Raises:
-      MissingPathError: the run has no checkpoints.
-      UserError: no such step, or nothing that can be read.
-    """
-    from gan_jax import checkpoint
-
-    manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints", read_only=True)
-    abstract = abstract_state(run, mesh)
-    if step is not None:
-        state, saved = checkpoint.restore(manager, step, abstract)
-        return checkpoint.Restored(state, saved, step, ())
-    restored = checkpoint.restore_newest(manager, abstract)
-    if restored is None:
-        raise MissingPathError(f"{workdir}: the run has no checkpoint yet; train it first")
-    return restored

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import images, latents, parallel, runs, specs
+from gan_jax import folders, images, latents, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
 from gan_jax.sample_flags import Flags, Job, check, has_styles, read
@@ -170,10 +170,10 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
     """
     flags = Flags(**flags)
     check(flags)
-    config, spec, _ = runs.read_folder(workdir)
+    config, spec, _ = folders.read_folder(workdir)
     run = runs.build(config, spec)
     job = read(flags, run)
-    restored = runs.restore(run, workdir, parallel.make_mesh(), step)
+    restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
     draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
@@ -253,7 +253,7 @@ def _mixed(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
 
 def _z(run: runs.Run, seeds: np.ndarray) -> np.ndarray:
     """Latents (N, latent_size) of seeds (N,)."""
-    return np.asarray(run.game.latents(run.nets["generator"], keys_of(seeds)))
+    return np.asarray(run.game.latents(runs.generator(run), keys_of(seeds)))
 
 
 def _names(run: runs.Run, job: Job) -> list[str]:

@@ -81,7 +81,7 @@ def _check_abilities(flags: Flags, run: runs.Run) -> None:
     """Refuses what this run's generator has no use for."""
     if flags.inputs and not runs.sources(run):
         raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from seeds; leave the flag out")
-    name, styled = run.config.generator.name, has_styles(run)
+    name, styled = runs.model_name(runs.generator(run)), has_styles(run)
     asked = {
         "truncation": truncation(flags.truncation)[0] != 1,
         "style_mixing": flags.style_mixing,
@@ -95,13 +95,18 @@ def _check_abilities(flags: Flags, run: runs.Run) -> None:
                 f"{_shown(flags, flag)}: {name!r} has no styles; leave the flag out, or take a run of stylegan1, "
                 "stylegan2 or stylegan3"
             )
-    if flags.noise and not (styled and "noise" in jax.eval_shape(lambda: runs.init_state(run)).ema["generator"]):
+    if flags.noise and not (styled and "noise" in _averaged(run)):
         raise UserError(f"--noise={flags.noise}: {name!r} has no noise inputs in this run; leave the flag out")
+
+
+def _averaged(run: runs.Run) -> dict:
+    """The averaged collections of the net that is sampled, as shapes."""
+    return jax.eval_shape(lambda: runs.init_state(run)).ema[run.game.EMA_NETS[0]]
 
 
 def has_styles(run: runs.Run) -> bool:
     """Whether the run's generator has styles, and its game the two halves `styles` and `paint`."""
-    return hasattr(run.game, "styles") and hasattr(run.nets["generator"], "num_ws")
+    return hasattr(run.game, "styles") and hasattr(runs.generator(run), "num_ws")
 
 
 def _of_inputs(flags: Flags, run: runs.Run) -> Job:
@@ -140,7 +145,7 @@ def read(flags: Flags, run: runs.Run) -> Job:
     _check_abilities(flags, run)
     if runs.sources(run):
         return _of_inputs(flags, run)
-    net, options = run.nets["generator"], {}
+    net, options = runs.generator(run), {}
     if has_styles(run):
         psi, cutoff = truncation(flags.truncation)
         options = {"noise": flags.noise or "const", **(run.game.truncate(run.nets, psi, cutoff) if psi != 1 else {})}

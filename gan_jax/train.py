@@ -14,7 +14,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, evaluate, flat, games, images, initial, logs, parallel, programs, runs, sample, trace
+from gan_jax import (
+    checkpoint,
+    evaluate,
+    flat,
+    folders,
+    games,
+    images,
+    initial,
+    logs,
+    parallel,
+    programs,
+    runs,
+    sample,
+    trace,
+)
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
@@ -50,7 +64,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     traced = parallel.together(lambda: trace.Trace(profile))
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
-    folder = parallel.together(lambda: runs.start_folder(workdir, config, run.spec, dataset.protocol()))
+    folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.protocol()))
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
@@ -119,7 +133,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         fresh = runs.fresh_state(run)
         if not run.config.transfer.workdir:
             return parallel.replicate(runs.pack(run, fresh), mesh), Position(0, 0), logs.Averages()
-        state, message = runs.transfer(run, parallel.replicate(fresh, mesh), run.config.transfer.workdir, mesh)
+        state, message = folders.transfer(run, parallel.replicate(fresh, mesh), run.config.transfer.workdir, mesh)
         print(message, flush=True)
         return _packed(run, mesh, state), Position(0, 0), logs.Averages()
     for line in restored.broken:

@@ -18,6 +18,7 @@ FLOORS = (
     ("evaluate", "interop"),
     ("sample",),
     ("sample_flags", "programs"),
+    ("folders",),  # a run on disk
     ("runs",),  # config -> players, phases, State
     ("games", "lowered"),
     ("models", "step", "losses", "penalties", "augment"),
@@ -26,11 +27,12 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights", "provenance",
      "trace"),
+    ("specs", "modules"),
     ("errors", "cache", "__init__"),
 )
 # Narrower than their floor allows.
 ONLY = {
-    "models": {"layers", "errors"},  # plain arrays in and out: no loss, config or State
+    "models": {"layers", "modules", "errors"},  # plain arrays in and out: no loss, config or State
     "layers": {"errors"},
     "features": {"errors", "cache", "weights", "metrics"},
     "losses": {"errors"},

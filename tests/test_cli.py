@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import cli, images, logs, parallel, runs
+from gan_jax import cli, folders, images, logs, parallel, runs
 from tests import settings, test_logs
 
 SMOKE = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
@@ -161,7 +161,7 @@ def test_a_runs_last_step_is_sampled_and_saved(trained):
 
 
 def test_reals_are_the_datas(trained):
-    dataset = runs.open_data(runs.read_folder(trained)[0])
+    dataset = runs.open_data(folders.read_folder(trained)[0])
     with Image.open(trained / "samples" / "reals.png") as file:
         shown = np.asarray(file)
     side = 32 + images.GAP

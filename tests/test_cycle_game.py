@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import games, logs, parallel, runs, specs
+from gan_jax import folders, games, logs, parallel, runs, specs
 from gan_jax.train import train
 from tests import cycle_game, settings
 
@@ -24,7 +24,7 @@ def _trained(workdir, **overrides):
     config = _config(**overrides)
     assert train(config, str(workdir))
     run = runs.build(config, specs.labelled((8, 8, 1), 0))
-    restored = runs.restore(run, workdir, parallel.make_mesh())
+    restored = folders.restore(run, workdir, parallel.make_mesh())
     return restored, logs.read_lines(workdir / "metrics.jsonl")
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import cli, evaluate, logs, metrics, parallel, runs, sample
+from gan_jax import cli, evaluate, folders, logs, metrics, parallel, runs, sample
 from gan_jax.data import mixture
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import equivariance as equivariance_rows
@@ -149,7 +149,7 @@ def test_modes_of_a_mixture(tmp_path):
     config = runs.load_config(f"{settings.EXPERIMENTS / 'mixture_gan.py'}:smoke", measured)
     run = settings.fresh_folder(config, tmp_path / "run")
     rows = evaluate.evaluate(tmp_path / "run")
-    ema = runs.restore(run, tmp_path / "run", parallel.make_mesh()).state.ema
+    ema = folders.restore(run, tmp_path / "run", parallel.make_mesh()).state.ema
     keys = sample.keys_from(config.seed, "evaluation", np.arange(500))
     points = sample.sampler(run)(ema, keys, {})
     centres, std = mixture.mixture(config.data.name.removeprefix("mixture:"))
@@ -177,7 +177,7 @@ def movable(tmp_path_factory):
 def test_equivariance_of_a_run(movable):
     """Equal to the metric of the groups of four, drawn one after another on one device."""
     run, folder, rows = movable
-    ema = runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
+    ema = folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
     keys = sample.keys_from(3, "evaluation", np.arange(18))
     z = np.asarray(run.game.latents(run.nets["generator"], keys))
     apply = jax.jit(lambda z, transform: run.nets["generator"].apply(ema, z, train=False, transform=transform))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import evaluate, metrics, parallel, provenance, runs, sample, train
+from gan_jax import evaluate, folders, metrics, parallel, provenance, runs, sample, train
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import collect, distances, networks
 from gan_jax.evaluate import reals as real_side
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
 
 def images_of(made, count: int, purpose: str = "evaluation") -> np.ndarray:
     folder, run = made
-    ema = runs.restore(run, folder, parallel.make_mesh()).state.ema
+    ema = folders.restore(run, folder, parallel.make_mesh()).state.ema
     keys = sample.keys_from(run.config.seed, purpose, np.arange(count))
     return sample.sampler(run)(ema, keys, {})
 
@@ -275,7 +275,7 @@ def test_measured_while_training(tmp_path):
         ("fid9_full", 16), ("swd16", 16), ("fid9_full", 32), ("swd16", 32)]
     again = evaluate.evaluate(tmp_path / "run")
     assert by_name(again) == pytest.approx(by_name(row for row in rows if row["images"] == 32), rel=1e-5)
-    states = [runs.restore(settings.build(config), tmp_path / name, parallel.make_mesh()).state.params
+    states = [folders.restore(settings.build(config), tmp_path / name, parallel.make_mesh()).state.params
               for name in ("run", "plain")]
     assert settings.largest_difference(*states) == 0
 

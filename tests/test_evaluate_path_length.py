@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import evaluate, parallel, runs, sample
+from gan_jax import evaluate, folders, parallel, runs, sample
 from gan_jax.evaluate import networks
 from gan_jax.features import lpips
 from gan_jax.layers import random
@@ -48,9 +48,9 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def walk(folder):
-    config, spec, _ = runs.read_folder(folder)
+    config, spec, _ = folders.read_folder(folder)
     run = runs.build(config, spec)
-    ema = runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema
+    ema = folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema
     variables = networks.perceptual("vgg", config.evaluation).variables
     keys, net, game = sample.keys_from(4, "path_length", np.arange(STEPS)), run.nets["generator"], run.game
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gan_jax import config as configs
-from gan_jax import games, parallel, runs, specs
+from gan_jax import folders, games, parallel, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 from gan_jax.sample import sample
@@ -104,7 +104,7 @@ def test_a_resumed_smoke_run_ends_in_the_same_state_as_an_uninterrupted_one(tmp_
     config = _smoke(name, tmp_path / "whole", 32)
     run = runs.build(config, _spec(config))
     mesh = parallel.make_mesh()
-    ends = [runs.restore(run, tmp_path / folder, mesh).state for folder in ("resumed", "whole")]
+    ends = [folders.restore(run, tmp_path / folder, mesh).state for folder in ("resumed", "whole")]
     resumed, whole = (jax.tree.leaves(jax.device_get(state)) for state in ends)
     assert int(ends[0].step) == 4
     for a, b in zip(resumed, whole, strict=True):

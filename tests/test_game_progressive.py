@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gan_jax import augment, checkpoint, games, losses, parallel, runs, sample, specs
+from gan_jax import augment, checkpoint, folders, games, losses, parallel, runs, sample, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
@@ -275,9 +275,9 @@ def one_device(monkeypatch):
 
 
 def state_of(workdir):
-    config, spec, _ = runs.read_folder(workdir)
+    config, spec, _ = folders.read_folder(workdir)
     run = runs.build(config, spec)
-    return run, runs.restore(run, workdir, parallel.make_mesh()).state
+    return run, folders.restore(run, workdir, parallel.make_mesh()).state
 
 
 def test_a_run_resumed_in_mid_fade_and_at_a_stages_end_is_the_same_run(tmp_path, one_device):

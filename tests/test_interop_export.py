@@ -6,7 +6,7 @@ import pytest
 import safetensors
 from jax import export
 
-from gan_jax import cli, parallel, runs, sample
+from gan_jax import cli, folders, parallel, runs, sample
 from gan_jax.errors import UserError
 from gan_jax.interop import exporter
 from gan_jax.layers import pixels
@@ -29,7 +29,7 @@ def styled(tmp_path_factory):
 
 
 def _state(run, folder):
-    return runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state
+    return folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state
 
 
 def test_arrays_come_back(styled, tmp_path, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from gan_jax import cli, evaluate, parallel, runs
+from gan_jax import cli, evaluate, folders, parallel, runs
 from gan_jax.errors import UserError
 from gan_jax.interop import architectures, importer, networks
 from gan_jax.interop.networks import Network
@@ -28,9 +28,9 @@ def _under(arrays: dict, prefix: str) -> dict:
 
 
 def _restored(folder):
-    config, spec, summary = runs.read_folder(folder)
+    config, spec, summary = folders.read_folder(folder)
     run = runs.build(config, spec)
-    return run, runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state, summary
+    return run, folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state, summary
 
 
 def _images(run, state, z, labels=None):
@@ -221,7 +221,7 @@ def test_options_come_from_overrides_and_experiments(small, tmp_path):
     digits = f"{settings.EXPERIMENTS / 'digits_stylegan2.py'}:smoke"
     overrides = [("data.channels", "3"), ("loss.r1_gamma", "5"), ("generator.conv_clamp", "256")]
     importer.import_weights(source, tmp_path / "digits", digits, overrides)
-    config, _, summary = runs.read_folder(tmp_path / "digits")
+    config, _, summary = folders.read_folder(tmp_path / "digits")
     assert (config.data.name, config.data.resolution, config.data.channels) == ("digits", 16, 3)
     assert config.loss.r1_gamma == 5 and config.generator.conv_clamp == 256 and config.generator.latent_size == 16
     assert config.discriminator.channel_max == 8 and len(summary["fingerprint"]) == 64
@@ -256,7 +256,7 @@ def test_an_import_with_an_experiment_is_evaluated(tmp_path, capsys, monkeypatch
     (row,) = evaluate.read(tmp_path / "run")
     assert (row["metric"], row["data"], row["reals"]) == ("kd_digits_classifier", "digits", 1437)
     assert (row["step"], row["samples"]) == (0, 50) and np.isfinite(row["value"]) and row["value"] > 0
-    assert row["data_fingerprint"] == runs.read_folder(tmp_path / "run")[2]["fingerprint"]
+    assert row["data_fingerprint"] == folders.read_folder(tmp_path / "run")[2]["fingerprint"]
     assert "kd_digits_classifier" in capsys.readouterr().out
 
 

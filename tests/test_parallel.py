@@ -234,3 +234,20 @@ def test_jax_may_say_why_a_gpu_is_not_used():
         assert logger.isEnabledFor(logging.WARNING)
     finally:
         logger.setLevel(level)
+
+
+def test_one_process_goes_on_where_jax_was_used_before(monkeypatch):
+    """As in a notebook; but several processes that can no longer meet are refused."""
+    jax.devices()
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    parallel.initialize()
+    assert jax.process_count() == 1
+
+    def late():
+        raise RuntimeError("jax.distributed.initialize() must be called before any JAX calls")
+
+    monkeypatch.setattr(jax.distributed, "initialize", late)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="OMPI_COMM_WORLD_SIZE=2: JAX was used before"):
+        parallel.initialize()

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import cli, evaluate, logs, parallel, runs
+from gan_jax import cli, evaluate, folders, logs, parallel, runs
 from gan_jax.train import train
 from tests import settings
 
@@ -72,8 +72,8 @@ def _ended(processes, workdir):
 
 
 def _restored(workdir):
-    config, spec, _ = runs.read_folder(workdir)
-    return runs.restore(runs.build(config, spec), workdir, parallel.make_mesh(jax.devices()[:1]))
+    config, spec, _ = folders.read_folder(workdir)
+    return folders.restore(runs.build(config, spec), workdir, parallel.make_mesh(jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import checkpoint, cli, logs, parallel, runs
+from gan_jax import checkpoint, cli, folders, logs, parallel, runs
 from gan_jax import step as steps
 from gan_jax.train import train
 from tests import settings
@@ -66,8 +66,8 @@ def wait_for_row(process, workdir, count: int) -> None:
 
 
 def final_state(workdir):
-    config, spec, _ = runs.read_folder(workdir)
-    return runs.restore(runs.build(config, spec), workdir, parallel.make_mesh(jax.devices()[:1]))
+    config, spec, _ = folders.read_folder(workdir)
+    return folders.restore(runs.build(config, spec), workdir, parallel.make_mesh(jax.devices()[:1]))
 
 
 def assert_same_run(workdir, whole):

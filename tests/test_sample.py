@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import images, parallel, runs, sample, specs
+from gan_jax import folders, images, parallel, runs, sample, specs
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.layers import random
 from tests import settings
@@ -33,7 +33,7 @@ def read(path) -> np.ndarray:
 
 def expected(folder, run, seed: int, label: int = 0) -> np.ndarray:
     """The averaged generator, applied to one latent of one key, quantised by numpy. Float (32, 32)."""
-    ema = runs.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
+    ema = folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
     z = random.normal(random.fold(jax.random.key(seed)[None], 0), (100,))
     labels = np.array([label]) if specs.classes(run.spec) else None
     image = np.asarray(run.nets["generator"].apply(ema, z, labels, train=False), np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from gan_jax import images, parallel, runs, sample, sample_flags, specs
+from gan_jax import folders, images, parallel, runs, sample, sample_flags, specs
 from gan_jax.errors import UserError
 from gan_jax.games import style
 from gan_jax.layers import random
@@ -45,7 +45,8 @@ class Drawn:
 
     def __init__(self, config, folder):
         self.folder, self.run = folder, settings.fresh_folder(config, folder / "run", lively)
-        self.ema = runs.restore(self.run, folder / "run", parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
+        restored = folders.restore(self.run, folder / "run", parallel.make_mesh(jax.devices()[:1]))
+        self.ema = restored.state.ema["generator"]
         self.own = {name: value for name, value in self.ema.items() if name != "growth"}
         self.net, self.count = self.run.nets["generator"], 0
         self.mapping = jax.jit(partial(self.net.apply, method="mapping"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gan_jax import config as configs
-from gan_jax import optim, parallel, runs
+from gan_jax import folders, optim, parallel, runs
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.models import stylegan2
 from gan_jax.train import train
@@ -46,8 +46,8 @@ def source(tmp_path_factory):
 
 
 def _state(folder):
-    config, spec, _ = runs.read_folder(folder)
-    return runs.restore(runs.build(config, spec), folder, parallel.make_mesh(jax.devices()[:1])).state
+    config, spec, _ = folders.read_folder(folder)
+    return folders.restore(runs.build(config, spec), folder, parallel.make_mesh(jax.devices()[:1])).state
 
 
 def test_a_new_run_starts_from_the_other_one_and_frozen_layers_stay(source, tmp_path, capsys):
@@ -69,7 +69,7 @@ def test_every_array_is_taken_over(source):
     folder, _ = source
     run = settings.build(_config(), SHAPE)
     fresh = jax.jit(lambda: runs.init_state(run))()
-    state, told = runs.transfer(run, fresh, str(folder), parallel.make_mesh(jax.devices()[:1]))
+    state, told = folders.transfer(run, fresh, str(folder), parallel.make_mesh(jax.devices()[:1]))
     theirs = _state(folder)
     for field in ("params", "variables", "ema"):
         pairs = zip(jax.tree_util.tree_leaves_with_path(getattr(state, field)),
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_fresh_and_told(source):
     run = settings.build(config, SHAPE)
     mesh = parallel.make_mesh(jax.devices()[:1])
     fresh = jax.jit(lambda: runs.init_state(run))()
-    state, told = runs.transfer(run, fresh, str(folder), mesh)
+    state, told = folders.transfer(run, fresh, str(folder), mesh)
     assert "fresh: generator/mapping_network/fc0/bias, " in told
     other = _state(folder)
     same = lambda a, b: np.array_equal(np.asarray(a), np.asarray(b))  # noqa: E731

@@ -170,6 +170,8 @@ def open_inputs(path: str, fit: Fit) -> tuple[Source, tuple[str, ...]]:
       MissingPathError, UserError: as `open_folder`.
     """
     place = pathlib.Path(path).expanduser()
+    if not place.exists():
+        raise MissingPathError(f"--inputs={path}: there is no picture, folder or .zip at {place.absolute()}")
     if place.is_file() and not zipfile.is_zipfile(place):
         root, files, load = place.parent, {place.name: ()}, lambda name: place.read_bytes()
     else:

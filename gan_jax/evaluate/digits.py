@@ -29,7 +29,7 @@ def judge(run, field: str = "image") -> Judge:
 
     sections = runs.data_sections(run.config)
     section = sections.get(field) or sections[""]
-    split = section.split
+    split = runs.splits(run.config, run.config.evaluation.split)[field if field in sections else ""]
     sets = {name: runs.open_field(run.config, field, name) for name in dict.fromkeys(("train", "test", split))}
     parts = {name: dataset.examples(np.arange(dataset.size)) for name, dataset in sets.items()}
     extractor = digits_classifier.fit(

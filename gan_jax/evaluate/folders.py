@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import logs, metrics, parallel, provenance, runs
+from gan_jax import folders, logs, metrics, parallel, provenance, runs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import networks, plans, protocols, report
 from gan_jax.evaluate import reals as real_side
@@ -121,7 +121,7 @@ def _open_reals(reference: str, workdir: str, section: ConfigDict):
     if not workdir:
         raise UserError(f"--statistics={section.statistics} holds moments, enough for Frechet distances alone, "
                         "such as fid; for the other metrics give --reference or --workdir")
-    config, _, _ = runs.read_folder(workdir)
+    config, _, _ = folders.read_folder(workdir)
     return runs.open_data(config, section.split)
 
 

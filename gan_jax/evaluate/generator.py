@@ -72,7 +72,7 @@ def measurer(
             rows += _protocols(run, planned, ema, kept)
         order = {name: i for i, name in enumerate(listed)}
         rows.sort(key=lambda row: order[row["group"]])
-        noise = {"noise": "random"} if "noise" in ema.get("generator", {}) else {}
+        noise = {"noise": "random"} if "noise" in ema.get(run.game.EMA_NETS[0], {}) else {}
         common = {"step": step, "images": images, "samples": config.evaluation.samples, "seed": config.seed, **noise}
         return report.finished([{**common, **row} for row in rows], began, code)
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 
 from gan_jax import config as configs
-from gan_jax import logs, parallel, runs, sample
+from gan_jax import folders, logs, parallel, runs, sample
 from gan_jax.errors import UserError
 from gan_jax.evaluate import generator, protocols, report
 
@@ -27,13 +27,13 @@ def evaluate(
       UserError, MissingPathError: no such run, step or metric; weights or data that are not there; a checkpoint that
         cannot be read; a folder that does not take the rows, which are printed first.
     """
-    config, spec, _ = runs.read_folder(workdir)
+    config, spec, _ = folders.read_folder(workdir)
     for key, text in (settings or {}).items():
         configs.override(config, f"evaluation.{key}", text)
     names = listed_names(metrics)
     listed = protocols.wanted(config, names)
     run = runs.build(config, spec)
-    restored = runs.restore(run, workdir, parallel.make_mesh(), step)
+    restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
     images = restored.run["position"]

@@ -2,7 +2,7 @@
 
 A game is a module with
     NETS                          names of its nets' config sections; nets that are built alike share one
-    EMA_NETS                      names of the nets that are averaged
+    EMA_NETS                      names of the nets that are averaged; the first one is that which is sampled
     DEFAULTS                      {section: {key: value}} or {key: value}, what it adds to a config
     constructors(config)          -> {section: class whose fields are the schema of config.<section>}
     reads(config)                 -> names of the data's fields that its phases read, see `specs`; `spec` has these
@@ -26,10 +26,10 @@ A game is a module with
 """
 
 import importlib
-import sys
 from types import ModuleType
 from typing import NamedTuple
 
+from gan_jax import modules
 from gan_jax.errors import UserError
 
 NAMES = ("unconditional", "progressive", "style", "translation")
@@ -58,18 +58,7 @@ def find(name: str) -> ModuleType:
         return importlib.import_module(f"gan_jax.games.{name}")
     if "." not in name:
         raise UserError(f"config.game={name!r}: expected one of {', '.join(NAMES)}, or the dotted path of a module")
-    return import_path(name, "config.game")
-
-
-def import_path(name: str, key: str) -> ModuleType:
-    """A module of the user's own, looked for where Python looks and in the current folder. Raises UserError."""
-    sys.path.append("")
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # whatever the user's module raises is about that module
-        raise UserError(f"{key}={name!r}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove("")
+    return modules.import_path(name, "config.game")
 
 
 def drawn(game: ModuleType, config) -> str:

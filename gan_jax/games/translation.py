@@ -74,7 +74,7 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
         raise UserError(f"config.translation.direction={config.translation.direction!r}: expected ab or ba")
     shapes = {domain: spec[domain].shape for domain in DOMAINS}
     if any(spec[domain].kind != "image" for domain in DOMAINS) or shapes["a"][:2] != shapes["b"][:2]:
-        raise UserError(f"the game 'translation' needs two sets of images of one size, not {shapes['a']}, {shapes['b']}")
+        raise UserError(f"the game 'translation' needs images of one size, not {shapes['a']} and {shapes['b']}")
     if config.loss.identity and shapes["a"] != shapes["b"]:
         raise UserError(
             f"config.loss.identity={config.loss.identity}: compares images of {shapes['a']} with those of "
@@ -153,7 +153,8 @@ class _Players:
     """The nets in training, whose collections pass from one use to the next."""
 
     def __init__(self, nets: dict, params: dict, state: State, rng: Rng):
-        self.nets, self.params, self.variables, self.keys, self.uses = nets, params, dict(state.variables), rng.samples, 0
+        self.nets, self.params, self.variables = nets, params, dict(state.variables)
+        self.keys, self.uses = rng.samples, 0
 
     def __call__(self, name: str, images: jax.Array) -> jax.Array:
         own, self.uses = self.variables.get(name, {}), self.uses + 1

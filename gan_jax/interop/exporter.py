@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from gan_jax import __version__, parallel, runs, sample_flags, specs
+from gan_jax import __version__, folders, parallel, runs, sample_flags, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.interop.importer import FORMAT
@@ -43,14 +43,14 @@ def export(
     psi, cutoff = sample_flags.truncation(truncation)
     if psi != 1 and format != "stablehlo":
         raise UserError(f"--truncation={truncation}: is a part of programs; leave it out, or take --format=stablehlo")
-    config, spec, summary = runs.read_folder(workdir)
+    config, spec, summary = folders.read_folder(workdir)
     run = runs.build(config, spec)
     options = {}
     if psi != 1:
         if not hasattr(run.game, "truncate"):
             raise UserError(f"--truncation={truncation}: {config.generator.name!r} has no styles; leave the flag out")
         options = run.game.truncate(run.nets, psi, cutoff)
-    restored = runs.restore(run, workdir, parallel.make_mesh(jax.local_devices()[:1]), step)
+    restored = folders.restore(run, workdir, parallel.make_mesh(jax.local_devices()[:1]), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
     state = jax.device_get(restored.state)

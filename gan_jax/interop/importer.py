@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, runs, specs
+from gan_jax import checkpoint, folders, runs, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.interop import architectures, names, networks
@@ -76,7 +76,7 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
     with _about(source):
         state = _state(run, found)
     imported = {"file": pathlib.Path(source).name, "sha256": _sha256(source)}
-    runs.start_folder(folder, run.config, run.spec, {**summary, "imported": imported})
+    folders.start_folder(folder, run.config, run.spec, {**summary, "imported": imported})
     manager = checkpoint.open_manager(folder / "checkpoints")
     with checkpoint.closing(manager):
         checkpoint.save(manager, state, {"position": 0, "data": summary["fingerprint"], "sums": {}})

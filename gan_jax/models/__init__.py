@@ -3,6 +3,7 @@
 import difflib
 from types import ModuleType
 
+from gan_jax import modules
 from gan_jax.errors import UserError
 from gan_jax.models import cyclegan, dcgan, gan, progan, r3gan, sngan, stylegan1, stylegan2, stylegan3
 
@@ -20,7 +21,16 @@ MODELS: dict[str, ModuleType] = {  # config.model -> its file
 
 
 def pair(name: str) -> tuple[type, type]:
-    """(Generator, Discriminator) classes of a model by name; an unknown name is a `UserError`."""
+    """(Generator, Discriminator) classes of a model by name, or of the module of a dotted path.
+
+    Raises:
+      UserError: an unknown name, or a module that cannot be imported or lacks one of the two.
+    """
+    if "." in str(name):
+        module = modules.import_path(name, "the model")
+        if not (hasattr(module, "Generator") and hasattr(module, "Discriminator")):
+            raise UserError(f"the model {name!r}: the module has no classes Generator and Discriminator")
+        return module.Generator, module.Discriminator
     if name not in MODELS:
         near = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.4)
         hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,144 @@
+"""A run's folder on disk: its config and what its data are, its checkpoints, and what another run takes over."""
+
+import json
+import os
+import pathlib
+
+import jax
+from ml_collections import ConfigDict
+
+from gan_jax import config as configs
+from gan_jax import runs, specs
+from gan_jax import step as steps
+from gan_jax.errors import MissingPathError, UserError
+
+
+def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spec, summary: dict) -> pathlib.Path:
+    """Makes the run's folder with `config.json` and `data.json`, or checks that they are this run's.
+
+    Raises:
+      UserError: the folder holds a run of another config (every difference is listed), or is no run's folder.
+    """
+    folder = pathlib.Path(workdir)
+    file = folder / "config.json"
+    trained = (folder / "checkpoints").exists()  # asked first: another process may make both now, this one last
+    begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+    if file.is_file():
+        changed = configs.differences(read_config(file), config)
+        if changed and (begun or (folder / "metrics.jsonl").exists()):  # else nothing was trained: begin afresh
+            raise UserError(
+                f"{folder} holds a run with another config:\n  " + "\n  ".join(changed)
+                + "\nResume it with its own values, or give another --workdir"
+            )  # fmt: skip
+    elif trained:
+        raise UserError(f"{folder} has checkpoints and no config.json; give another --workdir")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={workdir}: this is a file; give a folder, or a name that is free")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            _write(file, configs.to_json(config))
+            if not begun or not (folder / "data.json").is_file():  # else it tells of the data that were trained on
+                _write(folder / "data.json", json.dumps({**summary, "spec": specs.to_json(spec)}, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder}: the run's folder cannot be written: {error.strerror or error}") from error
+    return folder
+
+
+def _write(file: pathlib.Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
+
+
+def read_config(file: pathlib.Path) -> ConfigDict:
+    """The config of a run's `config.json`; options that are younger than the run have their defaults.
+
+    Raises:
+      UserError: the file cannot be read, is no config, or has keys that nothing reads.
+    """
+    try:
+        return configs.complete(configs.from_json(file.read_text(encoding="utf-8")), runs.defaults)
+    except (OSError, ValueError) as error:
+        told = f"{file}: cannot be read as a run's config: {error}"
+        raise UserError(f"{told}; bring it back, or give another --workdir") from error
+
+
+def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, specs.Spec, dict]:
+    """(config, spec, data summary) of a run that has begun.
+
+    Raises:
+      MissingPathError: no such folder, or no run in it.
+      UserError: its files cannot be read.
+    """
+    folder = pathlib.Path(workdir)
+    for path in (folder, folder / "config.json", folder / "data.json"):
+        if not path.exists():
+            raise MissingPathError(f"--workdir={workdir}: no {path}; give the folder of a run that has trained")
+    config = read_config(folder / "config.json")
+    try:
+        summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+        spec = summary.pop("spec")
+        return config, specs.from_json(spec), summary
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        file = folder / "data.json"
+        raise UserError(f"{file}: cannot be read: {error}; delete it, and `train` writes it anew") from error
+
+
+def restore(run: runs.Run, workdir: os.PathLike | str, mesh, step: int | None = None):
+    """State of a trained run, the newest that can be read or that of `step`; a `checkpoint.Restored`.
+
+    Raises:
+      MissingPathError: the run has no checkpoints.
+      UserError: no such step, or nothing that can be read.
+    """
+    from gan_jax import checkpoint
+
+    manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints", read_only=True)
+    abstract = runs.abstract_state(run, mesh)
+    if step is not None:
+        state, saved = checkpoint.restore(manager, step, abstract)
+        return checkpoint.Restored(state, saved, step, ())
+    restored = checkpoint.restore_newest(manager, abstract)
+    if restored is None:
+        raise MissingPathError(f"{workdir}: the run has no checkpoint yet; train it first")
+    return restored
+
+
+def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[steps.State, str]:
+    """A fresh State with the parameters, collections and averages of another run, where names and shapes agree.
+
+    Args:
+      run: the new run.
+      state: its fresh State on the devices.
+      workdir: the other run's folder; its newest readable checkpoint counts.
+      mesh: where the State lies.
+    Returns:
+      The State, and a line that tells what was taken over.
+    Raises:
+      MissingPathError, UserError: no such run, nothing readable, or nothing that agrees.
+    """
+    config, spec, _ = read_folder(workdir)
+    restored = restore(runs.build(config, spec), workdir, mesh)
+    taken, fresh = 0, []
+    broken = "".join(f"{line}\n" for line in restored.broken)
+
+    def choose(path, ours, theirs):
+        nonlocal taken
+        if theirs is None or theirs.shape != ours.shape:
+            fresh.append(jax.tree_util.keystr(path, simple=True, separator="/"))
+            return ours
+        taken += 1
+        return theirs
+
+    parts = {}
+    for field in ("params", "variables", "ema"):
+        found = dict(jax.tree_util.tree_leaves_with_path(getattr(restored.state, field)))
+        parts[field] = jax.tree_util.tree_map_with_path(
+            lambda path, ours, found=found: choose(path, ours, found.get(path)), getattr(state, field)
+        )
+    if not taken:
+        raise UserError(f"config.transfer.workdir={workdir}: no array of that run has a name and shape of this one's")
+    left = f"; fresh: {', '.join(fresh[:4])}{' ...' if len(fresh) > 4 else ''}" if fresh else ""
+    told = f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
+    return state._replace(**parts), broken + told
