@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+from gan_jax.layers import conv as layers
 from gan_jax.layers.conv import conv, conv_transpose, same_padding
 
 # size, kernel, stride, padding: DCGAN's, 'SAME' 5x5, unequal and cropping paddings, rows left, whole window
@@ -22,6 +23,17 @@ CASES = [
     ((6, 5), (1, 1), 2, ((1, 0), (0, 1))),
     ((5, 6), (3, 3), 1, ((2, 2), (2, 1))),  # the output is larger than the input, as in StyleGAN3
 ]
+
+
+@pytest.fixture(params=["cpu", "default"])
+def platform(request, monkeypatch):
+    """What a CPU computes, and what all other platforms do, here on the CPU."""
+    if request.param == "default":
+        monkeypatch.setattr(layers, "by_platform", lambda *operands, cpu, default: default(*operands))
+    return request.param
+
+
+each_platform = pytest.mark.usefixtures("platform")
 
 
 def _arrays(size, kernel, stride, padding, dtype=np.float64):
@@ -51,6 +63,7 @@ def _plain(x, w, stride, padding):
     return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
+@each_platform
 @pytest.mark.parametrize("case", CASES)
 def test_forward_against_loops(case):
     x, w = _arrays(*case)
@@ -58,6 +71,7 @@ def test_forward_against_loops(case):
         np.testing.assert_allclose(conv(x, w, *case[2:]), _loops(x, w, *case[2:]), rtol=1e-10, atol=1e-12)
 
 
+@each_platform
 @pytest.mark.parametrize("case", CASES)
 def test_transposed_is_the_adjoint(case):
     """<conv(x, w), y> = <x, conv_transpose(y, w')> with the input and output channels of w swapped."""
@@ -75,6 +89,7 @@ def test_transposed_is_the_adjoint(case):
         np.testing.assert_allclose(np.sum(left * y), np.sum(x * back), rtol=1e-10)
 
 
+@each_platform
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_against_jax(case):
     x, w = _arrays(*case)
@@ -119,6 +134,7 @@ def _penalty_case():
     return (x, w1, w2), ours, plain
 
 
+@each_platform
 def test_second_and_third_derivatives_against_jax():
     args, ours, plain = _penalty_case()
     with jax.enable_x64(True):
@@ -130,6 +146,7 @@ def test_second_and_third_derivatives_against_jax():
                 np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-8 * np.abs(q).max())
 
 
+@each_platform
 def test_second_derivative_against_finite_differences():
     args, ours, _ = _penalty_case()
     rng = np.random.default_rng(1)
@@ -145,6 +162,7 @@ def test_second_derivative_against_finite_differences():
             np.testing.assert_allclose(np.sum(grad * direction), (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
 
 
+@each_platform
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_dtypes(dtype):
     x, w = (jnp.asarray(a, dtype) for a in _arrays(*CASES[0]))
@@ -152,6 +170,7 @@ def test_dtypes(dtype):
     assert y.dtype == dtype and all(g.dtype == dtype for g in back(y))
 
 
+@each_platform
 @pytest.mark.parametrize("case", [CASES[0], ((24, 24), (1, 1), 1, CASES[4][3]), ((24, 24), (3, 3), 1, CASES[-1][3])])
 def test_gradients_of_16_bits_are_summed_in_float32(case):
     """Within the rounding of the result alone, 2^-8 of it, of float64 sums over the same rounded inputs."""
@@ -166,6 +185,7 @@ def test_gradients_of_16_bits_are_summed_in_float32(case):
     np.testing.assert_allclose(found, expected, rtol=2**-8, atol=1e-3)
 
 
+@each_platform
 def test_a_pointwise_transpose_with_output_padding_has_a_row_of_zeros():
     x, w = (np.asarray(a) for a in _arrays((4, 3), (1, 1), 1, None, np.float32))
     y = conv_transpose(x, w, 1, output_padding=1)
@@ -245,6 +265,7 @@ def _sharded_gradients(run):
     np.testing.assert_allclose(run(loss, w, x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+@each_platform
 @pytest.mark.parametrize(("varying", "check_vma"), [(True, True), (True, False), (False, True)])
 def test_shard_map(varying, check_vma):
     def run(loss, w, x):
@@ -261,6 +282,7 @@ def test_shard_map(varying, check_vma):
     _sharded_gradients(run)
 
 
+@each_platform
 def test_pmap():
     def run(loss, w, x):
         each = jax.pmap(
@@ -288,6 +310,7 @@ GROUPED = [
 ]
 
 
+@each_platform
 @pytest.mark.parametrize(("batch", "side", "channels", "groups", "dtype"), GROUPED)
 def test_many_groups(batch, side, channels, groups, dtype):
     """Forward, and both gradients by their bilinear form: <conv(x, w), g> is linear in x and in w."""
@@ -316,6 +339,7 @@ def test_many_groups(batch, side, channels, groups, dtype):
     assert abs(inner(to_w, other_w) - inner(loops(x, other_w), g)) < bound * size
 
 
+@each_platform
 def test_gradients_of_grouped_gradients_in_parts():
     """A penalty's second derivative, against that of JAX's own grouped convolution."""
     rng = np.random.default_rng(2)

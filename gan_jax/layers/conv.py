@@ -10,27 +10,25 @@ is no forward-mode derivative.
     _tconv(g, w)   its transpose in x: g (B, h, w, O) -> (B, H, W, I)
     _wgrad(x, g)   its transpose in w: -> (kh, kw, I, O)
 
-On the CPU `layers.winograd` computes those that gain by it, with fewer products.
-
 With groups, output channels of group k see the input channels of group k alone: w is (kh, kw, I / groups, O).
+
+Each map is one operation of XLA. What a CPU does instead stands in `layers.conv_cpu`, which each map asks once.
 """
 
-import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gan_jax.layers import winograd
+from gan_jax.layers import conv_cpu
 from gan_jax.layers.by_platform import by_platform
 from gan_jax.layers.channels import varying_axes
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_FEW_GROUPS = 8  # up to here XLA:CPU is faster, up to fourfold, with zeros between the groups
-_PART = 32  # channels at which many groups are dealt into parts, again with zeros between a part's groups
 
 
 def conv(
@@ -117,76 +115,17 @@ def _conv(x, w, stride, padding, groups):
         return _correlate(x, w, groups, window_strides=stride, padding=padding)
 
     size = jax.eval_shape(plain, x, w).shape
-    if count := _parts(x.shape, size, w.shape[:2], groups):
-        of_part = partial(_conv, stride=stride, padding=padding, groups=1)
-        return by_platform(x, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
-    if _pointwise(w.shape[:2], stride, padding, groups):
-        return by_platform(x, w, cpu=lambda x, w: x @ w[0, 0], default=plain)
-    if _fewer_products("conv", x, x.shape, size, w.shape[:2], stride, groups):
-        fewer = partial(winograd.conv, stride=stride, padding=padding)
-        return by_platform(x, w, cpu=partial(_in_float32, fewer), default=plain)
-    return plain(x, w)
+    ungrouped = partial(_conv, stride=stride, padding=padding, groups=1)
+    return _on_platform(x, w, conv_cpu.conv(x, w, size, stride, padding, groups, ungrouped), plain)
 
 
-def _fewer_products(kind, operand, x, g, kernel, stride, groups):
-    """Whether `winograd` has the map of these shapes, and XLA:CPU gains by it."""
-    known = operand.dtype in (jnp.float32, jnp.bfloat16)
-    return groups == 1 and known and winograd.pays(kind, x, g, kernel, stride)
-
-
-def _in_float32(bilinear, a, b):
-    """XLA:CPU computes bfloat16 so, too; results are rounded once."""
-    return bilinear(a.astype(jnp.float32), b.astype(jnp.float32)).astype(a.dtype)
+def _on_platform(a: jax.Array, b: jax.Array, cpu: Callable | None, default: Callable) -> jax.Array:
+    """default(a, b), or on a CPU what it has instead."""
+    return default(a, b) if cpu is None else by_platform(a, b, cpu=cpu, default=default)
 
 
 def _correlate(x, w, groups, **options):
     return lax.conv_general_dilated(x, w, dimension_numbers=_NHWC, feature_group_count=groups, **options)
-
-
-def _parts(x, g, kernel, groups):
-    """Into how many parts of whole groups a convolution of shapes x and g is dealt on the CPU; 0: left to XLA."""
-    if groups == 1 or not all(isinstance(side, int) for side in (*x, *g)):
-        return 0
-    narrow, products = min(x[3], g[3]) // groups, math.prod(g) * math.prod(kernel) * (x[3] // groups)
-    enough = _PART if products >= winograd.LEAST_PRODUCTS else narrow * groups
-    size = next(n for n in range(1, groups + 1) if groups % n == 0 and (n * narrow >= enough or n == groups))
-    return groups // size if size <= _FEW_GROUPS else 0
-
-
-@jax.named_scope(winograd.SCOPE)
-def _in_parts(of_part, count, groups, x, w):
-    """x (B, H, W, C) with w (kh, kw, c, O), part by part: `of_part` takes a kernel that is zero between groups."""
-    def one(part):
-        x, w = part
-        return of_part(x, _spread(w, groups // count))
-
-    if count == 1:
-        return one((x, w))
-    return _joined(lax.map(one, (_dealt(x, count), _dealt(w, count))))
-
-
-def _dealt(x, count):
-    """(..., C) -> (count, ..., C / count)"""
-    return jnp.moveaxis(x.reshape(*x.shape[:-1], count, -1), -2, 0)
-
-
-def _joined(x):
-    x = jnp.moveaxis(x, 0, -2)
-    return x.reshape(*x.shape[:-2], -1)
-
-
-def _spread(w, groups):
-    """(kh, kw, I / groups, O) -> (kh, kw, I, O), zero where input and output are of different groups."""
-    kh, kw, i, o = w.shape
-    same = jnp.eye(groups, dtype=bool)[:, None, :, None]
-    return jnp.where(same, w.reshape(kh, kw, 1, i, groups, o // groups), 0).reshape(kh, kw, groups * i, o)
-
-
-def _gathered(w, groups):
-    """The transpose of `_spread`."""
-    kh, kw, i, o = w.shape
-    w = w.reshape(kh, kw, groups, i // groups, groups, o // groups)
-    return jnp.diagonal(w, axis1=2, axis2=4).swapaxes(3, 4).reshape(kh, kw, i // groups, o)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -198,16 +137,8 @@ def _tconv(g, w, stride, padding, size, groups):
     def plain(g, w):
         return _dilated(g, w, stride, padding, size, groups)
 
-    shape = (g.shape[0], *size, w.shape[2] * groups)
-    if count := _parts(shape, g.shape, w.shape[:2], groups):
-        of_part = partial(_tconv, stride=stride, padding=padding, size=size, groups=1)
-        return by_platform(g, w, cpu=partial(_in_parts, of_part, count, groups), default=plain)
-    if _pointwise(w.shape[:2], stride, padding, groups) and size == g.shape[1:3]:
-        return by_platform(g, w, cpu=lambda g, w: g @ w[0, 0].T, default=plain)
-    if _fewer_products("tconv", g, shape, g.shape, w.shape[:2], stride, groups):
-        fewer = partial(winograd.tconv, stride=stride, padding=padding, size=size)
-        return by_platform(g, w, cpu=partial(_in_float32, fewer), default=plain)
-    return plain(g, w)
+    ungrouped = partial(_tconv, stride=stride, padding=padding, size=size, groups=1)
+    return _on_platform(g, w, conv_cpu.tconv(g, w, stride, padding, size, groups, ungrouped), plain)
 
 
 def _dilated(g, w, stride, padding, size, groups):
@@ -232,53 +163,15 @@ def _swapped(w, groups):
 def _wgrad(x, g, stride, padding, kernel, groups):
     pads = []
     for n, m, k, s, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel, stride, padding, strict=True):
-        pads.append((low, k + (m - 1) * s - n - low))
-    options = {"window_strides": (1, 1), "padding": pads, "rhs_dilation": stride}
+        pads.append((low, k + (m - 1) * s - n - low))  # g, dilated, has as many places in x as there are taps
 
-    def direct(x, g):
-        numbers = ("CHWN", "IHWO", "HWNC")
+    def plain(x, g):
+        # XLA:GPU recognises cuDNN's backward-filter convolution by this layout, that of JAX's own derivative.
+        numbers, options = ("CHWN", "IHWO", "HWNC"), {"window_strides": (1, 1), "padding": pads, "rhs_dilation": stride}
         return lax.conv_general_dilated(x, g, dimension_numbers=numbers, batch_group_count=groups, **options)
 
-    if count := _parts(x.shape, g.shape, kernel, groups):
-        def canonical(x, g):
-            def one(part):
-                return _gathered(_wgrad(*part, stride, padding, kernel, 1), groups // count)
-
-            return _joined(lax.map(one, (_dealt(x, count), _dealt(g, count)))) if count > 1 else one((x, g))
-    elif _fewer_products("wgrad", x, x.shape, g.shape, kernel, stride, groups):
-        canonical = partial(_in_float32, partial(winograd.wgrad, stride=stride, padding=padding, kernel=kernel))
-    elif _pointwise(kernel, stride, padding, groups):
-        def canonical(x, g):
-            wide = jnp.promote_types(x.dtype, jnp.float32)
-            w = jnp.matmul(x.reshape(-1, x.shape[3]).T, g.reshape(-1, g.shape[3]), preferred_element_type=wide)
-            return w.astype(x.dtype)[None, None]
-    else:
-        canonical = partial(_canonical_wgrad, kernel=kernel, groups=groups, options=options)
-    # XLA:CPU rewrites other layouts than NHWC / HWIO outside of loops only, and computes the rest slowly;
-    # XLA:GPU recognises cuDNN's backward-filter convolution by the layout of JAX's own derivative.
-    return by_platform(x, g, cpu=canonical, default=direct)
-
-
-def _canonical_wgrad(x, g, kernel, groups, options):
-    """`_wgrad` in forms that XLA:CPU computes fast."""
-    (b, h, w, c), dtype = x.shape, x.dtype
-    wide = jnp.promote_types(dtype, jnp.float32)  # bfloat16 takes up to five times as long
-    x, g = x.astype(wide), g.astype(wide)
-    dilated = partial(lax.conv_general_dilated, dimension_numbers=_NHWC)
-    if groups == 1 and options["rhs_dilation"] == (1, 1) and g.shape[1] * g.shape[2] > h * w:
-        # XLA would make the larger one the image itself, in a layout that takes it a hundred times as long.
-        pads = [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel, options["padding"], strict=True)]
-        options = options | {"padding": pads}
-        reverse = dilated(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), **options)
-        return reverse[:, ::-1, ::-1].transpose(1, 2, 3, 0).astype(dtype)
-    x = x.reshape(b, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)
-    x, g = x.reshape(c // groups, h, w, groups * b), g.transpose(1, 2, 0, 3)
-    return dilated(x, g, feature_group_count=groups, **options).transpose(1, 2, 0, 3).astype(dtype)
-
-
-def _pointwise(kernel, stride, padding, groups):
-    """Whether it is a matrix product at every pixel. XLA:CPU, unlike others, does not see that."""
-    return groups == 1 and (*kernel, *stride) == (1, 1, 1, 1) and padding == ((0, 0), (0, 0))
+    ungrouped = partial(_wgrad, stride=stride, padding=padding, kernel=kernel, groups=1)
+    return _on_platform(x, g, conv_cpu.wgrad(x, g, stride, padding, pads, kernel, groups, ungrouped), plain)
 
 
 def _whole(size, w, padding, groups):
