@@ -20,12 +20,12 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"{variant!r}; expected one of {', '.join(filter(None, VARIANTS))}")
     noisy = variant.startswith("noise")
     adam = {"name": "adam", "learning_rate": 1e-3, "b1": 0.5, "b2": 0.999}
-    adam |= {"schedule": "linear", "decay_begin_images": 24_000}
+    adam |= {"schedule": "linear", "decay_begin_images": 48_000}
     look = {"resolution": 16, "channels": 3}
     config = ConfigDict(
         {
             "game": "translation",
-            "total_images": 48_000,
+            "total_images": 96_000,
             "batch_size": 16,
             "grid": 32,
             "data": {
@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "loss": {"cycle_a": 10.0, "cycle_b": 10.0, "identity": 0.0, "pool": 50},
             "optim": {"generators": dict(adam), "discriminators": dict(adam)},
             "ema": {"half_life_images": 1_000.0},
-            "every": {"log_images": 1_600, "sample_images": 8_000, "checkpoint_images": 16_000},
+            "every": {"log_images": 1_600, "sample_images": 16_000, "checkpoint_images": 32_000},
             "evaluation": {"features": "digits_classifier", "metrics": ("fd", "classes"), "samples": 360, "split": "test"},
         }
     )

@@ -34,7 +34,7 @@ def sampler(
       run: from `runs.build`.
       batch_size: samples in one pass; the last pass is filled up and cut. None for 256, fewer of large images.
       from_latents: the function takes latents z (N, latent_size) and labels (N,) instead of keys (N,) and `given`.
-      whole: all arrays of the game's `sample` by name, instead of the first one.
+      whole: all arrays of the game's `sample`, a tuple in their order, instead of the first one.
       **options: of the game's `sample` and `decode`, such as its `truncate` makes.
     Returns:
       draw(ema, keys, given) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and row i of
@@ -51,9 +51,8 @@ def generator(run: runs.Run, *, from_latents: bool = False, whole: bool = False,
         return pixels.quantise(run.game.decode(run.nets, ema, z, labels, **options))
 
     def generate(ema, keys, given):
-        arrays = run.game.sample(run.nets, ema, keys, given, **options)
-        arrays = {name: pixels.quantise(array) for name, array in arrays.items()}
-        return arrays if whole else next(iter(arrays.values()))
+        arrays = tuple(map(pixels.quantise, run.game.sample(run.nets, ema, keys, given, **options).values()))
+        return arrays if whole else arrays[0]
 
     return decode if from_latents else generate
 
@@ -144,7 +143,7 @@ def grid_picture(run: runs.Run, drawn: Any, given: dict[str, np.ndarray]) -> np.
     """One picture of samples: of a game with sources, which are drawn `whole`, each beside its sources."""
     if not runs.sources(run):
         return picture(drawn)
-    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn.values()]))
+    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn]))
 
 
 def picture(samples: np.ndarray) -> np.ndarray:
@@ -192,7 +191,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
 def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     """One image for each of the user's, named after it, and a grid of both side by side."""
     drawn = sampler(run, whole=True)(ema, keys_of(job.seeds), job.given)
-    files = {f"{name}.png": image for name, image in zip(job.names, next(iter(drawn.values())), strict=True)}
+    files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
     return files | {"grid.png": grid_picture(run, drawn, job.given)}
 
 

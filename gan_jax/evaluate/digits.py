@@ -17,9 +17,9 @@ class Judge(NamedTuple):
     """The classifier and the run's reals."""
 
     extractor: metrics.Extractor
-    train: dict[str, np.ndarray]  # image, label
-    held_out: np.ndarray  # images
-    features: np.ndarray  # of the train images
+    reals: dict[str, np.ndarray]  # image, label
+    others: np.ndarray  # images of the split that the reals are not of: held out of train, or train
+    features: np.ndarray  # of the reals
     protocol: dict[str, Any]
 
 
@@ -48,8 +48,8 @@ def judge(run, field: str = "image") -> Judge:
         "reals": len(parts[split]["image"]),
         "data_fingerprint": sets[split].fingerprint,
     }
-    reals = parts[split]
-    return Judge(extractor, reals, parts["test"]["image"], extractor.apply(reals["image"])[0], protocol)
+    reals, others = parts[split], parts["train" if split == "test" else "test"]["image"]
+    return Judge(extractor, reals, others, extractor.apply(reals["image"])[0], protocol)
 
 
 def rows(
@@ -120,8 +120,8 @@ def _baselines(run, generate: Callable, reference: Judge, count: int) -> dict[st
     fresh = jax.tree.map(jnp.asarray, runs.fresh_state(run).ema)
     sources = _sources(run, count)
     sets: dict[str, Callable[[], np.ndarray]] = {
-        "floor_train_vs_held_out": lambda: reference.held_out,
-        "pixel_gaussian": lambda: metrics.pixel_gaussian_samples(reference.train["image"], count, run.config.seed),
+        "floor_train_vs_held_out": lambda: reference.others,
+        "pixel_gaussian": lambda: metrics.pixel_gaussian_samples(reference.reals["image"], count, run.config.seed),
         "untrained_generator": lambda: generate(fresh),
     } | ({"untranslated_input": lambda: sources["image"]} if sources else {})
     return {name: _frechet(reference.features, reference.extractor.apply(make())[0]) for name, make in sets.items()}
