@@ -23,7 +23,10 @@ EMA_NETS = ("generator_ab", "generator_ba")
 EMA_COPIED = ("batch_stats",)
 DOMAINS = ("a", "b")
 DEFAULTS = {
-    "translation": {"direction": "ab"},  # of samples: ab, from the domain a to b, or ba
+    "translation": {
+        "direction": "ab",  # of samples: ab, from the domain a to b, or ba
+        "jitter": 0,  # pixels by which images are enlarged, and cut at random to their size again
+    },
     "loss": {
         "cycle_a": 10.0,  # weight of |F(G(a)) - a|
         "cycle_b": 10.0,  # and of |G(F(b)) - b|
@@ -33,7 +36,8 @@ DEFAULTS = {
 }
 WEIGHTS = ("cycle_a", "cycle_b", "identity")
 
-FLIP, DROPOUT, POOL = 0, 1, 2  # independent draws
+FLIP, JITTER, POOL, DROPOUT = range(4)  # independent draws, `_draw` numbers those of each
+MOST = 1 << 16  # of a kind
 
 
 class Pool(NamedTuple):
@@ -115,8 +119,9 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
         raise UserError(f"config.accumulate={config.accumulate}: the game 'translation' shows its discriminators what "
                         "its generators have made of the whole batch; expected 1")
     weights = tuple((name, config.loss[name]) for name in WEIGHTS if config.loss[name])
+    configs.check_range(config, "0 or more", "translation.jitter")
     flips = {domain: config.data.parts[domain].flip for domain in DOMAINS}
-    common = dict(nets=nets, flips=flips)
+    common = dict(nets=nets, reals=partial(_reals, flips=flips, jitter=config.translation.jitter))
     of_generators = partial(_generators_loss, **common, weights=dict(weights))
     of_discriminators = partial(_discriminators_loss, **common)
     generators, discriminators = EMA_NETS, tuple(f"discriminator_{domain}" for domain in DOMAINS)
@@ -139,14 +144,34 @@ def _translate(nets: dict, ema: dict, source: str, target: str, images: jax.Arra
     return nets[name].apply(ema[name], images, train=False)
 
 
-def _reals(batch: dict, rng: Rng, flips: dict[str, bool]) -> dict[str, jax.Array]:
-    """Pictures of both domains in [-1, 1], each mirrored at random where its data are."""
+def _reals(batch: dict, rng: Rng, *, flips: dict[str, bool], jitter: int) -> dict[str, jax.Array]:
+    """Pictures of both domains in [-1, 1], each moved by `jitter`, and mirrored at random where its data are."""
     reals = {}
     for number, domain in enumerate(DOMAINS):
         images = pixels.normalise(batch[domain])
-        draws = random.uniform(random.fold(rng.samples, 8 * FLIP + number), ())
+        if jitter:
+            draws = random.uniform(_draw(rng.samples, JITTER, number), (2,))
+            images = jittered(images, jnp.floor(draws * (jitter + 1)), jitter)
+        draws = random.uniform(_draw(rng.samples, FLIP, number), ())
         reals[domain] = pixels.random_flip(images, draws) if flips[domain] else images
     return reals
+
+
+def _draw(keys: jax.Array, kind: int, number: int) -> jax.Array:
+    return random.fold(keys, kind * MOST + number)
+
+
+def jittered(images: jax.Array, corners: jax.Array, pixels: int) -> jax.Array:
+    """Images (B, H, W, C) enlarged to (H + pixels, W + pixels), cut to their size from `corners` (B, 2) on.
+
+    Both are one resampling, with the cubic filter of Keys (1981, a = -1/2).
+    """
+    scale = jnp.array([(side + pixels) / side for side in images.shape[1:3]])
+
+    def one(image, corner):
+        return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, -corner, "cubic", antialias=False)
+
+    return jax.vmap(one)(images, corners)
 
 
 class _Players:
@@ -160,15 +185,15 @@ class _Players:
         own, self.uses = self.variables.get(name, {}), self.uses + 1
         out, new = self.nets[name].apply(
             {"params": self.params[name], **own}, images, train=True, mutable=list(own),
-            keys=random.fold(self.keys, 8 * DROPOUT + 64 * self.uses),
+            keys=_draw(self.keys, DROPOUT, self.uses),
         )  # fmt: skip
         self.variables[name] = dict(new)
         return out
 
 
-def _generators_loss(params, state: State, batch, rng: Rng, *, nets, flips, weights):
+def _generators_loss(params, state: State, batch, rng: Rng, *, nets, reals, weights):
     """Eq. 3 of the paper with least squares, and the identity term of its section 5.2."""
-    reals, play = _reals(batch, rng, flips), _Players(nets, params, state, rng)
+    reals, play = reals(batch, rng), _Players(nets, params, state, rng)
     game = losses.adversarial("least_squares", scale=1.0)  # (D(G(x)) - 1)^2
     fakes = {other: play(f"generator_{domain}{other}", reals[domain]) for domain, other in ("ab", "ba")}
     again = {domain: play(f"generator_{other}{domain}", fakes[other]) for domain, other in ("ab", "ba")}
@@ -192,7 +217,7 @@ def _shown(pools: dict[str, Pool], fakes: dict[str, jax.Array], rng: Rng) -> dic
     result = {}
     for number, domain in enumerate(DOMAINS):
         images = parallel.gather(jax.lax.stop_gradient(fakes[domain]))
-        key = jax.random.fold_in(rng.key, 8 * POOL + number)
+        key = jax.random.fold_in(rng.key, POOL * MOST + number)
         size = max(pools[domain].images.shape[0], 1)
         uniform = jax.random.uniform(jax.random.fold_in(key, 0), (len(images),))
         slots = jax.random.randint(jax.random.fold_in(key, 1), (len(images),), 0, size)
@@ -232,9 +257,9 @@ def query(pool: Pool, images: jax.Array, uniform: jax.Array, slots: jax.Array) -
     return Pool(stored, filled, shown)
 
 
-def _discriminators_loss(params, state: State, batch, rng: Rng, *, nets, flips):
+def _discriminators_loss(params, state: State, batch, rng: Rng, *, nets, reals):
     """Half of ((D(x) - 1)^2 + D(y)^2) of each domain, y from its pool."""
-    reals, play = _reals(batch, rng, flips), _Players(nets, params, state, rng)
+    reals, play = reals(batch, rng), _Players(nets, params, state, rng)
     game, loss, metrics = losses.adversarial("least_squares"), 0.0, {}
     for domain in DOMAINS:
         name, real = f"discriminator_{domain}", reals[domain]
