@@ -5,7 +5,6 @@ from one data set: A holds the images, B other images of the same batch, inverte
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as configs
 from gan_jax import losses, parallel
+from gan_jax.games.translation import Pool, query
 from gan_jax.layers import pixels, random
 from gan_jax.layers.linear import Conv
 from gan_jax.step import Out, Phase
@@ -64,41 +64,14 @@ class Discriminator(nn.Module):
         return Conv(1, 3)(nn.leaky_relu(Conv(self.width, 3, stride=2)(x), 0.2))
 
 
-class Pool(NamedTuple):
-    """Earlier fakes of one domain."""
-
-    images: jax.Array  # (size, ...)
-    filled: jax.Array  # int32, how many of them are images
+def reads(config) -> tuple[str, ...]:
+    """The images, of which it makes both domains."""
+    return ("image",)
 
 
-def query(pool: Pool, images: jax.Array, uniform: jax.Array, slots: jax.Array) -> tuple[Pool, jax.Array]:
-    """The image pool of Shrivastava et al. 2017 (arXiv 1612.07828), as CycleGAN uses it.
-
-    While the pool fills up, an image is stored and returned. Then, where its draw is above one half, it takes
-    the place of a stored one, which is returned; otherwise it is returned itself.
-
-    Args:
-      pool: images of shape (size, ...).
-      images: (B, ...), taken one after another.
-      uniform: (B,) draws in [0, 1).
-      slots: int (B,), the place to swap with.
-    Returns:
-      the pool after all of them, and the images returned, (B, ...).
-    """
-    size = pool.images.shape[0]
-    if size == 0:
-        return pool, images
-
-    def one(pool, drawn):
-        image, u, slot = drawn
-        filling = pool.filled < size
-        swap = ~filling & (u > 0.5)
-        place = jnp.where(filling, pool.filled, slot)
-        stored = pool.images[place]
-        kept = pool.images.at[place].set(jnp.where(filling | swap, image, stored))
-        return Pool(kept, pool.filled + filling), jnp.where(swap, stored, image)
-
-    return jax.lax.scan(one, pool, (images, uniform, slots))
+def asks(config) -> tuple[str, ...]:
+    """Nothing."""
+    return ()
 
 
 def constructors(config) -> dict[str, type]:
@@ -119,8 +92,9 @@ def init(config, nets, spec, key):
     image = jnp.zeros((1, *spec["image"].shape))
     keys = jax.random.split(key, len(nets))
     params = {name: net.init(k, image)["params"] for (name, net), k in zip(nets.items(), keys, strict=True)}
-    pools = {domain: Pool(jnp.zeros((config.loss.pool, *spec["image"].shape)), jnp.int32(0)) for domain in "ab"}
-    return params, {}, pools
+    sizes = (config.loss.pool, config.batch_size // config.accumulate)
+    stored, shown = (jnp.zeros((size, *spec["image"].shape)) for size in sizes)
+    return params, {}, {domain: Pool(stored, jnp.int32(0), shown) for domain in "ab"}
 
 
 def phases(config, nets) -> tuple[Phase, ...]:
@@ -133,10 +107,10 @@ def phases(config, nets) -> tuple[Phase, ...]:
     return tuple(table)
 
 
-def sample(nets, ema, keys, labels):
+def sample(nets, ema, keys, given):
     """Noise of domain A, translated to B."""
     noise = random.uniform(keys, (8, 8, 1), minval=-1.0, maxval=1.0)
-    return nets["generator_ab"].apply(ema["generator_ab"], noise)
+    return {"image": nets["generator_ab"].apply(ema["generator_ab"], noise)}
 
 
 def domains(batch) -> dict[str, jax.Array]:
@@ -171,8 +145,8 @@ def _discriminator_loss(params, state, batch, rng, *, nets, domain):
     size = max(state.memory[domain].images.shape[0], 1)
     uniform = jax.random.uniform(jax.random.fold_in(rng.key, 0), (len(every),))
     slots = jax.random.randint(jax.random.fold_in(rng.key, 1), (len(every),), 0, size)
-    pool, pooled = query(state.memory[domain], every, uniform, slots)
-    fake = pooled[parallel.sample_index(len(fake))]
+    pool = query(state.memory[domain], every, uniform, slots)
+    fake = pool.shown[parallel.sample_index(len(fake))]
     logits = partial(nets[f"discriminator_{domain}"].apply, {"params": params[f"discriminator_{domain}"]})
     terms = losses.adversarial("least_squares").discriminator(logits(real[domain]), logits(fake))
     loss = sum(term.mean() for term in terms.values())

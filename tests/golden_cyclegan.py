@@ -1,7 +1,8 @@
 """Recorded numbers of pytorch-CycleGAN-and-pix2pix in this project's names and layouts.
 
 `cyclegan_resnet6_*` are generators of 6 blocks, `patchgan_*` four discriminators each; `cyclegan_gradients` holds small
-networks with their gradients under the same names; `layout_*.json` list every tensor of full-size networks.
+networks with their gradients under the same names, `cyclegan_step` two steps of training; `layout_*.json` list every
+tensor of full-size networks.
 """
 
 import json

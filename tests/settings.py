@@ -66,7 +66,8 @@ def random_batch(run: runs.Run, number: int) -> dict[str, np.ndarray]:
     """A batch of noise images, and labels where the run has them."""
     rng = np.random.default_rng(number)
     size = run.config.batch_size
-    batch = {"image": rng.integers(0, 256, (size, *run.spec["image"].shape), dtype=np.uint8)}
+    images = {name: field.shape for name, field in run.spec.items() if field.kind != "label"}
+    batch = {name: rng.integers(0, 256, (size, *shape), dtype=np.uint8) for name, shape in images.items()}
     if specs.classes(run.spec):
         batch["label"] = rng.integers(0, specs.classes(run.spec), size).astype(np.int32)
     return batch

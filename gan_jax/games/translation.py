@@ -195,9 +195,11 @@ def _generators_loss(params, state: State, batch, rng: Rng, *, nets, reals, weig
     """Eq. 3 of the paper with least squares, and the identity term of its section 5.2."""
     reals, play = reals(batch, rng), _Players(nets, params, state, rng)
     game = losses.adversarial("least_squares", scale=1.0)  # (D(G(x)) - 1)^2
-    fakes = {other: play(f"generator_{domain}{other}", reals[domain]) for domain, other in ("ab", "ba")}
-    again = {domain: play(f"generator_{other}{domain}", fakes[other]) for domain, other in ("ab", "ba")}
-    terms = {f"cycle_{domain}": jnp.abs(again[domain] - reals[domain]).mean() for domain in DOMAINS}
+    fakes, terms = {}, {}
+    for domain, other in ("ab", "ba"):  # the order in which the published program's running statistics see them
+        fakes[other] = play(f"generator_{domain}{other}", reals[domain])
+        again = play(f"generator_{other}{domain}", fakes[other])
+        terms[f"cycle_{domain}"] = jnp.abs(again - reals[domain]).mean()
     loss = sum(weights[name] * terms[name] for name in terms if name in weights)
     if "identity" in weights:
         for domain, other in ("ab", "ba"):
