@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax.tree
 import pytest
@@ -274,3 +275,14 @@ def test_terms_of_weight_zero_are_left_out_of_the_program():
     phases = _build(_config(loss__cycle_b=0.0)).phases
     assert [phase.name for phase in phases] == ["generators", "discriminators"]
     assert dict(phases[0].weights) == {"cycle_a": 10.0} and phases[1].weights == ()
+
+
+def test_jitter_enlarges_and_cuts():
+    """As a cubic resampling of the whole followed by a cut, corner by corner; nothing moves where it adds nothing."""
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 10, 8, 2)).astype(np.float32)
+    corners = np.array([[0, 0], [3, 1], [2, 3]], np.float32)
+    large = np.asarray(jax.image.resize(images, (3, 13, 11, 2), "cubic", antialias=False))
+    ours = translation.jittered(jnp.asarray(images), jnp.asarray(corners), 3)
+    for image, (top, left), whole in zip(ours, corners.astype(int), large, strict=True):
+        np.testing.assert_allclose(image, whole[top : top + 10, left : left + 8], atol=1e-5)
+    np.testing.assert_allclose(translation.jittered(jnp.asarray(images), jnp.zeros((3, 2)), 0), images, atol=1e-6)
