@@ -318,7 +318,8 @@ def build(constructor: Callable, section: ml_collections.ConfigDict, where: str,
       where: the section's dotted name, for the message.
       **extra: arguments that the caller decides.
     Raises:
-      UserError: a key that the constructor does not take, naming the nearest that it does.
+      UserError: a key that the constructor does not take, naming the nearest that it does; or an argument of the
+        caller's that it does not take.
     """
     given = {k: (v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v) for k, v in section.items()}
     given.pop("name", None)
@@ -331,6 +332,12 @@ def build(constructor: Callable, section: ml_collections.ConfigDict, where: str,
             raise UserError(f"{what}; it takes {', '.join(accepted)}")
     if "dtype" in given:
         _check_dtype(given["dtype"], where)
+    refused = [key for key in extra if key not in inspect.signature(constructor).parameters]
+    if refused:
+        raise UserError(
+            f"config.{where}.name={section.get('name')!r} has no {', '.join(refused)}, which the game decides; choose "
+            "another model, or another game"
+        )
     return constructor(**given, **extra)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import games, initial, optim, parallel, specs
+from gan_jax import games, initial, models, optim, parallel, specs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
@@ -135,6 +135,12 @@ def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None
     for expected, keys in _RANGES.items():
         configs.check_range(config, expected, *(k.format(net=net) for k in keys for net in game.NETS))
     nets = game.nets(config, spec)
+    for net, names in getattr(game, "NEEDS", {}).items():
+        if missing := models.lacks(nets[net], names):
+            raise UserError(
+                f"the game {config.game!r} needs {', '.join(names)} of {net!r}, and {model_name(nets[net])!r} has no "
+                f"{', '.join(missing)}; choose another model, or another game"
+            )
     stage = stage or games.stages(game, config, spec)[0]
     phases = games.phases(game, config, nets, stage)
     optimizers = {player: _optimizer(config, nets, player, phases, stage) for player in steps.players(phases)}

@@ -109,8 +109,8 @@ def test_smoke_trains_three_steps_resumes_and_samples(name, tmp_path, one_device
         assert measured == {"modes_covered", "high_quality_share", "mode_kl"}
 
 
-def test_a_resumed_smoke_run_ends_in_the_same_state_as_an_uninterrupted_one(tmp_path, one_device):
-    name = "digits_dcgan_conditional"
+@pytest.mark.parametrize("name", ("digits_dcgan_conditional", "digits_cyclegan"))
+def test_a_resumed_smoke_run_ends_in_the_same_state_as_an_uninterrupted_one(name, tmp_path, one_device):
     for images in (16, 32):
         _smoke(name, tmp_path / "resumed", images)
     config = _smoke(name, tmp_path / "whole", 32)

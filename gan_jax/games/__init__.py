@@ -4,6 +4,7 @@ A game is a module with
     NETS                          names of its nets' config sections; nets that are built alike share one
     EMA_NETS                      names of the nets that are averaged; the first one is that which is sampled
     DEFAULTS                      {section: {key: value}} or {key: value}, what it adds to a config
+    NEEDS                         optional: {net: what it must offer, see `models`}
     constructors(config)          -> {section: class whose fields are the schema of config.<section>}
     reads(config)                 -> names of the data's fields that its phases read, see `specs`; `spec` has these
     nets(config, spec)            -> {net: Linen module}

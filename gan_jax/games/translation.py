@@ -34,6 +34,7 @@ DEFAULTS = {
         "pool": 50,  # earlier fakes that a discriminator may see again; 0: none
     },
 }
+NEEDS = {"generator_ab": ("translates",), "generator_ba": ("translates",)}
 WEIGHTS = ("cycle_a", "cycle_b", "identity")
 
 FLIP, JITTER, POOL, DROPOUT = range(4)  # independent draws, `_draw` numbers those of each

@@ -39,6 +39,7 @@ DEFAULTS = {
     "every": {"generator_steps": 1, "penalty_steps": 1},  # n_critic; above 1, the penalty is lazy
 }
 
+NEEDS = {"generator": ("latent_size", "latent")}
 WEIGHTS = ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan")
 
 # Independent draws of one phase, see `_draws`.

@@ -1,4 +1,21 @@
-"""Published architectures, one file each: plain arrays in, plain arrays out."""
+"""Published architectures, one file each: plain arrays in, plain arrays out.
+
+A file has the classes `Generator` and `Discriminator`. What a net may offer beside `__call__`, by field or method:
+
+    latent_size, latent     entries of z, and their distribution: normal or uniform
+    num_classes             of the labels that it takes; 0: it takes none
+    mapping                 method: (z, label, psi=, cutoff=) -> styles (B, num_ws, w_size)
+    synthesis               method: (styles, keys=, noise=) -> images
+    num_ws, w_size          how many styles an image has, and the entries of each
+    levels                  how many resolutions it grows through
+    translates              it takes images (B, H, W, C) instead of latents
+    layers                  method: paths of its layers, the first ones first, that transfer may keep still
+    sample_groups           {field: number of neighbours in a batch that belong together; 0: all}
+    couples_samples         whether a sample's output depends on its neighbours in the batch; True where it does not say
+    moving_phases           phases of the game 'style' in which its collections move; all where it does not say
+
+A game says in `NEEDS` what its nets must offer; that is checked when a run is built.
+"""
 
 import difflib
 from types import ModuleType
@@ -18,6 +35,11 @@ MODELS: dict[str, ModuleType] = {  # config.model -> its file
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
 }
+
+
+def lacks(net, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the names that a net does not offer, see above."""
+    return tuple(name for name in names if getattr(net, name, None) is None)
 
 
 def pair(name: str) -> tuple[type, type]:

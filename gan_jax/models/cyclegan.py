@@ -62,6 +62,11 @@ class Generator(nn.Module, kw_only=True):
             raise UserError(f"dropout={self.dropout}: expected 0 or more and below 1")
         super().__post_init__()
 
+    @property
+    def translates(self) -> bool:
+        """It takes images."""
+        return True
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, keys: jax.Array | None = None) -> jax.Array:
         self._check_size(*x.shape[1:3])
