@@ -51,6 +51,7 @@ sample
   --workdir=DIR --out=DIR      the run's folder, and where images go
   --seeds=0-63                 one image for each; also 1,5,9
   --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate pictures
+  --direction=ab|ba            of a translation; default: the config's
   --labels=0,1,2               classes, for conditional runs
   --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
   --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
@@ -90,7 +91,7 @@ exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config o
 CACHED_SECONDS = 0.02  # programs that compile for longer are kept for the next process
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 # Texts for `sample`.
-DRAWN = ("inputs", "seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixing", "dlatents")
+DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixing", "dlatents")
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {

@@ -37,6 +37,7 @@ class Flags(NamedTuple):
     style_mixing: str = ""  # ROWS:COLUMNS[:LAYERS], see `latents.mix`
     dlatents: str = ""  # file with styles, see `latents.load`
     save_dlatents: bool = False  # write the styles of the seeds too
+    direction: str = ""  # ab or ba, of a game that translates in both; else the config's
     inputs: str = ""  # a picture, or a folder or .zip of such, of a game that draws from pictures
 
 
@@ -59,6 +60,17 @@ class Job(NamedTuple):
     mixing: Mixing | None
     given: dict[str, np.ndarray] = {}  # field -> (N, ...), of a game that draws from pictures
     names: tuple[str, ...] = ()  # (N,), of the files of its images
+
+
+def directed(flags: Flags, config) -> None:
+    """Puts `--direction` in the place of the config's. Raises UserError for a game without directions."""
+    if not flags.direction:
+        return
+    if "translation" not in config:
+        raise UserError(f"--direction={flags.direction}: the game {config.game!r} has no directions; leave it out")
+    if flags.direction not in ("ab", "ba"):
+        raise UserError(f"--direction={flags.direction}: expected ab or ba")
+    config.translation.direction = flags.direction
 
 
 def check(flags: Flags) -> None:

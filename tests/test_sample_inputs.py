@@ -70,6 +70,17 @@ def test_a_folder_is_translated_picture_by_picture(made, translate, photos, tmp_
     np.testing.assert_array_equal(grid[:16, 18:34], ours[0])
 
 
+def test_the_other_direction_is_the_other_generator(made, photos, tmp_path):
+    folder, images = photos
+    sample.sample(made[0], tmp_path / "ab", inputs=str(folder), direction="ab")
+    sample.sample(made[0], tmp_path / "ba", inputs=str(folder), direction="ba")
+    run, ema = made[1], folders.restore(made[1], made[0], parallel.make_mesh()).state.ema["generator_ba"]
+    back = jax.jit(lambda x: run.nets["generator_ba"].apply(ema, pixels.normalise(x), train=False))(images)
+    ours = _read(tmp_path / "ba", "abc")
+    assert _close(ours, np.asarray(pixels.quantise(back)))
+    assert np.abs(ours.astype(int) - _read(tmp_path / "ab", "abc")).max() > 20
+
+
 def test_a_zip_and_a_single_picture_give_the_same(made, photos, tmp_path):
     folder, _ = photos
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
@@ -96,6 +107,7 @@ def test_pictures_of_any_size_and_mode_are_made_to_fit(made, photos, tmp_path):
     (["--inputs=photos", "--seeds=0-3"], "--seeds=0-3: the game 'translation' draws from --inputs"),
     (["--inputs=photos", "--truncation=0.5"], "--truncation=0.5: 'cyclegan' has no styles"),
     (["--inputs=bad.png"], "bad.png cannot be used"),
+    (["--inputs=photos", "--direction=up"], "--direction=up: expected ab or ba"),
 ])  # fmt: skip
 def test_mistakes_are_one_message(made, photos, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)

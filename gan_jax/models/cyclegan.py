@@ -51,7 +51,7 @@ class Generator(nn.Module, kw_only=True):
     channels: int = 3  # of the images that it makes; those that it sees have any number
     width: int = 64  # features at full size; doubled with each of two halvings
     blocks: int = 9  # residual ones; CycleGAN has 6 for 128x128, 9 from 256x256 on
-    norm: str = "instance"  # 'instance': without parameters | 'batch': with scale and bias
+    norm: str = "instance"  # 'instance': without parameters | 'batch': with scale and bias | 'none'
     dropout: float = 0.0  # inside each block, where keys are given
     axis_name: str | None = None  # mesh axis of BatchNorm
     dtype: jnp.dtype = jnp.float32  # of the computation
@@ -111,7 +111,7 @@ class Discriminator(nn.Module, kw_only=True):
 
     width: int = 64  # features of the first layer; doubled after each, up to eightfold
     layers: int = 3  # of stride 2; 0: three layers of 1x1
-    norm: str = "instance"  # 'instance': without parameters | 'batch': with scale and bias; not of the first layer
+    norm: str = "instance"  # as the generator's; not of the first layer
     axis_name: str | None = None  # mesh axis of BatchNorm
     dtype: jnp.dtype = jnp.float32  # of the computation
 
@@ -151,6 +151,8 @@ class Discriminator(nn.Module, kw_only=True):
 
 def _normalised(model: nn.Module, x: jax.Array, name: str, train: bool) -> jax.Array:
     """x (B, h, w, C) by `model.norm`; the parameters of a batch normalisation are under `name`."""
+    if model.norm == "none":
+        return x
     if model.norm == "instance":
         return instance_norm(x)
     norm = BatchNorm(axis_name=model.axis_name, scale_init=_scale_init, dtype=model.dtype, name=name)
@@ -167,7 +169,7 @@ def _reflect(x: jax.Array, border: int) -> jax.Array:
 
 
 def _check(model: nn.Module, smallest: dict[str, int]) -> None:
-    check_choice("norm", model.norm, ("instance", "batch"))
+    check_choice("norm", model.norm, ("instance", "batch", "none"))
     for field, least in smallest.items():
         if getattr(model, field) < least:
             raise UserError(f"{field}={getattr(model, field)}: expected {least} or more")
