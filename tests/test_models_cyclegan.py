@@ -256,3 +256,17 @@ def test_sides_that_do_not_fit_are_refused(model, smallest, refused):
     for height, width in refused:
         with pytest.raises(UserError, match=f"images of {height}x{width}: "):
             _shapes(model, 1, height, width, 3)
+
+
+def test_without_normalisation_a_pixel_discriminator_is_three_products():
+    """1x1 convolutions are products over channels: leaky ReLU of .2 between them, and nothing else."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 3)).astype(np.float32)
+    model = Discriminator(width=4, layers=0, norm="none")
+    variables = model.init(jax.random.key(0), jnp.asarray(x), train=True)
+    assert variables.keys() == {"params"}
+    params = jax.tree.map(lambda leaf: np.random.default_rng(leaf.size).normal(size=leaf.shape), variables["params"])
+    expected = x
+    for name in ("conv0", "conv1", "head"):
+        expected = expected @ params[name]["kernel"][0, 0] + params[name].get("bias", 0.0)
+        expected = np.where(expected > 0, expected, 0.2 * expected) if name != "head" else expected
+    np.testing.assert_allclose(model.apply({"params": params}, x, train=True), expected, rtol=1e-4, atol=1e-5)
