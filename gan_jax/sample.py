@@ -62,16 +62,21 @@ def with_labels(run: runs.Run, labels: np.ndarray) -> dict[str, np.ndarray]:
     return {"label": labels} if "label" in run.game.asks(run.config) else {}
 
 
-def held_out(run: runs.Run, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """What the run's game is given for these samples: labels in turn, or examples of `config.evaluation.split`.
+def held_out(run: runs.Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What the run's game is given for samples of these numbers: labels in turn, or held-out examples of the data.
 
-    A number beyond the set's last example begins anew.
+    Those are of `config.evaluation.split`, opened here; a number beyond the set's last example begins anew.
     """
+    asked = run.game.asks(run.config)
     if not runs.sources(run):
-        return with_labels(run, indices % max(specs.classes(run.spec), 1))
+        return lambda numbers: with_labels(run, numbers % max(specs.classes(run.spec), 1))
     dataset = runs.open_data(run.config, run.config.evaluation.split)
-    examples = dataset.examples(indices % dataset.size if dataset.size else indices)
-    return {name: examples[name] for name in run.game.asks(run.config)}
+
+    def examples(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        arrays = dataset.examples(numbers % dataset.size if dataset.size else numbers)
+        return {name: arrays[name] for name in asked}
+
+    return examples
 
 
 def halves(run: runs.Run, ema: dict, *, noise: str = "const", **truncation) -> Halves:
@@ -129,9 +134,9 @@ def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
     """What the samples of the run's grid are given: labels in turn, or held-out examples, evenly spread."""
     count = run.config.grid
     if not runs.sources(run):
-        return held_out(run, np.arange(count))
+        return held_out(run)(np.arange(count))
     size = runs.open_data(run.config, run.config.evaluation.split).size or count
-    return held_out(run, np.linspace(0, size - 1, count).astype(np.int64))
+    return held_out(run)(np.linspace(0, size - 1, count).astype(np.int64))
 
 
 def fixed_grid(run: runs.Run, draw: Draw, ema: dict, given: dict[str, np.ndarray]) -> Any:

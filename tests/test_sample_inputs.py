@@ -129,7 +129,7 @@ def test_grids_and_evaluation_are_of_held_out_pictures(made, translate):
     test = runs.open_field(run.config, "a", "test")
     given = sample.grid_given(run)
     np.testing.assert_array_equal(given["a"], test.examples(np.array([0, 119, 239, 359]))["image"])
-    np.testing.assert_array_equal(sample.held_out(run, np.array([359, 360]))["a"],
+    np.testing.assert_array_equal(sample.held_out(run)(np.array([359, 360]))["a"],
                                   test.examples(np.array([359, 0]))["image"])  # fmt: skip
     ema = folders.restore(run, folder, parallel.make_mesh()).state.ema
     drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, given)

@@ -96,7 +96,7 @@ def rows(
 
 
 def _labels(run, count: int) -> np.ndarray | None:
-    """The classes that `sample.held_out` gave, or those of the sources that it gave; None where there are none."""
+    """The classes that `sample.held_out` gives, or those of the sources that it gave; None where there are none."""
     if specs.classes(run.spec):
         return np.arange(count) % specs.classes(run.spec)
     return _sources(run, count).get("label")

@@ -82,6 +82,7 @@ def measurer(
 def _protocols(run, planned: plans.Plans, ema: dict, kept: dict) -> list[dict]:
     """Rows of the protocols. What was compiled is kept under their names, and the batch that fits."""
     labels = _labels(run, planned)
+    given = sample.held_out(run) if runs.sources(run) else lambda places: sample.with_labels(run, labels[places])
     mesh = parallel.make_mesh(jax.local_devices())
 
     def fakes(needs: collect.Needs) -> collect.Collected:
@@ -91,8 +92,7 @@ def _protocols(run, planned: plans.Plans, ema: dict, kept: dict) -> list[dict]:
 
         def dispatch(places: np.ndarray):
             keys = sample.keys_from(run.config.seed, "evaluation", places)
-            given = sample.held_out(run, places) if runs.sources(run) else sample.with_labels(run, labels[places])
-            return kept["program"](here, planned.variables, keys, given)
+            return kept["program"](here, planned.variables, keys, given(places))
 
         if "batch" not in kept:
             first = real_side.first_batch(run.config.evaluation.batch_size)
@@ -125,7 +125,7 @@ def _generate(run, draw: sample.Draw, ema: dict) -> np.ndarray:
     count = run.config.evaluation.samples
     share = -(-count // jax.process_count())
     mine = jax.process_index() * share + np.arange(share)
-    drawn = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), sample.held_out(run, mine))
+    drawn = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), sample.held_out(run)(mine))
     return parallel.from_all_processes(drawn)[:count]
 
 
