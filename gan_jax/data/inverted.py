@@ -14,7 +14,7 @@ from gan_jax.data.source import Source
 from gan_jax.errors import UserError
 
 PAPER, INK = (255.0, 240.0, 190.0), (25.0, 35.0, 130.0)  # colours where a digit of `digits` is black, and white
-NOISE = {"": 0.0, "inverted": 0.0, "inverted_noise": 0.06 * 127.5}  # look -> standard deviation of each value of 0 to 255
+NOISE = {"": 0.0, "inverted": 0.0, "inverted_noise": 0.06 * 127.5}  # look -> standard deviation, in levels
 
 
 def open_digits(look: str, *, split: str, fit: Fit, folder: str) -> Source:
