@@ -233,7 +233,7 @@ def test_initial_values(model):
         (Generator, {"norm": "layer"}, "norm 'layer' is unknown; expected one of instance, batch"),
         (Discriminator, {"width": 0}, "width=0: expected 1 or more"),
         (Discriminator, {"layers": -1}, "layers=-1: expected 0 or more"),
-        (Discriminator, {"norm": "none"}, "norm 'none' is unknown"),
+        (Discriminator, {"norm": "group"}, "norm 'group' is unknown"),
     ],
 )
 def test_fields_out_of_range_are_refused(model, options, message):
