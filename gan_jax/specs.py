@@ -6,7 +6,6 @@ from typing import NamedTuple
 from gan_jax.errors import UserError
 
 KINDS = ("image", "video", "points", "label", "tokens", "mask")
-PICTURES = ("image", "points")  # kinds that a grid can show
 
 
 class Field(NamedTuple):
