@@ -108,8 +108,8 @@ def machine() -> dict:
         found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         model = found[0] if found else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    told = {"cpu": model, "cores": cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
-    return told | ({"gpus": gpus()} if gpus() else {})
+    computer = {"cpu": model, "cores": cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
+    return computer | ({"gpus": gpus()} if gpus() else {})
 
 
 def gpus() -> list[str]:

@@ -60,8 +60,8 @@ def read_config(file: pathlib.Path) -> ConfigDict:
     try:
         return configs.complete(configs.from_json(file.read_text(encoding="utf-8")), runs.defaults)
     except (OSError, ValueError) as error:
-        told = f"{file}: cannot be read as a run's config: {error}"
-        raise UserError(f"{told}; bring it back, or give another --workdir") from error
+        message = f"{file}: cannot be read as a run's config: {error}"
+        raise UserError(f"{message}; bring it back, or give another --workdir") from error
 
 
 def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, specs.Spec, dict]:
@@ -133,12 +133,12 @@ def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[ste
 
     parts = {}
     for field in ("params", "variables", "ema"):
-        found = dict(jax.tree_util.tree_leaves_with_path(getattr(restored.state, field)))
+        arrays = dict(jax.tree_util.tree_leaves_with_path(getattr(restored.state, field)))
         parts[field] = jax.tree_util.tree_map_with_path(
-            lambda path, ours, found=found: choose(path, ours, found.get(path)), getattr(state, field)
+            lambda path, ours, arrays=arrays: choose(path, ours, arrays.get(path)), getattr(state, field)
         )
     if not taken:
         raise UserError(f"config.transfer.workdir={workdir}: no array of that run has a name and shape of this one's")
     left = f"; fresh: {', '.join(fresh[:4])}{' ...' if len(fresh) > 4 else ''}" if fresh else ""
-    told = f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
-    return state._replace(**parts), broken + told
+    line = f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
+    return state._replace(**parts), broken + line

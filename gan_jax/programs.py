@@ -271,7 +271,8 @@ def _traced_masked(run: runs.Run) -> str:
         if optimizer.rates and not config[f"optim.{player}.b2_final"]:
             numbers |= {f"optim.{player}.{name}" for name in optim.RATES}
     loop = {"seed", "grid", *(f"every.{name}_images" for name in MILESTONES)}
-    loop |= {key for key in config if key.startswith(("data.", "evaluation.", "checkpoints.")) and key[-5:] != ".flip"}
+    apart = ("data.", "evaluation.", "checkpoints.")
+    loop |= {key for key in config if key.startswith(apart) and not key.endswith(".flip")}
     if not any(config[f"optim.{player}.b2_final"] for player in run.optimizers):
         loop.add("total_images")
     masked = {key: bool(value) if key in numbers else value for key, value in config.items() if key not in loop}

@@ -252,6 +252,12 @@ def open_field(config: ConfigDict, name: str, split: str = ""):
     return configs.build(data.open_dataset, section, key, name=section.name)
 
 
+def data_section(config: ConfigDict, field: str) -> ConfigDict:
+    """The section of the part that a field is named after; that of all data where they have no parts."""
+    sections = data_sections(config)
+    return sections.get(field) or sections[""]
+
+
 def data_sections(config: ConfigDict) -> dict[str, ConfigDict]:
     """The section of each part of the data; that of data without parts has the name ''."""
     return dict(config.data.parts.items()) if "parts" in config.data else {"": config.data}

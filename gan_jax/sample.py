@@ -135,8 +135,9 @@ def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
     count = run.config.grid
     if not runs.sources(run):
         return held_out(run)(np.arange(count))
-    size = runs.open_data(run.config, run.config.evaluation.split).size or count
-    return held_out(run)(np.linspace(0, size - 1, count).astype(np.int64))
+    dataset = runs.open_data(run.config, run.config.evaluation.split)
+    examples = dataset.examples(np.linspace(0, (dataset.size or count) - 1, count).astype(np.int64))
+    return {name: examples[name] for name in run.game.asks(run.config)}
 
 
 def fixed_grid(run: runs.Run, draw: Draw, ema: dict, given: dict[str, np.ndarray]) -> Any:

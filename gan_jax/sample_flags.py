@@ -133,11 +133,10 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
         raise UserError(
             f"the game {run.config.game!r} draws from pictures: give --inputs=PATH, a picture, a folder or a .zip"
         )
-    sections = runs.data_sections(run.config)
-    dataset, files = data.open_inputs(flags.inputs, sections.get(name) or sections[""])
+    dataset, files = data.open_inputs(flags.inputs, runs.data_section(run.config, name))
     indices = np.arange(dataset.size)
-    given = {name: dataset.examples(indices)["image"]}
-    return Job(flags, indices, None, {}, None, "", None, given, _unlike(files))
+    pictures = {name: dataset.examples(indices)["image"]}
+    return Job(flags, indices, None, {}, None, "", None, pictures, _unlike(files))
 
 
 def _unlike(files: tuple[str, ...]) -> tuple[str, ...]:

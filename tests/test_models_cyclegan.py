@@ -9,7 +9,7 @@ from gan_jax import initial
 from gan_jax.errors import UserError
 from gan_jax.models import cyclegan
 from gan_jax.models.cyclegan import Discriminator, Generator
-from tests import golden_cyclegan
+from tests import golden_cyclegan, settings
 
 KEY = jax.random.key(0)
 PATCH = {"patch70": (8, 3), "patch_n2": (8, 2), "patch_n4": (4, 4), "pixel": (8, 0)}  # recorded: width, layers
@@ -17,19 +17,6 @@ PATCH = {"patch70": (8, 3), "patch_n2": (8, 2), "patch_n4": (4, 4), "pixel": (8,
 
 def _shapes(model, *shape):
     return jax.eval_shape(lambda: model.init(KEY, jnp.zeros(shape), train=True))
-
-
-def _init(model, x):
-    """Variables by numpy: compiling JAX's random initialisation takes seconds."""
-    rng = np.random.default_rng(0)
-    values = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
-
-    def fill(path, leaf):
-        name = path[-1].key
-        value = values[name] if name in values else rng.normal(0, 0.1, leaf.shape)
-        return np.broadcast_to(value, leaf.shape).astype(leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, _shapes(model, *x.shape))
 
 
 def _apply(model, variables, x, train=True, keys=None):
@@ -139,7 +126,7 @@ def test_a_logit_sees_its_patch(layers, side):
     """The gradient of one inner logit; all weights are positive, so that nothing cancels."""
     model = Discriminator(width=1, layers=layers, norm="batch")
     x = jnp.zeros((1, 96, 104, 1))
-    variables = jax.tree.map(jnp.abs, _init(model, x))
+    variables = jax.tree.map(jnp.abs, settings.numpy_variables(model, x))
     shape = jax.eval_shape(lambda: model.apply(variables, x, train=False)).shape
     assert shape == (1, *((n // 2**layers - 2 if layers else n) for n in (96, 104)), 1)
     row, column = shape[1] // 2, shape[2] // 2
@@ -153,7 +140,7 @@ def test_a_logit_sees_its_patch(layers, side):
 def test_samples_are_coupled_by_batch_norm_alone(model, norm):
     model = model.clone(norm=norm)
     x = jax.random.normal(KEY, (3, 12, 8, 2))
-    variables = _init(model, x)
+    variables = settings.numpy_variables(model, x)
     together, alone = _apply(model, variables, x), _apply(model, variables, x[1:2])
     if norm == "batch":
         assert np.abs(together[1] - alone[0]).max() > 1e-3 * np.abs(together).max()
@@ -166,7 +153,7 @@ def test_samples_are_coupled_by_batch_norm_alone(model, norm):
 def test_dropout_depends_on_the_keys_alone():
     model = Generator(width=2, blocks=2, dropout=0.5)
     x, keys = jax.random.normal(KEY, (3, 8, 8, 3)), jax.random.split(KEY, 3)
-    variables = _init(model, x)
+    variables = settings.numpy_variables(model, x)
     dropped = _apply(model, variables, x, keys=keys)
     _close(_apply(model, variables, x[1:], keys=keys[1:]), dropped[1:])
     assert np.abs(_apply(model, variables, x, keys=keys[::-1]) - dropped)[0].max() > 1e-3
@@ -179,7 +166,7 @@ def test_dropout_depends_on_the_keys_alone():
 def test_each_block_drops_other_features(monkeypatch):
     model = Generator(width=1, blocks=3, dropout=0.5)
     x, keys = jnp.zeros((2, 8, 8, 1)), jax.random.split(KEY, 2)
-    variables, used = _init(model, x), []
+    variables, used = settings.numpy_variables(model, x), []
     monkeypatch.setattr(cyclegan, "dropout", lambda x, keys, rate: used.append(keys) or x)
 
     @jax.jit
@@ -203,7 +190,7 @@ def test_any_channels_and_sides(channels):
 def test_bfloat16_computes_and_keeps_float32_parameters(model):
     x = jax.random.normal(KEY, (2, 8, 8, 3))
     low = model.clone(dtype=jnp.bfloat16)
-    variables = _init(low, x)
+    variables = settings.numpy_variables(low, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     exact, rounded = _apply(model, variables, x), _apply(low, variables, x)
     assert rounded.dtype == jnp.float32

@@ -7,23 +7,9 @@ import pytest
 
 from gan_jax.errors import UserError
 from gan_jax.models.dcgan import Discriminator, Generator, plan
-from tests import golden_dcgan
+from tests import golden_dcgan, settings
 
 KEY = jax.random.key(0)
-
-
-def _init(model, *args):
-    """Variables by numpy: compiling JAX's random initialisation takes seconds."""
-    rng = np.random.default_rng(0)
-    values = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
-
-    def fill(path, leaf):
-        name = path[-1].key
-        value = values[name] if name in values else rng.normal(0, 0.1, leaf.shape)
-        return np.broadcast_to(value, leaf.shape).astype(leaf.dtype)
-
-    shapes = jax.eval_shape(lambda: model.init(KEY, *args, train=True))
-    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def _apply(model, variables, *args, **kwargs):
@@ -164,12 +150,12 @@ def test_conditional_networks():
     common = {"resolution": 16, "channels": 1, "num_classes": 3, "width": 4}
     g, d = Generator(latent_size=5, **common), Discriminator(spectral_norm=True, norm="none", **common)
     z, label = jax.random.normal(KEY, (6, 5)), jnp.int32([0, 1, 2, 0, 1, 2])
-    variables = _init(g, z, label)
+    variables = settings.numpy_variables(g, z, label)
     x = _apply(g, variables, z, label, train=False)
     assert variables["params"]["embed"]["kernel"].shape == (3, 5)
     assert variables["params"]["stem"]["kernel"].shape == (4, 4, 10, 8)
     assert np.abs(_apply(g, variables, z, (label + 1) % 3, train=False) - x).max() > 0
-    variables = _init(d, x, label)
+    variables = settings.numpy_variables(d, x, label)
     assert set(variables["spectral"]) == {"down0", "down1", "head", "embed"}
 
     # logit(x, a) - logit(x, b) = <embed(a) - embed(b), h(x)>: labels with equal vectors have equal logits.
@@ -186,7 +172,7 @@ def test_dropout_by_sample_and_by_layer():
     d = Discriminator(resolution=8, channels=1, width=4, norm="none", dropout=0.5)
     x = jax.random.normal(KEY, (6, 8, 8, 1))
     keys = jax.random.split(KEY, 6)
-    variables = _init(d, x)
+    variables = settings.numpy_variables(d, x)
     dropped = _apply(d, variables, x, train=True, keys=keys)
     np.testing.assert_allclose(
         _apply(d, variables, x[1:3], train=True, keys=keys[1:3]), dropped[1:3], rtol=1e-5
@@ -200,12 +186,12 @@ def test_bfloat16_computes_and_keeps_float32_state():
     options = {"resolution": 16, "channels": 1, "width": 8, "dtype": jnp.bfloat16}
     g, d = Generator(latent_size=8, **options), Discriminator(spectral_norm=True, **options)
     z = jax.random.normal(KEY, (8, 8))
-    variables = _init(g, z)
+    variables = settings.numpy_variables(g, z)
     x = _apply(g, variables, z, train=True)
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     exact = _apply(g.clone(dtype=jnp.float32), variables, z, train=False)
     np.testing.assert_allclose(_apply(g, variables, z, train=False), exact, atol=0.02)
-    variables = _init(d, x)
+    variables = settings.numpy_variables(d, x)
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     grads = jax.grad(lambda p: jnp.sum(d.apply({**variables, "params": p}, x, train=True)))(
         variables["params"]

@@ -27,9 +27,8 @@ def judge(run, field: str = "image") -> Judge:
     """The classifier, fitted on the train split of a field's digits at the run's resolution, and the run's reals."""
     from gan_jax.metrics import digits_classifier
 
-    sections = runs.data_sections(run.config)
-    section = sections.get(field) or sections[""]
-    split = runs.splits(run.config, run.config.evaluation.split)[field if field in sections else ""]
+    section, splits = runs.data_section(run.config, field), runs.splits(run.config, run.config.evaluation.split)
+    split = splits.get(field) or splits[""]
     sets = {name: runs.open_field(run.config, field, name) for name in dict.fromkeys(("train", "test", split))}
     parts = {name: dataset.examples(np.arange(dataset.size)) for name, dataset in sets.items()}
     extractor = digits_classifier.fit(

@@ -86,16 +86,16 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
             f"{shapes['b']}; set it to 0, or give both domains as many channels"
         )
     table = constructors(config)
-    made = {}
+    players = {}
     for domain, other in ("ab", "ba"):
-        made[f"generator_{domain}{other}"] = configs.build(
+        players[f"generator_{domain}{other}"] = configs.build(
             table["generator"], config.generator, "generator", channels=shapes[other][2], axis_name=parallel.AXIS
         )
     for domain in DOMAINS:
-        made[f"discriminator_{domain}"] = configs.build(
+        players[f"discriminator_{domain}"] = configs.build(
             table["discriminator"], config.discriminator, "discriminator", axis_name=parallel.AXIS
         )
-    return made
+    return players
 
 
 def init(config, nets: dict, spec: dict[str, Field], key: jax.Array) -> tuple[dict, dict, dict[str, Pool]]:
@@ -103,9 +103,9 @@ def init(config, nets: dict, spec: dict[str, Field], key: jax.Array) -> tuple[di
     params, variables, images = {}, {}, {d: jnp.zeros((1, *spec[d].shape)) for d in DOMAINS}
     for number, (name, net) in enumerate(nets.items()):
         domain = name.partition("_")[2][0]  # that it looks at
-        made = dict(net.init(jax.random.fold_in(key, number), images[domain], train=True))
-        params[name] = made.pop("params")
-        variables[name] = made
+        collections = dict(net.init(jax.random.fold_in(key, number), images[domain], train=True))
+        params[name] = collections.pop("params")
+        variables[name] = collections
     return params, variables, {d: _empty(config.loss.pool, config.batch_size, spec[d].shape) for d in DOMAINS}
 
 

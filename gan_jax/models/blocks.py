@@ -47,3 +47,8 @@ def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raises UserError where `value` is not among the allowed ones."""
     if value not in allowed:
         raise UserError(f"{field} {value!r} is unknown; expected one of {', '.join(allowed)}")
+
+
+def scale_near_one(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """N(1, .02), as DCGAN and CycleGAN initialise the scale of a batch normalisation."""
+    return 1 + 0.02 * jax.random.normal(key, shape, dtype)

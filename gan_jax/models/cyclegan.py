@@ -16,7 +16,7 @@ from gan_jax.layers.dropout import dropout
 from gan_jax.layers.linear import Conv, ConvTranspose
 from gan_jax.layers.norm import BatchNorm, instance_norm
 from gan_jax.layers.random import fold
-from gan_jax.models.blocks import check_choice
+from gan_jax.models.blocks import check_choice, scale_near_one
 
 WEIGHTS = nn.initializers.normal(0.02)
 ONE = ((1, 1), (1, 1))  # row and column of zeros on every side
@@ -155,12 +155,8 @@ def _normalised(model: nn.Module, x: jax.Array, name: str, train: bool) -> jax.A
         return x
     if model.norm == "instance":
         return instance_norm(x)
-    norm = BatchNorm(axis_name=model.axis_name, scale_init=_scale_init, dtype=model.dtype, name=name)
+    norm = BatchNorm(axis_name=model.axis_name, scale_init=scale_near_one, dtype=model.dtype, name=name)
     return norm(x, use_running_average=not train)
-
-
-def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 def _reflect(x: jax.Array, border: int) -> jax.Array:

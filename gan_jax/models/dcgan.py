@@ -20,7 +20,7 @@ from gan_jax.layers.dropout import dropout
 from gan_jax.layers.linear import Conv, ConvTranspose, Dense
 from gan_jax.layers.norm import BatchNorm
 from gan_jax.layers.random import fold
-from gan_jax.models.blocks import check_choice
+from gan_jax.models.blocks import check_choice, scale_near_one
 
 
 class Generator(nn.Module, kw_only=True):
@@ -211,11 +211,7 @@ def _batch_norm(model: nn.Module, name: str) -> BatchNorm:
         momentum=model.norm_momentum,
         epsilon=model.norm_epsilon,
         axis_name=model.axis_name,
-        scale_init=_scale_init if model.initializer == "normal" else nn.initializers.ones,
+        scale_init=scale_near_one if model.initializer == "normal" else nn.initializers.ones,
         dtype=model.dtype,
         name=name,
     )
-
-
-def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
