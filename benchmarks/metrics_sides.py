@@ -22,8 +22,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.sides import peak_mib
-from gan_jax.evaluate import networks
-from gan_jax.features import inception, state
+from gan_jax.features import inception, networks, state
 
 SIZE = inception.SIZE[0]
 CHECKED = 4  # images whose features are compared

@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
     draw = sample.sampler(run, whole=bool(runs.sources(run)))
     given = parallel.together(lambda: sample.grid_given(run))
-    measure = evaluate.measurer(run, sample.sampler(run))
+    measure = evaluate.measurer(run)
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
     session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, given, measure, calls, traced, named)
 

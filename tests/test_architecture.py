@@ -34,7 +34,7 @@ FLOORS = (
 ONLY = {
     "models": {"layers", "modules", "errors"},  # plain arrays in and out: no loss, config or State
     "layers": {"errors"},
-    "features": {"errors", "cache", "weights", "metrics"},
+    "features": {"errors", "cache", "weights"},
     "losses": {"errors"},
     "penalties": {"errors"},
     "sweep": {"errors", "logs", "config", "cache", "provenance"},  # starts runs as processes of their own

@@ -11,6 +11,8 @@ from gan_jax import cli, evaluate, folders, logs, metrics, parallel, runs, sampl
 from gan_jax.data import mixture
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import equivariance as equivariance_rows
+from gan_jax.evaluate import plans, protocols
+from gan_jax.evaluate import run as run_rows
 from gan_jax.metrics import equivariance
 from tests import settings
 
@@ -40,19 +42,33 @@ def by_name(rows) -> dict[str, float]:
     return {row["metric"]: row["value"] for row in rows}
 
 
+def values_of(run, images, labels=None) -> dict[str, float]:
+    """What the classifier says of images in the generator's place."""
+    section = run.config.evaluation
+    planned = plans.ready(
+        protocols.listed_protocols(section, section.metrics), section, shape=images.shape[1:], seed=0,
+        open_reals=lambda: runs.open_data(run.config), fit_judge=lambda: run_rows.judge(run, "image"),
+    )  # fmt: skip
+    return by_name(planned.measure(planned.of_images(images)[1], None, labels))
+
+
 def test_rows_have_the_whole_protocol(digits, rows):
     names = [row["metric"] for row in rows]
     assert names[:5] == ["fd_digits_classifier", *(f"fd_digits_classifier/{name}" for name in (
         "floor_train_vs_held_out", "pixel_gaussian", "untrained_generator")), "kd_digits_classifier"]  # fmt: skip
-    assert names[5:9] == ["precision", "recall", "density", "coverage"]
+    assert names[5:9] == [f"prdc_digits_classifier_{name}" for name in ("precision", "recall", "density", "coverage")]
     assert set(names[9:]) == {"confidence", "class_share_min", *(f"class_share/{i}" for i in range(10))}
     for row in rows:
-        assert row["features"] == "digits_classifier" and len(row["features_sha256"]) == 64
+        classes = row["metric"] in names[9:]
+        assert row["features"] == f"digits_classifier/{'logits' if classes else 'features'}"
+        assert len(row["features_sha256"]) == 64
         assert row["features_accuracy"] >= 0.97 and "16x16" in row["preprocessing"]
-        assert (row["data"], row["split"], row["reals"], row["flip"]) == ("digits", "train", 1437, False)
-        assert (row["step"], row["images"], row["samples"], row["seed"]) == (0, 0, 96, 0)
-        assert len(row["data_fingerprint"]) == 64 and row["version"] and row["filter"] and np.isfinite(row["value"])
-        assert "group" not in row
+        assert (row["step"], row["images"], row["seed"]) == (0, 0, 0)
+        assert row["samples"] == (360 if "held_out" in row["metric"] else 96)
+        assert row["version"] and np.isfinite(row["value"]) and "group" not in row
+        if not classes:  # which look at no reals
+            assert (row["data"], row["split"], row["reals"], row["flip"]) == ("digits", "train", 1437, False)
+            assert len(row["data_fingerprint"]) == 64 and row["filter"]
     assert {row["metric"] for row in rows if row["better"] == "lower"} == {*names[:5]}
 
 
@@ -86,7 +102,7 @@ def test_values_that_are_known_beforehand(rows):
     assert values[f"{name}/floor_train_vs_held_out"] < values[f"{name}/pixel_gaussian"]
     shares = [value for key, value in values.items() if key.startswith("class_share/")]
     assert sum(shares) == pytest.approx(1) and min(shares) == values["class_share_min"]
-    assert 0.1 <= values["confidence"] <= 1 and values["coverage"] <= 0.2
+    assert 0.1 <= values["confidence"] <= 1 and values["prdc_digits_classifier_coverage"] <= 0.2
 
 
 def test_reals_against_themselves(digits, reals, rows):
@@ -98,13 +114,10 @@ def test_reals_against_themselves(digits, reals, rows):
     run = run._replace(config=run.config.copy_and_resolve_references().unlock())
     run.config.evaluation.samples = len(reals["image"])
 
-    def draw(ema, keys, given):
-        return reals["image"][: len(keys)]
-
-    values = by_name(evaluate.measure(run, draw, {}, step=0, images=0))
+    values = values_of(run, reals["image"])
     assert abs(values["fd_digits_classifier"]) < 1e-6
     assert -0.03 * by_name(rows)["kd_digits_classifier"] < values["kd_digits_classifier"] <= 0
-    assert values["precision"] == values["recall"] == values["coverage"] == 1.0
+    assert all(values[f"prdc_digits_classifier_{name}"] == 1.0 for name in ("precision", "recall", "coverage"))
     counts = np.bincount(reals["label"], minlength=10) / len(reals["label"])
     found = [values[f"class_share/{label}"] for label in range(10)]
     np.testing.assert_allclose(found, counts, atol=0.01)
@@ -120,16 +133,27 @@ def test_fid_is_an_alias_that_is_never_reported(digits):
 
 
 def test_labels_agree_with_the_judge_where_the_classes_are_right(reals):
-    config = settings.digits(conditional=True, evaluation__metrics="classes", evaluation__samples=200)
+    config = settings.digits(conditional=True, evaluation__metrics="('classes',)", evaluation__samples=200)
+    run, first = settings.build(config, num_classes=10), slice(0, 200)
+    right = values_of(run, reals["image"][first], reals["label"][first])
+    wrong = values_of(run, reals["image"][first], (reals["label"][first] + 1) % 10)
+    assert right["label_agreement"] > 0.97 and wrong["label_agreement"] < 0.03
+    shares = np.bincount(reals["label"][first], minlength=10) / 200
+    np.testing.assert_allclose([right[f"class_share/{label}"] for label in range(10)], shares, atol=0.011)
+
+
+def test_labels_are_those_of_the_data_drawn_by_the_seed():
+    """In every metric alike; with replacement, by numpy's generator of the run's seed."""
+    config = settings.digits(conditional=True, evaluation__metrics="('classes',)", evaluation__samples=40, seed=7)
     run = settings.build(config, num_classes=10)
-    first = [np.flatnonzero(reals["label"] == label) for label in range(10)]
-
-    def draw(ema, keys, given):
-        return reals["image"][[first[label][i // 10] for i, label in enumerate(given["label"])]]
-
-    values = by_name(evaluate.measure(run, draw, {}, step=0, images=0))
-    assert values["label_agreement"] > 0.97
-    np.testing.assert_allclose([values[f"class_share/{label}"] for label in range(10)], 0.1, atol=0.011)
+    ema = jax.tree.map(jax.numpy.asarray, runs.fresh_state(run).ema)
+    rows = evaluate.measurer(run)(ema, step=0, images=0)
+    assert all(row["labels"] == "drawn from the data" for row in rows)
+    dataset = runs.open_data(config)
+    labels = dataset.examples(np.arange(dataset.size))["label"]
+    drawn = labels[(np.random.default_rng([7, 1]).random(40) * len(labels)).astype(int)]
+    np.testing.assert_array_equal(run_rows._inputs(run, None, 40).labels, drawn)
+    assert len(np.unique(drawn)) > 5
 
 
 def test_one_device_and_eight_measure_alike(digits, monkeypatch):
@@ -159,7 +183,7 @@ def test_modes_of_a_mixture(tmp_path):
     assert rows[0]["modes"] == len(centres) and rows[0]["within_sigmas"] == 3.0 and rows[0]["samples"] == 500
 
     points, _ = mixture.points("ring8", 0, np.arange(500))
-    values = by_name(evaluate.measure(run, lambda *_: points, ema, step=0, images=0))
+    values = by_name(run_rows._modes(run, points))
     assert values["modes_covered"] == len(centres) and values["high_quality_share"] > 0.96
 
 
@@ -209,7 +233,7 @@ def test_rows_of_equivariance_have_their_protocol(movable, monkeypatch):
     run = run._replace(config=run.config.copy_and_resolve_references().unlock())
     run.config.evaluation.samples = 50_000
     names = ("eqt", "eqt_frac", "eqr")
-    values = by_name(evaluate.measure(run, None, {}, step=0, images=0, names=names))
+    values = by_name(evaluate.measurer(run, names=names)({}, step=0, images=0))
     assert values == pytest.approx({"eqt50k_int": 32.0412, "eqt50k_frac": 32.0412, "eqr50k": 32.0412})  # 20 log10 40
 
 
@@ -245,15 +269,21 @@ def test_the_order_of_the_first_metric_decides_the_best():
         assert (found["metric"].partition(" ")[0], found["lower_is_better"]) == expected
 
 
-@pytest.mark.parametrize(("key", "value"), [("split", "test"), ("flip_reals", True), ("statistics", "reals.npz")])
-def test_settings_that_the_classifier_does_not_take(key, value):
-    with pytest.raises(UserError, match=f"evaluation.{key}=.*: has no meaning for fd by the digits' classifier"):
-        evaluate.wanted(settings.digits(**{f"evaluation__{key}": value, "evaluation__metrics": "('fd','swd16')"}))
-
-
-def test_statistics_of_the_classifiers_features_are_not_written(digits, tmp_path):
-    with pytest.raises(UserError, match="none of the metrics has moments of a network's features"):
-        evaluate.evaluate(digits[0], metrics="fd", save_statistics=str(tmp_path / "x.npz"))
+def test_the_classifier_takes_the_settings_of_all_features(digits, reals, tmp_path):
+    """The split of the reals, mirrored ones, and moments to a file and back."""
+    run, file = digits[1], str(tmp_path / "moments.npz")
+    test = evaluate.evaluate(digits[0], metrics="fd", settings={"split": "test"})
+    floor = {row["metric"].rpartition("/")[2]: row for row in test}["floor_train_vs_held_out"]
+    assert (test[0]["split"], test[0]["reals"], floor["samples"]) == ("test", 360, 1437)
+    flipped = evaluate.evaluate(digits[0], metrics="fd", settings={"flip_reals": "True"}, save_statistics=file)
+    assert (flipped[0]["reals"], flipped[0]["flip"]) == (2874, True)
+    judge = run_rows.judge(run, "image")
+    both = np.concatenate([reals["image"], reals["image"][:, :, ::-1]])
+    features = jax.jit(lambda x: judge.apply(judge.variables, x, ("features",)))(both)["features"]
+    np.testing.assert_allclose(metrics.load_moments(file).mean, np.mean(features, 0), rtol=1e-4, atol=1e-4)
+    of_file = evaluate.evaluate(digits[0], metrics="fd", settings={"statistics": file})
+    assert [row["metric"] for row in of_file] == ["fd_digits_classifier"]
+    assert of_file[0]["value"] == pytest.approx(flipped[0]["value"], rel=1e-5) and of_file[0]["reals"] == 2874
 
 
 def test_the_best_is_sought_among_values_of_one_protocol():
@@ -268,5 +298,5 @@ def test_the_best_is_sought_among_values_of_one_protocol():
 def test_the_table_shows_values_and_protocol(rows):
     text = evaluate.table(rows)
     assert "step 0, 0 images, 96 samples" in text and f"{rows[0]['value']:.4f}" in text
-    assert "features digits_classifier (test accuracy 9" in text and "1437 reals of digits/train" in text
+    assert "features digits_classifier/features (test accuracy 9" in text and "1437 reals of digits/train" in text
     assert evaluate.table([]) == "no metrics are configured"

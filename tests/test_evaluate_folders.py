@@ -11,7 +11,7 @@ from PIL import Image
 
 from gan_jax import cli, evaluate, metrics, runs
 from gan_jax.errors import MissingPathError, UserError
-from gan_jax.evaluate import networks
+from gan_jax.features import networks
 from tests import settings, tiny_network
 
 

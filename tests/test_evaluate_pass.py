@@ -8,8 +8,9 @@ import pytest
 
 from gan_jax import evaluate, folders, metrics, parallel, provenance, runs, sample, train
 from gan_jax.errors import MissingPathError, UserError
-from gan_jax.evaluate import collect, distances, networks
+from gan_jax.evaluate import collect, plans
 from gan_jax.evaluate import reals as real_side
+from gan_jax.features import networks
 from gan_jax.metrics import sliced_wasserstein
 from tests import settings, tiny_network
 
@@ -259,7 +260,7 @@ def test_labels_of_a_conditional_run_are_drawn_from_the_data():
     asked = real_side.of(dataset).labels()
     np.testing.assert_array_equal(asked, dataset.examples(np.arange(dataset.size))["label"])
     ema = jax.jit(lambda: runs.init_state(run).ema)()
-    row = evaluate.measure(run, None, ema, step=0, images=0)[0]
+    row = evaluate.measurer(run)(ema, step=0, images=0)[0]
     assert row["labels"] == "drawn from the data" and np.isfinite(row["value"])
 
 
@@ -284,7 +285,7 @@ def test_channels_that_networks_do_not_take():
     config = settings.digits(data__name="synthetic:8", data__channels=2, evaluation__metrics="('fid4_full',)")
     run = settings.build(config, shape=(32, 32, 2))
     with pytest.raises(UserError, match="take 1 or 3 channels"):
-        evaluate.measurer(run, None)
+        evaluate.measurer(run)
 
 
 def test_bias_of_many_and_of_few():
@@ -298,7 +299,7 @@ def test_bias_of_many_and_of_few():
                        for n in (known, count)]
                 drawn.append(metrics.frechet_distance(two[0].mean, two[0].covariance, two[1].mean, two[1].covariance))
             few = min(count, known or count) < 32
-            told = distances._bias(reals._replace(count=known), count)
+            told = plans._bias(reals._replace(count=known), count)
             assert told == pytest.approx(np.mean(drawn), rel=0.7 if few else 0.1), (count, known)
 
 

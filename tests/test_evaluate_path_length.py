@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from gan_jax import evaluate, folders, parallel, runs, sample
-from gan_jax.evaluate import networks
-from gan_jax.features import lpips
+from gan_jax.features import lpips, networks
 from gan_jax.layers import random
 from gan_jax.metrics import path_length
 from tests import settings

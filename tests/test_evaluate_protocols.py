@@ -4,7 +4,8 @@ import pytest
 
 from gan_jax import evaluate
 from gan_jax.errors import UserError
-from gan_jax.evaluate import networks, protocols
+from gan_jax.evaluate import protocols
+from gan_jax.features import networks
 from tests import settings, tiny_network
 
 

@@ -10,9 +10,9 @@ import safetensors.numpy
 
 from gan_jax import cli, evaluate, folders, parallel, runs
 from gan_jax.errors import UserError
+from gan_jax.features import digits_classifier
 from gan_jax.interop import architectures, importer, networks
 from gan_jax.interop.networks import Network
-from gan_jax.metrics import digits_classifier
 from gan_jax.weights import containers
 from tests import golden_r3gan, golden_stylegan2, golden_stylegan3, settings
 from tests import interop_files as files

@@ -5,8 +5,8 @@ import pytest
 
 from gan_jax import metrics
 from gan_jax.errors import UserError
+from gan_jax.features.state import weights_sha256
 from gan_jax.metrics import baselines, mixture
-from gan_jax.metrics.extractor import batched, weights_sha256
 
 # Mixtures
 
@@ -93,25 +93,7 @@ def test_baselines_refuse_floats():
         metrics.pixel_gaussian_samples(np.zeros((2, 4, 4, 1), np.float32), 3, seed=0)
 
 
-# Extractors
-
-def test_batched_pads_to_one_shape_and_cuts_the_padding():
-    shapes = set()
-
-    def double(images):
-        shapes.add(images.shape)
-        return images.sum(axis=(1, 2, 3)).astype(np.float32)[:, None], images[:, 0, 0]
-
-    apply = batched(double, batch=4)
-    images = np.random.default_rng(13).integers(0, 256, (7, 2, 2, 1), dtype=np.uint8)
-    sums, corners = apply(images)
-    np.testing.assert_array_equal(sums[:, 0], images.sum(axis=(1, 2, 3)))
-    np.testing.assert_array_equal(corners, images[:, 0, 0])
-    assert apply(images[:0])[0].shape == (0, 1)
-    assert shapes == {(4, 2, 2, 1)}
-    with pytest.raises(UserError, match="float32"):
-        apply(images.astype(np.float32))
-
+# Weights
 
 def test_weights_digest_sees_names_types_shapes_and_values():
     base = {"a": np.arange(4, dtype=np.float32), "b": np.ones(2)}

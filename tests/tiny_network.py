@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.evaluate import networks
-from gan_jax.features import inception
+from gan_jax.features import inception, networks
 from gan_jax.weights.store import Weights
 
 DIM, CLASSES = 6, 5

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from gan_jax import parallel
-from gan_jax.evaluate.networks import FeatureNet
+from gan_jax.features.networks import FeatureNet
 from gan_jax.metrics import frechet
 
 FEED = 64  # images that a consumer gets at a time, whatever the chunks are

@@ -14,16 +14,19 @@ PUBLISHED = {"eqt": "eqt50k_int", "eqt_frac": "eqt50k_frac", "eqr": "eqr50k"}  #
 MOVED_TOGETHER = 4  # images that share one draw of the motion, as published
 
 
-def rows(run, ema: dict, names: tuple[str, ...]) -> list[dict]:
-    """EQ-T and EQ-R; image i and its motion are functions of the seed and of i. Processes take shares of the images."""
-    samples, classes = run.config.evaluation.samples, specs.classes(run.spec)
+def rows(run, ema: dict, names: tuple[str, ...], labels: np.ndarray | None) -> list[dict]:
+    """EQ-T and EQ-R; image i and its motion are functions of the seed and of i. Processes take shares of the images.
+
+    `labels` (at least config.evaluation.samples,) are the images', None where the generator takes none.
+    """
+    samples = run.config.evaluation.samples
     groups = math.ceil(samples / MOVED_TOGETHER)
     share = math.ceil(groups / jax.process_count())
     mine = np.arange(groups)[jax.process_index() * share :][:share]
-    sums = moved_errors(run, ema, [EQUIVARIANCE[name] for name in names], mine)
+    sums = moved_errors(run, ema, [EQUIVARIANCE[name] for name in names], mine, labels)
     sums = parallel.from_all_processes(sums[None]).sum(0)
-    published = samples == 50_000 and not classes  # theirs draws labels from the data
-    found = []
+    published = samples == 50_000
+    rows = []
     for name, (error, weight) in zip(names, sums, strict=True):
         protocol = {"unit": "dB", "psnr_range": equivariance.PEAK, "images_per_motion": MOVED_TOGETHER}
         if name == "eqr":
@@ -31,11 +34,13 @@ def rows(run, ema: dict, names: tuple[str, ...]) -> list[dict]:
         else:
             protocol["translate_max"] = equivariance.TRANSLATE_MAX
         value = equivariance.decibels(error, weight, name)
-        found.append({"group": name, "metric": PUBLISHED[name] if published else name, "value": value, **protocol})
-    return found
+        rows.append({"group": name, "metric": PUBLISHED[name] if published else name, "value": value, **protocol})
+    return rows
 
 
-def moved_errors(run, ema: dict, metrics: list[str], groups: np.ndarray) -> np.ndarray:
+def moved_errors(
+    run, ema: dict, metrics: list[str], groups: np.ndarray, labels: np.ndarray | None
+) -> np.ndarray:
     """(metrics, 2), the sums of `equivariance.squared_error` over groups of images with one motion each."""
     config, net = run.config, run.nets["generator"]
     total, side = math.ceil(config.evaluation.samples / MOVED_TOGETHER), min(run.spec["image"].shape[:2])
@@ -54,7 +59,7 @@ def moved_errors(run, ema: dict, metrics: list[str], groups: np.ndarray) -> np.n
             break
         own = (index - index[0]) // MOVED_TOGETHER  # group of each image within the chunk
         keys = sample.keys_from(config.seed, "evaluation", index)
-        draw = partial(render, ema, keys, index % max(specs.classes(run.spec), 1))
+        draw = partial(render, ema, keys, np.zeros(len(index), np.int32) if labels is None else labels[index])
         unmoved = draw(np.broadcast_to(np.eye(3, dtype=np.float32), (len(index), 3, 3)))
         for i, metric in enumerate(metrics):
             moves = [equivariance.motion(metric, draws[metric][group], side) for group in chunk]

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from gan_jax import config as configs
 from gan_jax import folders, logs, metrics, parallel, provenance, runs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import networks, plans, protocols, report
+from gan_jax.evaluate import plans, protocols, report
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import PAIRED
 from gan_jax.evaluate.run import listed_names
+from gan_jax.features import networks
 
 DEFAULT = "fid"
 PAIRS_AT_ONCE = 16  # on one device
@@ -36,7 +37,7 @@ def compare_folders(
       settings: key of config.evaluation -> text.
       save_statistics: file to write the reals' moments to.
     Returns:
-      One row a value; see `generator.measurer`.
+      One row a value; see `run.measurer`.
     Raises:
       MissingPathError, UserError: a path, weights or metric that is not there, images that do not fit.
     """

@@ -6,9 +6,9 @@ import numpy as np
 
 from gan_jax import parallel, sample, specs
 from gan_jax.evaluate import collect
-from gan_jax.evaluate.networks import FeatureNet
 from gan_jax.evaluate.protocols import Protocol
 from gan_jax.features import lpips
+from gan_jax.features.networks import FeatureNet
 from gan_jax.layers import random
 from gan_jax.metrics import path_length
 
@@ -19,7 +19,7 @@ FIRST_BATCH = {"cpu": 4}
 
 
 def measurer(run, protocol: Protocol, net: FeatureNet):
-    """Compiles the protocol: (ema, labels (samples,)) -> the trimmed mean; all processes take part.
+    """Compiles the protocol: (ema, labels (samples,) or None) -> the trimmed mean; all processes take part.
 
     Step i, its noise included, is a function of the run's seed and of i. Both of its ends have one noise.
     """
@@ -28,8 +28,9 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
     variables = jax.device_put(net.variables, parallel.replicated(mesh))
     chosen = {}
 
-    def measure(ema: dict, labels: np.ndarray) -> float:
+    def measure(ema: dict, labels: np.ndarray | None) -> float:
         here, values = parallel.local_copy(ema, mesh), []
+        labels = np.zeros(protocol.samples, np.int32) if labels is None else labels
 
         def dispatch(places: np.ndarray):
             keys = sample.keys_from(run.config.seed, "path_length", places)
@@ -42,8 +43,8 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
         share = jax.process_index() * batch + np.arange(batch)
         for start in range(0, total, batch * jax.process_count()):
             values.append(dispatch(np.minimum(start + share, total - 1)))
-        found = [parallel.from_all_processes(np.asarray(value)) for value in values]
-        return path_length.trimmed_mean(np.concatenate(found)[:total])
+        distances = [parallel.from_all_processes(np.asarray(value)) for value in values]
+        return path_length.trimmed_mean(np.concatenate(distances)[:total])
 
     return measure
 

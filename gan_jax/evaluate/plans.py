@@ -1,20 +1,28 @@
-"""Protocols made ready: their networks loaded, their reals counted; and the rows that come of a pass over images."""
+"""Protocols made ready: their networks and reals, what they need of a pass over images, and their rows."""
 
 import pathlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import metrics, parallel
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, distances, networks, protocols
+from gan_jax.evaluate import collect, protocols
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.collect import Collected, Needs, Want
-from gan_jax.evaluate.networks import FeatureNet
 from gan_jax.evaluate.protocols import Protocol
 from gan_jax.evaluate.reals import Reals
+from gan_jax.features import networks
+from gan_jax.features.networks import FeatureNet
+from gan_jax.metrics import frechet, sliced_wasserstein
+
+SUBSET_SEED = 2020  # of KID's subsets, torch-fidelity's default
+FEW = 4  # times as many images as features: below, a distance says more of their number than of the images
+BIAS_SEED = 0
 
 
 class Plan(NamedTuple):
@@ -31,6 +39,14 @@ class Plan(NamedTuple):
         return Want(self.protocol.network, self.protocol.output, self.reals)
 
 
+class Value(NamedTuple):
+    """A number: what its protocol's name ends in, and what is told beside it."""
+
+    suffix: str
+    value: float
+    beside: dict[str, Any]
+
+
 class Plans(NamedTuple):
     """What all protocols of one call share."""
 
@@ -43,30 +59,53 @@ class Plans(NamedTuple):
     warnings: dict[tuple, str]  # of Frechet distances, whose bias takes longer to tell than they themselves
     seed: int
 
-    def measure(self, fakes: Callable[[Needs], Collected], path_length: Callable[[Plan], float]) -> list[dict]:
+    @property
+    def samples(self) -> int:
+        """The most images of a generator that a protocol looks at."""
+        return max(plan.protocol.samples for plan in self.plans)
+
+    def measure(
+        self, fakes: Callable[[Needs], Collected], path_length: Callable[[Plan], float],
+        labels: np.ndarray | None = None,
+    ) -> list[dict]:
         """Rows of all protocols, each with its `group`, the protocol as listed, and its `kind`.
 
         Args:
           fakes: the pass over the images that are measured.
           path_length: the value of a path length's plan.
+          labels: (`samples`,) the class that each of the images is to show; None where they were given none.
         """
         states = {plan.protocol.name: _state(plan.protocol, self.seed) for plan in self.plans}
         of_reals = self._of_reals(states)
         for state in states.values():
-            if isinstance(state, distances.Patches):
+            if isinstance(state, Patches):
                 state.turn()
-        needs = collect.union(distances.sides(p.protocol, p.reals, states[p.protocol.name])[1] for p in self.plans)
+        needs = collect.union(sides(p.protocol, p.reals, states[p.protocol.name])[1] for p in self.plans)
         of_fakes = fakes(needs) if needs.total() else Collected({}, {})
         rows = []
         for plan in self.plans:
             if plan.protocol.kind == "ppl":
-                values = [distances.Value("", path_length(plan), dict(plan.protocol.options))]
+                numbers = [Value("", path_length(plan), dict(plan.protocol.options))]
             else:
                 state = states[plan.protocol.name]
-                values = distances.values(plan.protocol, of_reals, of_fakes, plan.reals, state)
+                numbers = values(plan.protocol, of_reals, of_fakes, plan.reals, state, labels)
             warning = self._warning(plan, of_reals)
-            rows += [self._row(plan, value, warning) for value in values]
+            rows += [self._row(plan, value, warning) for value in numbers]
         return rows
+
+    def compare(self, plan: Plan, sets: dict[str, tuple[int, Callable[[Needs], Collected]]]) -> list[dict]:
+        """Rows of a Frechet distance for other images: name -> (how many, the pass over them)."""
+        real, rows = self._of_reals({plan.protocol.name: None}, (plan,)).moments[plan.of_reals], []
+        for name, (count, images) in sets.items():
+            want = Want(plan.protocol.network, plan.protocol.output, count)
+            moments = images(Needs(moments=(want,))).moments[want]
+            distance = frechet.frechet_distance(real.mean, real.covariance, moments.mean, moments.covariance)
+            rows.append({**self._row(plan, Value(f"/{name}", distance, {}), ""), "samples": count})
+        return rows
+
+    def of_images(self, images: np.ndarray) -> tuple[int, Callable[[Needs], Collected]]:
+        """What `compare` takes for images (N, H, W, C) of the host."""
+        return len(images), partial(self.forward, images=lambda places: images[places])
 
     def save_statistics(self, path: str) -> str:
         """Writes the reals' moments of the first Frechet distance as `metrics.save_moments` does; tells what it wrote.
@@ -87,46 +126,47 @@ class Plans(NamedTuple):
     def _of_reals(self, states: dict, plans: tuple[Plan, ...] | None = None) -> Collected:
         """What protocols need of the reals, those of a file included."""
         plans = self.plans if plans is None else plans
-        given = {plan.of_reals: plan.from_file for plan in plans if plan.from_file is not None}
-        needs = collect.union(distances.sides(p.protocol, p.reals, states[p.protocol.name])[0]
+        from_files = {plan.of_reals: plan.from_file for plan in plans if plan.from_file is not None}
+        needs = collect.union(sides(p.protocol, p.reals, states[p.protocol.name])[0]
                               for p in plans if p.from_file is None)
         if not needs.total():
-            return Collected(given, {})
-        found = real_side.statistics(self.reals, needs, self.nets, self.forward)
-        return Collected({**found.moments, **given}, found.rows)
+            return Collected(from_files, {})
+        collected = real_side.statistics(self.reals, needs, self.nets, self.forward)
+        return Collected({**collected.moments, **from_files}, collected.rows)
 
-    def _row(self, plan: Plan, value: distances.Value, warning: str) -> dict:
+    def _row(self, plan: Plan, value: Value, warning: str) -> dict:
         protocol, net = plan.protocol, plan.net
-        name = protocols.reported(protocol, net, self.section.preprocessing) + value.suffix
-        told: dict[str, Any] = {"samples": protocol.samples}
+        row: dict[str, Any] = {
+            "group": protocol.name, "kind": protocol.kind, "value": float(value.value), "samples": protocol.samples,
+            "metric": protocols.reported(protocol, net, self.section.preprocessing) + value.suffix,
+        }  # fmt: skip
         if net is not None:
             output = f"/{protocol.output}" if protocol.output else ""
-            told |= {"features": net.name + output, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
+            row |= {"features": net.name + output, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
+            row |= {} if net.accuracy is None else {"features_accuracy": net.accuracy}
         if plan.from_file is not None:
             file = self.section.statistics
-            told |= {"data": f"file:{file}", "reals": plan.from_file.count or "unknown",
-                     "data_fingerprint": real_side.file_sha256(file)}
+            row |= {"data": f"file:{file}", "reals": plan.from_file.count or "unknown",
+                    "data_fingerprint": real_side.file_sha256(file)}
         elif protocol.reals != 0:
-            told |= {"reals": plan.reals, **self.reals.protocol()}
-        if warning:
-            told["warning"] = warning
-        return {"group": protocol.name, "kind": protocol.kind, "metric": name, "value": float(value.value), **told,
-                **value.told}
+            row |= {"reals": plan.reals, **self.reals.protocol()}
+        return row | ({"warning": warning} if warning else {}) | value.beside
 
     def _warning(self, plan: Plan, of_reals: Collected) -> str:
-        protocol, said = plan.protocol, []
+        protocol, parts = plan.protocol, []
         if plan.from_file is None and protocol.reals == protocol.samples > plan.reals:  # the name has no `_full`
-            said.append(f"{plan.reals} reals, all there are, where the name means {protocol.reals}")
+            parts.append(f"{plan.reals} reals, all there are, where the name means {protocol.reals}")
         if protocol.kind == "fd":
             key = plan.of_reals, protocol.samples, plan.from_file is None
             if key not in self.warnings:
-                self.warnings[key] = distances.too_few(protocol, plan.net, of_reals.moments[plan.of_reals])
-            said.append(self.warnings[key])
-        return "; ".join(filter(None, said))
+                self.warnings[key] = too_few(protocol, plan.net, of_reals.moments[plan.of_reals])
+            parts.append(self.warnings[key])
+        return "; ".join(filter(None, parts))
 
 
 def ready(
-    listed: list[Protocol], section: ConfigDict, *, open_reals: Callable, shape: tuple[int, ...], seed: int
+    listed: list[Protocol], section: ConfigDict, *, open_reals: Callable, shape: tuple[int, ...], seed: int,
+    fit_judge: Callable[[], FeatureNet] | None = None,
 ) -> Plans | None:
     """Loads what protocols need; None where none is listed.
 
@@ -136,17 +176,17 @@ def ready(
       open_reals: () -> Dataset; asked only where reals are looked at.
       shape: (H, W, C) of the images that are measured.
       seed: of what is drawn.
+      fit_judge: () -> the classifier of the data, where they have one.
     Raises:
       MissingPathError, UserError: weights, statistics or data that cannot be read, too few of them, or images of
         another shape than a protocol takes.
     """
     if not listed:
         return None
-    named = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
-    if named:
+    names = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
+    if names:
         networks.check_channels(shape, "the generator or folder")
-    nets = {name: networks.perceptual(name.removeprefix("lpips_"), section) if name.startswith("lpips_")
-            else networks.load(name, section) for name in named}
+    nets = {name: fit_judge() if name == networks.JUDGE else networks.load(name, section) for name in names}
     files = {p.name: real_side.from_file(section.statistics, nets[p.network], p.output)
              for p in listed if p.kind == "fd" and section.statistics}
     reals = None
@@ -156,18 +196,180 @@ def ready(
     for protocol in listed:
         count = real_side.at_most(protocol.reals, reals.size) if reals else 0
         if protocol.name not in files and protocol.reals != 0:
-            distances.check_reals(protocol, count, reals.dataset, shape)
-        distances.check_shape(protocol, shape)
+            protocols.check_reals(protocol, count, reals.dataset, shape)
+        protocols.check_shape(protocol, shape)
         net = nets.get(protocol.network)
         plans.append(Plan(protocol, net, count if protocol.reals != 0 else 0, files.get(protocol.name)))
-    trees = {name: net.variables for name, net in nets.items() if not name.startswith("lpips_")}
+    trees = {name: net.variables for name, net in nets.items() if net.outputs}
     mesh = parallel.make_mesh(jax.local_devices())
     variables = jax.device_put(trees, parallel.replicated(mesh))
     forward = real_side.passing(nets, variables, section.batch_size)
     return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed)
 
 
+# What a protocol needs of images, and its values from what was kept of them.
+
+
+class Patches:
+    """The sliced Wasserstein distance's two sides, in the order of the official code: the reals first."""
+
+    def __init__(self, seed: int):
+        self._rng = np.random.RandomState(seed)
+        self._sets = []
+        self._open = sliced_wasserstein.Descriptors(self._rng)
+
+    def update(self, images: np.ndarray) -> None:
+        """Images of the side that is open."""
+        self._open.update(images)
+
+    def turn(self) -> None:
+        """Ends the reals; directions are drawn as often as the official code does in between."""
+        reals = self._open.finish()
+        for level in reals.values():
+            for _ in range(sliced_wasserstein.REPEATS):
+                sliced_wasserstein.draw_directions(self._rng, level.shape[1], sliced_wasserstein.DIRECTIONS)
+        self._sets = [reals]
+        self._open = sliced_wasserstein.Descriptors(self._rng)
+
+    def values(self) -> dict[str, float]:
+        """See `sliced_wasserstein.distances`."""
+        return sliced_wasserstein.distances(*self._sets, self._open.finish(), self._rng)
+
+
+class Variation:
+    """MS-SSIM of successive pairs."""
+
+    def __init__(self):
+        self.values: list[np.ndarray] = []
+
+    def update(self, images: np.ndarray) -> None:
+        """An even number of images."""
+        self.values.append(metrics.variation(images))
+
+
 def _state(protocol: Protocol, seed: int):
     if protocol.kind == "swd":
-        return distances.Patches(seed)
-    return distances.Variation() if protocol.kind == "msssim" else None
+        return Patches(seed)
+    return Variation() if protocol.kind == "msssim" else None
+
+
+def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Needs]:
+    """(needs of the reals, needs of the fakes), for so many reals; `state` is `Patches` or `Variation`."""
+    theirs, own = (Want(protocol.network, protocol.output, count) for count in (reals, protocol.samples))
+    if protocol.kind == "fd":
+        of_fakes = Needs(rows=(own,)) if "estimate" in protocol.options else Needs(moments=(own,))
+        return Needs(moments=(theirs,)), of_fakes
+    if protocol.kind in ("kd", "pr", "prdc"):
+        return Needs(rows=(theirs,)), Needs(rows=(own,))
+    if protocol.kind in ("is", "classes"):
+        return Needs(), Needs(rows=(own,))
+    if protocol.kind == "swd":
+        return Needs(consumers=((reals, state.update),)), Needs(consumers=((protocol.samples, state.update),))
+    if protocol.kind == "msssim":
+        return Needs(), Needs(consumers=((protocol.samples, state.update),))
+    return Needs(), Needs()
+
+
+def values(
+    protocol: Protocol, reals: Collected, fakes: Collected, count: int, state: Any = None,
+    labels: np.ndarray | None = None,
+) -> list[Value]:
+    """The protocol's numbers, the first the one that stands for it.
+
+    Args:
+      protocol: any but path lengths.
+      reals, fakes: what `sides` asked for was kept.
+      count: of the reals, as asked for.
+      state: as given to `sides`.
+      labels: see `Plans.measure`.
+    """
+    theirs, own = (Want(protocol.network, protocol.output, n) for n in (count, protocol.samples))
+    kind, options = protocol.kind, protocol.options
+    if kind == "fd":
+        return [_frechet(options.get("estimate"), reals.moments[theirs], fakes, own)]
+    if kind == "kd":
+        a, b = reals.rows[theirs], fakes.rows[own]
+        mean, std = metrics.kernel_distance(a, b, seed=SUBSET_SEED, **options)
+        size = min(options["subset_size"], len(a), len(b))
+        return [Value("", mean, {"std": std, "subsets": options["subsets"], "subset_size": size})]
+    if kind in ("pr", "prdc"):
+        return _neighbours(kind, reals.rows[theirs], fakes.rows[own], options["neighbours"])
+    if kind == "is":
+        mean, std = metrics.inception_score(fakes.rows[own], splits=options["splits"], seed=None)
+        return [Value("", mean, {"std": std, "splits": options["splits"]})]
+    if kind == "classes":
+        return _classes(fakes.rows[own], labels)
+    if kind == "swd":
+        distances = state.values()
+        of_levels = [Value(f"_{level}", distances[level], {}) for level in distances if level != "mean"]
+        return [Value("", distances["mean"], {}), *of_levels]
+    each = np.concatenate(state.values)
+    return [Value("", float(each.mean()), {"pairs": len(each)})]
+
+
+def _frechet(estimate: str | None, real: metrics.Moments, fakes: Collected, own: Want) -> Value:
+    if estimate == "infinity":
+        line = metrics.extrapolated_distance(fakes.rows[own], real)
+        return Value("", line.value, {"slope": line.slope, "points": len(line.sizes), "least": int(line.sizes[0])})
+    if estimate == "interval":
+        interval = metrics.bootstrap_interval(fakes.rows[own], real)
+        return Value("", interval.value, {"low": interval.low, "high": interval.high, "level": 0.95})
+    fake = fakes.moments[own]
+    return Value("", frechet.frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance), {})
+
+
+def _neighbours(kind: str, real: np.ndarray, fake: np.ndarray, k: int) -> list[Value]:
+    on_device = jax.local_devices()[0].platform != "cpu"
+    shares = metrics.neighbourhoods(real, fake, k=k, inclusive=kind == "pr", device=on_device)
+    names = ("precision", "recall") if kind == "pr" else shares._fields
+    return [Value(f"_{name}", getattr(shares, name), {"neighbours": k}) for name in names]
+
+
+def _classes(logits: np.ndarray, labels: np.ndarray | None) -> list[Value]:
+    """How sure the classifier is, the shares of the classes, and how often it sees the class that was asked for."""
+    shares = metrics.class_shares(logits, logits.shape[1])
+    numbers = {"confidence": metrics.confidence(logits), "class_share_min": shares.min()}
+    numbers |= {f"class_share/{label}": share for label, share in enumerate(shares)}
+    if labels is not None:
+        numbers["label_agreement"] = metrics.agreement(logits, labels[: len(logits)])
+    return [Value(name, number, {}) for name, number in numbers.items()]
+
+
+def too_few(protocol: Protocol, net: FeatureNet, real: metrics.Moments) -> str:
+    """A warning where a Frechet distance is of too few images for its features, with the bias; else nothing.
+
+    The bias is the distance between so many samples and as many as there are reals, both of a Gaussian of the reals'
+    moments. Of few reals these moments vary too little, so that the true bias is larger.
+    """
+    dim, few = net.outputs[protocol.output], []
+    if protocol.samples < FEW * dim:
+        few.append(f"{protocol.samples} images")
+    if real.count and real.count < FEW * dim:
+        few.append(f"{real.count} reals")
+    if protocol.kind != "fd" or not few:
+        return ""
+    bias = _bias(real, protocol.samples)
+    singular = "; their covariance is singular" if min(protocol.samples, real.count or dim + 1) <= dim else ""
+    least = "at least " if any("reals" in part for part in few) else ""
+    return (f"{' and '.join(few)} for {dim} features{singular}: even a perfect generator would score {least}about "
+            f"{bias:.4g}; values of other numbers of images do not compare")
+
+
+def _bias(real: metrics.Moments, count: int) -> float:
+    """The distance of two sets of one Gaussian, of `count` samples and of as many as the reals, where known."""
+    counts = [n for n in (count, real.count) if n]
+    if min(counts) > FEW * len(real.mean):
+        return sum(frechet.bias(real.covariance, n) for n in counts)
+    root, rng = frechet.root(real.covariance), np.random.default_rng(BIAS_SEED)
+    own = _resampled(root, count, rng)
+    theirs = _resampled(root, real.count, rng) if real.count else (np.zeros_like(real.mean), real.covariance)
+    return frechet.frechet_distance(*theirs, *own)
+
+
+def _resampled(root: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of `count` samples of a Gaussian around 0 whose covariance is root root^T."""
+    accumulator = frechet.empty(root.shape[1])
+    for start in range(0, count, 1024):
+        accumulator = frechet.update(accumulator, rng.standard_normal((min(1024, count - start), root.shape[1])))
+    white = frechet.finish(accumulator)
+    return root @ white.mean, root @ white.covariance @ root.T

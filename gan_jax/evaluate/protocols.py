@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from gan_jax import games
 from gan_jax.errors import UserError
-from gan_jax.evaluate import networks
+from gan_jax.features import networks
+from gan_jax.metrics import sliced_wasserstein
 
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
 PAIRED = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # of two folders, image by image
@@ -53,6 +54,7 @@ FAMILIES = {
     "swd": Family("swd"),
     "msssim": Family("msssim", most=0),
 }
+_FAMILY_OF = {"fd": "fid", "kd": "kid", "prdc": "prdc"}  # names without a count, of any features
 _OF_THE_VALUE = ("features", "samples", "preprocessing", "weights", "split", "flip_reals", "statistics")
 _NAME = re.compile(rf"({'|'.join(FAMILIES)})(\d+)(?:(k)(\d*))?(_full)?(_infinity|_interval)?")
 _PATH = re.compile(r"ppl(2?)_([zw])(full|end)(?:_(\d+)(k?))?")
@@ -156,6 +158,33 @@ def check_count(name: str) -> None:
         raise UserError(f"metrics={name}: of {protocol.samples} images; expected {least} or more")
 
 
+def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
+    """Raises UserError where a protocol cannot be had of so many reals, or of their shape beside the images' own."""
+    of = f"{dataset.name}/{dataset.split}"
+    if protocol.network:
+        networks.check_channels(dataset.shape, of)
+    if protocol.kind == "swd" and tuple(dataset.shape) != tuple(shape):
+        raise UserError(f"metrics={protocol.name}: of images {tuple(shape)} against reals {tuple(dataset.shape)} of "
+                        f"{of}; expected one shape")
+    least = max(protocol.options.get("neighbours", 0) + 1, 2)
+    if count < least:
+        raise UserError(f"metrics={protocol.name}: against {count} reals of {of}; expected {least} or more")
+    if protocol.kind == "swd" and count != protocol.samples:
+        raise UserError(f"metrics={protocol.name}: {of} has {count} images, and it compares {protocol.samples} with as "
+                        f"many: list swd{count}")
+    check_shape(protocol, dataset.shape)
+
+
+def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
+    """Raises UserError where a protocol cannot be had of images (H, W, C)."""
+    lowest, (height, width) = sliced_wasserstein.LOWEST, shape[:2]
+    if protocol.kind == "swd" and (height != width or height < lowest or height & (height - 1)):
+        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares, their side a power of "
+                        f"two from {lowest} on")
+    if protocol.kind == "msssim" and (height % 16 or width % 16):
+        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected sides of multiples of 16")
+
+
 def _drawn_data(config: ConfigDict) -> str:
     """Name of the data that the run's samples are to be like."""
     parts = config.data.get("parts")
@@ -172,19 +201,12 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
             "choose features, or measure nothing: '--config.evaluation.metrics=()'"
         )
     data = _drawn_data(config)
-    if judged and features == "digits_classifier" and data.partition(":")[0] != "digits":
+    if judged and features == networks.JUDGE and data.partition(":")[0] != "digits":
         raise UserError(
             f"config.evaluation.features='digits_classifier' judges the data 'digits', not {data!r}; "
             "measure nothing of this data: '--config.evaluation.metrics=()', or by another network"
         )
-    given = [key for key in ("statistics", "split", "flip_reals") if config.evaluation[key]]
-    given = [key for key in given if key != "split" or "parts" not in config.data]  # there it is that of the sources
-    if judged and features == "digits_classifier" and given:
-        raise UserError(
-            f"config.evaluation.{given[0]}={config.evaluation[given[0]]!r}: has no meaning for {','.join(judged)} by "
-            "the digits' classifier, whose reals are those that are trained on; choose other features"
-        )
-    if "classes" in judged and features != "digits_classifier":
+    if "classes" in judged and features != networks.JUDGE:
         raise UserError(f"metrics=classes: they need a classifier of the data, 'digits_classifier'; not {features!r}")
 
 
@@ -198,25 +220,28 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
 
     Those without a count are of config.evaluation's features and samples, against all reals.
     """
-    found = []
-    named = {"fd": "fid", "kd": "kid", "prdc": "prdc"}
+    protocols = []
     for name in listed:
         protocol = parse(name)
-        if protocol is None and name in named and section.features != "digits_classifier":
+        if name in _FAMILY_OF:
             network, output = networks.split(section.features)
-            family = FAMILIES[named[name]]
+            family = FAMILIES[_FAMILY_OF[name]]
             protocol = Protocol(name, family.kind, network, output, section.samples, None, dict(family.options))
+        elif name == "classes":
+            protocol = Protocol(name, name, networks.JUDGE, "logits", section.samples, 0, {})
         if protocol is not None:
-            found.append(protocol)
-    return found
+            protocols.append(protocol)
+    return protocols
 
 
 def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessing: str) -> str:
     """The name of the value: another one than the published where weights or preprocessing are not.
 
     `fid50k_full` of random weights is `fd50k_full_random_inception`, of clean-fid's resize `fid50k_full_clean`, and
-    `fd` of Inception's 64 features `fd_inception_64`.
+    `fd` of Inception's 64 features `fd_inception_64`. What a classifier says of classes has names without a beginning.
     """
+    if protocol.kind == "classes":
+        return ""
     if net is None:
         return protocol.name
     plain = parse(protocol.name) is None

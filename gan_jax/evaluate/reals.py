@@ -18,12 +18,13 @@ from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
 from gan_jax.evaluate import collect
 from gan_jax.evaluate.collect import Collected, Needs, Want
-from gan_jax.evaluate.networks import FeatureNet
+from gan_jax.features.networks import FeatureNet
 
 ORDER_SEED = 0  # of the order in which reals are taken: the first n are a random choice, the same for everyone
 LABELS_AT_ONCE = 1024
 CODE = ("features", "metrics/frechet.py")  # whose results are kept
-FIRST_BATCH = {"cpu": 16}  # images of one device to begin with; others 256
+DEVICE_BATCH = 256  # images of one device to begin with
+CPU_BATCH = 16  # of a CPU, where no network is asked
 
 
 class Reals(NamedTuple):
@@ -100,7 +101,8 @@ def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Ca
         mesh = parallel.make_mesh(jax.local_devices())
         kind = str(needs.outputs()), bool(needs.consumers)  # what a program depends on
         run = programs.setdefault(kind, collect.program(lambda _, x: x, nets, needs, mesh))
-        one, first = parallel.together(lambda: images(np.zeros(1, np.int64))), first_batch(batch_size)
+        one = parallel.together(lambda: images(np.zeros(1, np.int64)))
+        first = first_batch(batch_size, [nets[name] for name in needs.outputs()])
         batch = collect.largest_batch(lambda count: run((), variables, np.repeat(one, count, 0)), first, mesh.size)
         places = _places(needs.total(), batch)
         ahead = prefetch((images(place) for place in places), 2)
@@ -112,10 +114,13 @@ def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Ca
     return forward
 
 
-def first_batch(batch_size: int) -> int:
-    """Images of this process's first try: the given number, or by what its devices are."""
-    device = jax.local_devices()[0].platform
-    return batch_size or FIRST_BATCH.get(device, 256) * (1 if device == "cpu" else jax.local_device_count())
+def first_batch(batch_size: int, nets: list[FeatureNet]) -> int:
+    """Images of this process's first try: the given number, or by what its devices and the networks are."""
+    if batch_size:
+        return batch_size
+    if jax.local_devices()[0].platform == "cpu":
+        return min([net.cpu_batch for net in nets], default=CPU_BATCH)
+    return DEVICE_BATCH * jax.local_device_count()
 
 
 def _places(total: int, batch: int):

@@ -1,12 +1,27 @@
-"""The command on a trained run: restore, measure, append to the run's file."""
+"""Measures a run's generator: one pass for all protocols, and each value with what it must be told with."""
 
 import pathlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import folders, logs, parallel, runs, sample
+from gan_jax import folders, games, logs, parallel, provenance, runs, sample, specs
+from gan_jax import metrics as distances
 from gan_jax.errors import UserError
-from gan_jax.evaluate import generator, protocols, report
+from gan_jax.evaluate import collect, equivariance, plans, protocols, report
+from gan_jax.evaluate import path_length as path_lengths
+from gan_jax.evaluate import reals as real_side
+from gan_jax.evaluate.protocols import EQUIVARIANCE
+from gan_jax.features import digits_classifier
+from gan_jax.features.networks import FeatureNet
+
+Measure = Callable[..., list[dict]]
 
 
 def evaluate(
@@ -22,7 +37,7 @@ def evaluate(
       settings: key of config.evaluation -> text, instead of the run's own.
       save_statistics: file to write the reals' moments to.
     Returns:
-      One row a value; see `generator.measurer`.
+      One row a value; see `measurer`.
     Raises:
       UserError, MissingPathError: no such run, step or metric; weights or data that are not there; a checkpoint that
         cannot be read; a folder that does not take the rows, which are printed first.
@@ -38,7 +53,7 @@ def evaluate(
         print(f"{line}; using step {restored.step}", flush=True)
     images = restored.run["position"]
     print(f"step {restored.step}: measuring {', '.join(listed) or 'nothing'}", flush=True)
-    measure = generator.measurer(run, sample.sampler(run), names=names, save_statistics=save_statistics)
+    measure = measurer(run, names=names, save_statistics=save_statistics)
     rows = measure(restored.state.ema, step=restored.step, images=images, baselines=True)
     try:
         for row in rows:
@@ -52,3 +67,169 @@ def evaluate(
 def listed_names(metrics: str) -> tuple[str, ...] | None:
     """Names with commas between, as a tuple; None where there are none."""
     return tuple(part.strip() for part in metrics.split(",") if part.strip()) or None
+
+
+def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statistics: str = "") -> Measure:
+    """Loads the networks that the metrics need; what it returns compiles at its first call, and never again.
+
+    Args:
+      run: from `runs.build`.
+      names: metrics; None for the config's.
+      save_statistics: file to write the reals' moments to, see `plans.Plans.save_statistics`.
+    Returns:
+      (ema, *, step, images, baselines=False) -> rows with `metric`, `value`, `better` (lower or higher), `step`,
+      `images` and the protocol: features and their SHA-256, preprocessing, counts, split, flips, seed, data, version
+      and digest of the code. The first row is the first metric's. `step` and `images` are of the State, for the rows;
+      with `baselines` come also values that tell what a distance of the digits' classifier means. All processes take
+      part.
+    Raises:
+      UserError, MissingPathError: an unknown metric, or one that this run's data, generator or features do not allow;
+        weights that are not there, or another's.
+    """
+    config = run.config
+    listed = protocols.wanted(config, names)
+    moved = tuple(name for name in listed if name in EQUIVARIANCE)
+    drawn = games.drawn(run.game, config)
+    planned = plans.ready(
+        protocols.listed_protocols(config.evaluation, listed), config.evaluation,
+        shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
+        open_reals=partial(runs.open_field, config, drawn, config.evaluation.split),
+    )
+    if save_statistics and not planned:
+        raise UserError(f"--save_statistics={save_statistics}: none of the metrics has moments of a network's "
+                        "features; list fid50k_full, or such")
+    if save_statistics:
+        print(planned.save_statistics(save_statistics), flush=True)
+    code = provenance.code_sha256()
+    inputs = _inputs(run, planned, config.evaluation.samples) if listed else None
+    images_of = _Pass(run, planned, inputs) if planned else None
+    points_of = sample.sampler(run) if "modes" in listed else None
+    walks = {plan.protocol.name: path_lengths.measurer(run, plan.protocol, plan.net)
+             for plan in (planned.plans if planned else ()) if plan.protocol.kind == "ppl"}
+
+    def measure(ema: dict, *, step: int, images: int, baselines: bool = False) -> list[dict]:
+        began, rows = time.monotonic(), []
+        if points_of:
+            rows += _modes(run, _points(run, points_of, inputs, ema))
+        if moved:
+            rows += equivariance.rows(run, ema, moved, inputs.labels)
+        if planned:
+            rows += planned.measure(
+                partial(images_of, ema), lambda plan: walks[plan.protocol.name](ema, inputs.labels), inputs.labels
+            )
+            rows += _baselines(run, planned, images_of, inputs) if baselines else []
+        order = {name: i for i, name in enumerate(listed)}
+        rows.sort(key=lambda row: order[row["group"]])
+        noise = {"noise": "random"} if "noise" in ema.get(run.game.EMA_NETS[0], {}) else {}
+        common = {"step": step, "images": images, "samples": config.evaluation.samples, "seed": config.seed, **noise}
+        common |= inputs.protocol if inputs else {}
+        return report.finished([{**common, **row} for row in rows], began, code)
+
+    return measure
+
+
+class _Inputs(NamedTuple):
+    """What the samples of a measurement are given: sample i the same in every metric."""
+
+    rows: Callable[[np.ndarray], dict[str, np.ndarray]]  # numbers (n,) of samples -> what the game asks for
+    labels: np.ndarray | None  # int32, the class that each sample is to show; None where nothing says
+    sources: np.ndarray | None  # the pictures that the samples are made of, where the game asks for such
+    protocol: dict[str, str]  # what a row says of them
+
+
+def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
+    """Held-out examples of the data in their order; or labels drawn from those of the data, as published protocols do.
+
+    Args:
+      planned: the protocols; their reals' labels are drawn from.
+      count: samples, where no protocol looks at more.
+    """
+    total = max(count, planned.samples if planned else 0)
+    names = runs.sources(run)
+    if names:
+        rows, examples = sample.held_out(run), runs.open_field(run.config, names[0], run.config.evaluation.split)
+        arrays = examples.examples(np.arange(total) % (examples.size or total))
+        return _Inputs(rows, arrays.get("label"), arrays["image"], {})
+    if not specs.classes(run.spec):
+        return _Inputs(lambda numbers: sample.with_labels(run, np.zeros(len(numbers), np.int32)), None, None, {})
+    reals = planned.reals if planned else None
+    reals = reals or real_side.of(runs.open_field(run.config, "image", run.config.evaluation.split))
+    labels = real_side.draw_labels(reals.labels(), total, run.config.seed)
+    return _Inputs(lambda numbers: sample.with_labels(run, labels[numbers]), labels, None,
+                   {"labels": "drawn from the data"})
+
+
+class _Pass:
+    """The pass over a run's samples: generator and networks are one program, compiled at the first call."""
+
+    def __init__(self, run: runs.Run, planned: plans.Plans, inputs: _Inputs):
+        self._run, self._planned, self._inputs = run, planned, inputs
+        self._mesh = parallel.make_mesh(jax.local_devices())
+        self._programs: dict[tuple, tuple[Callable, int]] = {}  # by what is needed: (program, batch that fits)
+
+    def __call__(self, ema: dict, needs: collect.Needs) -> collect.Collected:
+        here, kind = parallel.local_copy(ema, self._mesh), (str(needs.outputs()), bool(needs.consumers))
+        if kind not in self._programs:
+            program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
+            nets = [self._planned.nets[name] for name in needs.outputs()]
+            first = real_side.first_batch(self._run.config.evaluation.batch_size, nets)
+            attempt = partial(self._dispatch, program, here)
+            batch = collect.largest_batch(lambda count: attempt(np.zeros(count, np.int64)), first, self._mesh.size)
+            self._programs[kind] = program, batch
+        program, batch = self._programs[kind]
+        return collect.collect(needs, partial(self._dispatch, program, here), batch)
+
+    def _dispatch(self, program: Callable, ema: dict, numbers: np.ndarray) -> dict[str, Any]:
+        keys = sample.keys_from(self._run.config.seed, "evaluation", numbers)
+        return program(ema, self._planned.variables, keys, self._inputs.rows(numbers))
+
+
+def judge(run: runs.Run, field: str) -> FeatureNet:
+    """The digits' classifier, fitted on the train split of a field's data at the run's resolution."""
+    sets = [runs.open_field(run.config, field, split) for split in ("train", "test")]
+    train, test = (dataset.examples(np.arange(dataset.size)) for dataset in sets)
+    return digits_classifier.fit(train["image"], train["label"], test["image"], test["label"])
+
+
+def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass, inputs: _Inputs) -> list[dict]:
+    """What a distance of the digits' classifier is worth: reals of the other split, a Gaussian of each pixel, the
+    generator before training, and the pictures that it is given."""
+    plan = next((plan for plan in planned.plans if plan.protocol.name == "fd" and plan.net.accuracy is not None), None)
+    if plan is None or plan.from_file is not None:
+        return []
+    split, count = planned.reals.protocol()["split"], plan.protocol.samples
+    other = runs.open_field(run.config, games.drawn(run.game, run.config), "train" if split == "test" else "test")
+    reals = planned.reals.images(np.arange(planned.reals.size))
+    fresh = jax.tree.map(jnp.asarray, runs.fresh_state(run).ema)
+    sets = {
+        "floor_train_vs_held_out": planned.of_images(other.examples(np.arange(other.size))["image"]),
+        "pixel_gaussian": planned.of_images(distances.pixel_gaussian_samples(reals, count, run.config.seed)),
+        "untrained_generator": (count, partial(images_of, fresh)),
+    }
+    if inputs.sources is not None:
+        sets["untranslated_input"] = planned.of_images(inputs.sources[:count])
+    return planned.compare(plan, sets)
+
+
+def _points(run: runs.Run, draw: sample.Draw, inputs: _Inputs, ema: dict) -> np.ndarray:
+    """config.evaluation.samples points, each process making its share."""
+    count = run.config.evaluation.samples
+    share = -(-count // jax.process_count())
+    mine = np.minimum(jax.process_index() * share + np.arange(share), count - 1)
+    points = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), inputs.rows(mine))
+    return parallel.from_all_processes(points)[:count]
+
+
+def _modes(run: runs.Run, points: np.ndarray) -> list[dict]:
+    from gan_jax.data import mixture
+
+    name = run.config.data.name.removeprefix("mixture:")
+    centres, std = mixture.mixture(name)
+    quality = distances.mixture_quality(points, centres, std)
+    numbers = {
+        "modes_covered": quality.modes_covered,
+        "high_quality_share": quality.high_quality_share,
+        "mode_kl": quality.reverse_kl,
+    }
+    protocol = {"data": run.config.data.name, "modes": len(centres), "within_sigmas": 3.0}
+    return [{"group": "modes", "metric": k, "value": float(v), **protocol} for k, v in numbers.items()]

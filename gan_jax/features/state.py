@@ -1,5 +1,6 @@
-"""Arrays of a network by their names in PyTorch: checked against the architecture, or drawn at random."""
+"""Arrays of a network by their names: checked against the architecture, drawn at random, told apart by a digest."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 
@@ -56,3 +57,14 @@ def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.nda
     else:
         drawn = 0.1 * drawn
     return drawn.astype(np.float32)
+
+
+def weights_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of named arrays: names, types, shapes and little-endian bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The networks whose features are compared: their weights from a file, or drawn at random, and their preprocessing."""
+"""Fixed networks whose features are compared: their weights, of a file or drawn at random, and their preprocessing."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,16 +10,16 @@ import numpy as np
 
 from gan_jax.errors import UserError
 from gan_jax.features import inception, lpips, state, vgg, vit
-from gan_jax.metrics.extractor import weights_sha256
 from gan_jax.weights import store
 
 RANDOM, UNPUBLISHED = "random_", "unpublished_"
+JUDGE = "digits_classifier"  # it is fitted, see the file of that name
 PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
 SEED = 0  # of random weights
 
 
 class FeatureNet(NamedTuple):
-    """A fixed network; all but the last two belong to the protocol of what it measures."""
+    """A fixed network: what belongs to the protocol of its values, its arrays, and how images become features."""
 
     name: str                # `inception`; `random_inception`, `unpublished_inception` where its weights are others
     sha256: str              # of the weights' file, or of random arrays
@@ -27,7 +27,9 @@ class FeatureNet(NamedTuple):
     preprocessing: str       # in words
     outputs: dict[str, int]  # name -> dimension
     variables: Any           # arrays, float32
-    apply: Callable          # (variables, uint8 (B, H, W, 3), outputs) -> {output: float32 (B, D)}
+    apply: Callable          # (variables, uint8 (B, H, W, C), outputs) -> {output: float32 (B, D)}
+    accuracy: float | None = None  # share of held-out images that a classifier of the data classifies rightly
+    cpu_batch: int = 16      # images that a CPU takes at once to begin with
 
 
 class _Kind(NamedTuple):
@@ -59,8 +61,8 @@ KINDS = {
                    vgg.PREPROCESSING, vgg.DESCRIPTIONS),
     **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
 }  # fmt: skip
-DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu"}
-NAMES = ("digits_classifier", "none", *KINDS, *(RANDOM + name for name in KINDS))
+DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", JUDGE: "features"}
+NAMES = (JUDGE, "none", *KINDS, *(RANDOM + name for name in KINDS))
 
 
 def split(features: str) -> tuple[str, str]:
@@ -94,11 +96,13 @@ def load(network: str, section) -> FeatureNet:
     """A feature network with the weights that config.evaluation asks for.
 
     Args:
-      network: one of `KINDS`.
+      network: one of `KINDS`, or lpips_alex or lpips_vgg, see `perceptual`.
       section: config.evaluation: `features` (random or not), `preprocessing`, `weights`, `download`.
     Raises:
       MissingPathError, UserError: there is no file, or it is another's; see `weights.store.load`.
     """
+    if network.startswith("lpips_"):
+        return perceptual(network.removeprefix("lpips_"), section)
     kind = KINDS[network]
     name, sha256, arrays = _arrays(network, kind.shapes(), section)
     way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
@@ -130,7 +134,7 @@ def _arrays(network: str, shapes: dict, section) -> tuple[str, str, dict[str, np
     """(name, SHA-256, arrays) of a network's weights."""
     if is_random(section):
         arrays = state.random_state(shapes, SEED)
-        return RANDOM + network, weights_sha256(arrays), arrays
+        return RANDOM + network, state.weights_sha256(arrays), arrays
     weights = store.load(network, folder=section.weights, download=section.download)
     name = network if weights.published else UNPUBLISHED + network
     return name, weights.sha256, state.check(weights.state, shapes, str(weights.path))

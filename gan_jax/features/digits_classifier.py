@@ -1,7 +1,7 @@
 """A small judge for the embedded digits: a classifier whose last hidden layer gives features.
 
 It is fitted in seconds where no pretrained network is at hand. Its distances compare with those of the same
-weights only (their SHA-256 stands in `Extractor.sha256`), never with published FIDs.
+weights only, which their SHA-256 names, never with published FIDs.
 """
 
 import os
@@ -18,16 +18,17 @@ from flax import traverse_util
 
 from gan_jax.cache import cache_dir
 from gan_jax.errors import UserError
-from gan_jax.metrics.extractor import Extractor, batched, weights_sha256
+from gan_jax.features.networks import JUDGE as NAME
+from gan_jax.features.networks import FeatureNet
+from gan_jax.features.state import weights_sha256
 
-NAME = "digits_classifier"
 RESOLUTION = 16     # the network's own input size
 FEATURES = 96       # width of the hidden layer that serves as features
 STEPS = 400         # of optimisation
 BATCH = 64          # images per step
 SHIFT = 2           # largest random translation while fitting, in pixels of the 16x16 input
 NOISE = 1.0         # largest standard deviation of the noise added while fitting, images being in [-1, 1]
-APPLY_BATCH = 256   # images per call of the finished extractor
+CPU_BATCH = 256     # images that a CPU takes at once
 RECIPE = f"{NAME} 1: {RESOLUTION}px, features {FEATURES}, steps {STEPS}x{BATCH}, shift {SHIFT}, noise {NOISE}"
 RESIZE = f"box to {RESOLUTION}x{RESOLUTION} where the sides are multiples of it, else antialiased bilinear"
 
@@ -59,18 +60,18 @@ def prepare(images):
     return x.reshape(b, RESOLUTION, h // RESOLUTION, RESOLUTION, w // RESOLUTION, c).mean(axis=(2, 4))
 
 
-def fit(train_images, train_labels, test_images, test_labels) -> Extractor:
+def fit(train_images, train_labels, test_images, test_labels) -> FeatureNet:
     """Fits the classifier, or reads it from the cache where the same data and recipe have been fitted before.
 
     The fit is a function of its arguments alone (fixed seed and order), on the CPU where the process has one.
 
     Args:
-      train_images: uint8 (N, H, W, C); the extractor then accepts any H, W, and this C.
+      train_images: uint8 (N, H, W, C); the network then accepts any H, W, and this C.
       train_labels: integers (N,), classes 0 to K - 1.
       test_images: uint8 (M, H, W, C), held out; only the stored accuracy depends on them.
       test_labels: integers (M,).
     Returns:
-      The extractor, with features (B, 96), the activations in front of the last layer, and logits (B, K).
+      The network; its outputs are `features` (B, 96), the activations in front of the last layer, and `logits` (B, K).
     Raises:
       UserError: types or shapes are not as above.
       OSError: the cache folder cannot be written.
@@ -87,11 +88,31 @@ def fit(train_images, train_labels, test_images, test_labels) -> Extractor:
     if stored is None:
         with jax.default_device(_fitting_device()):
             weights = _train(model, data["train_images"], data["train_labels"])
-        logits = _apply(model, weights, channels)(data["test_images"])[1]
-        stored = weights, float(np.mean(logits.argmax(axis=1) == data["test_labels"]))
+            logits = jax.jit(partial(_outputs, model))(_nested(weights), data["test_images"])["logits"]
+        stored = weights, float(np.mean(np.asarray(logits).argmax(axis=1) == data["test_labels"]))
         _write(path, *stored)
     weights, accuracy = stored
-    return Extractor(NAME, weights_sha256(weights), accuracy, RESIZE, _apply(model, weights, channels))
+
+    def apply(variables, images, outputs):
+        if images.shape[-1] != channels:
+            raise UserError(f"{NAME} was fitted on {channels} channels and given {images.shape[-1]}; "
+                            "evaluate with a data set of as many channels as the generator's images have.")
+        values = _outputs(model, variables, images)
+        return {name: values[name] for name in outputs}
+
+    return FeatureNet(
+        NAME, weights_sha256(weights), True, RESIZE, {"features": FEATURES, "logits": model.classes},
+        _nested(weights), apply, accuracy, CPU_BATCH,
+    )  # fmt: skip
+
+
+def _outputs(model: Classifier, variables, images) -> dict[str, jax.Array]:
+    return dict(zip(("features", "logits"), model.apply(variables, prepare(images)), strict=True))
+
+
+def _nested(weights: dict[str, np.ndarray]) -> dict:
+    """The collections of `Classifier` from arrays by their path."""
+    return traverse_util.unflatten_dict(weights, sep="/")
 
 
 def _check(data: dict) -> None:
@@ -156,20 +177,6 @@ def _augment(key, x):
     crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, c)))
     strength = jax.random.uniform(strength_key, (b, 1, 1, 1), maxval=NOISE)
     return jnp.clip(crop(padded, offsets) + strength * jax.random.normal(noise_key, x.shape), -1.0, 1.0)
-
-
-def _apply(model: Classifier, weights: dict[str, np.ndarray], channels: int):
-    params = jax.device_put(traverse_util.unflatten_dict(weights, sep="/"))
-    run = jax.jit(lambda params, images: model.apply(params, prepare(images)))
-    rows = batched(lambda images: run(params, images), batch=APPLY_BATCH)
-
-    def apply(images):
-        if np.ndim(images) == 4 and np.shape(images)[-1] != channels:
-            raise UserError(f"{NAME} was fitted on {channels} channels and given {np.shape(images)[-1]}; "
-                            "evaluate with a data set of as many channels as the generator's images have.")
-        return rows(images)
-
-    return apply
 
 
 def _read(path: pathlib.Path, template) -> tuple[dict[str, np.ndarray], float] | None:
