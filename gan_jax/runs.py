@@ -134,19 +134,27 @@ def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None
     game = games.find(config.game)
     for expected, keys in _RANGES.items():
         configs.check_range(config, expected, *(k.format(net=net) for k in keys for net in game.NETS))
+    _check_offers(config, game)
     nets = game.nets(config, spec)
-    for net, names in getattr(game, "NEEDS", {}).items():
-        if missing := models.lacks(nets[net], names):
-            raise UserError(
-                f"the game {config.game!r} needs {', '.join(names)} of {net!r}, and {model_name(nets[net])!r} has no "
-                f"{', '.join(missing)}; choose another model, or another game"
-            )
     stage = stage or games.stages(game, config, spec)[0]
     phases = games.phases(game, config, nets, stage)
     optimizers = {player: _optimizer(config, nets, player, phases, stage) for player in steps.players(phases)}
     copied = getattr(game, "EMA_COPIED", ())
     ema = configs.build(steps.Ema, config.ema, "ema", nets=game.EMA_NETS, copied=copied)
     return Run(config, spec, game, nets, stage, phases, optimizers, ema)
+
+
+def _check_offers(config: ConfigDict, game: ModuleType) -> None:
+    """Raises UserError where a net does not offer what the game needs of it, see `models`."""
+    classes = game.constructors(config)
+    for net, names in getattr(game, "NEEDS", {}).items():
+        role = net.partition("_")[0]
+        if missing := models.lacks(classes[role], names):
+            others = ", ".join(models.offering(role, names))
+            raise UserError(
+                f"the game {config.game!r} needs {', '.join(names)} of {net!r}, and {config[role].name!r} has no "
+                f"{', '.join(missing)}; take a model that has: {others}; or another game"
+            )
 
 
 def _first_layers(config: ConfigDict, nets: dict, player: str) -> tuple[str, ...]:

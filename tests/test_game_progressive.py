@@ -24,7 +24,7 @@ from tests import hlo, settings, test_models_progan, test_models_stylegan1
 def play_of(generator, discriminator, level, **loss):
     weights = ConfigDict({**progressive.DEFAULTS["loss"], **loss})
     nets = {"generator": generator, "discriminator": discriminator}
-    return progressive.Play(nets, level, generator.levels, None, weights, False, augment.Augmentation(), 0)
+    return progressive.Rules(nets, level, generator.levels, None, weights, False, augment.Augmentation(), 0)
 
 
 def nhwc(x):
@@ -401,7 +401,7 @@ def test_what_does_not_grow_is_refused():
             runs.build(config, specs.labelled(shape))
     other = config.copy_and_resolve_references()
     configs.override(other, "generator.name", "dcgan")
-    with pytest.raises(UserError, match="dcgan.*does not grow"):
+    with pytest.raises(UserError, match="'progressive' needs levels .*'dcgan' has no levels; .*: progan, stylegan1;"):
         runs.build(other, SPEC)
     with pytest.raises(UserError, match="has no styles"):
         progressive.truncate(runs.build(config, SPEC).nets, 0.7, None)

@@ -8,22 +8,24 @@ from ml_collections import ConfigDict
 from gan_jax import config as configs
 from gan_jax import runs, specs
 from gan_jax.errors import UserError
-from gan_jax.models import MODELS, dcgan, pair
+from gan_jax.models import MODELS, classes, dcgan, offering
 from tests import settings
 
 
-def test_pair():
-    assert pair("dcgan") == (dcgan.Generator, dcgan.Discriminator)
+def test_classes_by_role():
+    assert classes("dcgan") == {"generator": dcgan.Generator, "discriminator": dcgan.Discriminator}
+    assert offering("generator", ("translates",)) == ("cyclegan",)
+    assert offering("discriminator", ("levels",)) == ("progan", "stylegan1")
     assert set(MODELS) >= {"gan", "dcgan"}
     with pytest.raises(UserError, match="Did you mean 'dcgan'"):
-        pair("dc_gan")
+        classes("dc_gan")
 
 
 @pytest.mark.parametrize(("experiment", "name", "message"), [
-    ("digits_dcgan", "cyclegan", "config.generator.name='cyclegan' has no resolution"),
+    ("digits_dcgan", "cyclegan", "needs latent_size, latent of 'generator', and 'cyclegan' has no"),
     ("digits_dcgan", "stylegan3", "the game 'unconditional' needs latent_size, latent of 'generator'"),
-    ("digits_stylegan2", "gan", "config.generator.name='gan' has no resolution"),
-    ("digits_cyclegan", "gan", "config.generator.name='gan' has no channels"),
+    ("digits_stylegan2", "gan", "the game 'style' needs"),
+    ("digits_cyclegan", "gan", "the game 'translation' needs translates of 'generator_ab', and 'gan' has no"),
     ("digits_cyclegan", "sngan", "the game 'translation' needs translates of 'generator_ab'"),
 ])  # fmt: skip
 def test_a_game_refuses_nets_that_do_not_offer_what_it_needs(experiment, name, message):

@@ -213,4 +213,6 @@ def test_mistakes_are_told():
     g = stylegan2.Generator(**TINY)
     with pytest.raises(UserError, match="noise"):
         jax.eval_shape(partial(g.init, noise="loud", method="synthesis"), jax.random.key(0), jnp.zeros((2, 6, 512)))
-    assert models.pair("stylegan2") == (stylegan2.Generator, stylegan2.Discriminator)
+    assert models.classes("stylegan2") == {
+        "generator": stylegan2.Generator, "discriminator": stylegan2.Discriminator,
+    }  # fmt: skip

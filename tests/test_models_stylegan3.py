@@ -311,8 +311,9 @@ def test_programs_hold_plain_convolutions_only(fields, platform):
 
 
 def test_registered():
-    generator, discriminator = models.pair("stylegan3")
-    assert generator is Generator and discriminator is models.pair("stylegan2")[1]
+    classes = models.classes("stylegan3")
+    assert classes["generator"] is Generator
+    assert classes["discriminator"] is models.classes("stylegan2")["discriminator"]
     assert Generator().num_ws == 16 and "moving_phases" not in Generator.__dataclass_fields__
 
 

@@ -17,23 +17,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gan_jax import augment, losses, models, penalties, specs
+from gan_jax import augment, losses, penalties
 from gan_jax import config as configs
 from gan_jax.errors import UserError
-from gan_jax.games import Stage
+from gan_jax.games import Stage, players
 from gan_jax.games.growth import first_level, level_of_detail, stages  # noqa: F401, `stages` is a part of a game
-from gan_jax.games.unconditional import asks, reads  # noqa: F401, parts of a game
+from gan_jax.games.players import (  # noqa: F401, parts of a game
+    EMA_NETS,
+    LATENT,
+    NETS,
+    asks,
+    constructors,
+    latents,
+    reads,
+    truncate,
+)
 from gan_jax.layers import pixels, random
 from gan_jax.layers.rescale import downscale, fade, upscale
 from gan_jax.step import Out, Phase, Rng, State
 
-NETS = ("generator", "discriminator")
-EMA_NETS = ("generator",)
 EMA_COPIED = ("growth", "w_avg", "noise")
 
 # The keys that this game adds to a config, with their defaults.
 DEFAULTS = {
-    "conditional": False,  # whether the players see the labels of the data
+    **players.DEFAULTS,
     "loss": {
         "name": "wasserstein",  # see `losses.NAMES`
         "options": {},  # of that loss
@@ -54,18 +61,19 @@ DEFAULTS = {
         "device_batch_limits": (),  # (shorter side, largest batch on one of `devices`) pairs
         "devices": 1,  # that the batch sizes are meant for; the run itself may have others
     },
-    "augment": {"name": "none"},  # see `augment.NAMES`: of real and generated images at their level, after fading
 }
 
 WEIGHTS = ("gradient_penalty", "drift", "r1_gamma", "r2_gamma", "class_weight")
 
-# Independent draws of one phase, see `_draws`; of the batch `MIXED_LAYER` and `IS_MIXED`.
-LATENT, FLIP, PENALTY, NOISE, MIXED_LATENT, MIXED_LAYER, IS_MIXED, AUGMENT_REAL, AUGMENT_FAKE = range(9)
+NEEDS = dict.fromkeys(NETS, ("levels",))
+
+# Independent draws of one phase beside `LATENT`, see `_draws`; of the batch `MIXED_LAYER` and `IS_MIXED`.
+FLIP, PENALTY, NOISE, MIXED_LATENT, MIXED_LAYER, IS_MIXED, AUGMENT_REAL, AUGMENT_FAKE = range(LATENT + 1, 9)
 
 View = Callable[[jax.Array], jax.Array]  # images -> what the discriminator sees of them
 
 
-class Play(NamedTuple):
+class Rules(NamedTuple):
     """What the losses of one stage share."""
 
     nets: dict[str, nn.Module]
@@ -89,40 +97,13 @@ class Play(NamedTuple):
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
-    """The two players for images of `spec`.
-
-    Raises:
-      UserError: an unknown model or option, one that does not grow, or data without pixels.
-    """
-    shape = spec["image"].shape
-    if len(shape) != 3:
-        raise UserError(f"config.game='progressive' makes images, and this data has the shape {shape}")
-    data = {"resolution": shape[:2], "channels": shape[2], "num_classes": specs.classes(spec)}
-    built = {}
-    table = constructors(config)
-    for net in NETS:
-        constructor = table[net]
-        if not hasattr(constructor, "levels"):
-            raise UserError(f"config.{net}.name={config[net].name!r} does not grow: take progan or stylegan1")
-        built[net] = configs.build(constructor, config[net], net, **data)
-    return built
-
-
-def constructors(config) -> dict[str, type]:
-    """section -> the class whose fields are its schema: one for each net, and the augmentation."""
-    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augment.chosen(config)}
+    """The two players for images of `spec`, see `players.build`."""
+    return players.build(config, spec)
 
 
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
     """Fresh parameters of all resolutions, and the memory of an adaptive augmentation."""
-    params, variables = {}, {}
-    label = jnp.zeros((2,), jnp.int32) if specs.classes(spec) else None
-    latents, images = (2, nets["generator"].latent_size), (2, *spec["image"].shape)
-    inputs = {"generator": jnp.zeros(latents), "discriminator": jnp.zeros(images)}
-    for number, (name, net) in enumerate(nets.items()):
-        made = dict(net.init(jax.random.fold_in(key, number), inputs[name], label, train=True))
-        params[name] = made.pop("params")
-        variables[name] = made
+    params, variables = players.init(nets, spec, key)
     variables["generator"]["growth"] = {"lod": jnp.float32(first_level(config.growth, spec["image"].shape[:2]))}
     return params, variables, augment.build(config.augment).init()
 
@@ -142,63 +123,63 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     augmentation = augment.build(config.augment)
     first = first_level(config.growth, nets["generator"].resolution)
     shared = (config.growth, config.loss, config.data.flip, augmentation, stage.batch_size)
-    play = Play(nets, stage.level, first, *shared)
+    rules = Rules(nets, stage.level, first, *shared)
     table = {"discriminator": _discriminator_phase, "generator": _generator_phase}
     numbers = tuple((name, config.loss[name]) for name in (*WEIGHTS, "gradient_target") if config.loss[name])
-    common = dict(play=play, game=game, weights=dict(numbers))
+    common = dict(rules=rules, game=game, weights=dict(numbers))
     return tuple(Phase(net, partial(loss, **common), (net,), net, weights=numbers) for net, loss in table.items())
 
 
-def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game, weights):
-    play = play._replace(weights=weights)
-    lod, draws = _lod(play, state), _draws(play, rng)
-    fake, moved = _fakes(play, params, state, batch, rng, draws, lod)
+def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, rules: Rules, game, weights):
+    rules = rules._replace(weights=weights)
+    lod, draws = _lod(rules, state), _draws(rules, rng)
+    fake, moved = _fakes(rules, params, state, batch, rng, draws, lod)
     real = batch["image"]
-    if play.flip:
+    if rules.flip:
         real = pixels.random_flip(real, draws[FLIP])
-    real = reals(real, play.level, lod)
+    real = reals(real, rules.level, lod)
     fake, label = jax.lax.stop_gradient(fake), batch.get("label")
-    views = (_view(play, state, draws[AUGMENT_REAL]), _view(play, state, draws[AUGMENT_FAKE]))
+    views = (_view(rules, state, draws[AUGMENT_REAL]), _view(rules, state, draws[AUGMENT_FAKE]))
     arguments = (params["discriminator"], real, fake, label, lod, draws[PENALTY], views)
-    loss, metrics, logits = discriminator_loss(play, game, *arguments)
+    loss, metrics, logits = discriminator_loss(rules, game, *arguments)
     metrics |= {"lod": moved["growth"]["lod"]}
-    if type(play.augmentation) is not augment.Augmentation:
-        metrics |= {"augment_p": play.augmentation.strength(state.memory, state.images)}
-    memory = play.augmentation.observe(state.memory, jax.lax.stop_gradient(logits), play.batch_size)
+    if type(rules.augmentation) is not augment.Augmentation:
+        metrics |= {"augment_p": rules.augmentation.strength(state.memory, state.images)}
+    memory = rules.augmentation.observe(state.memory, jax.lax.stop_gradient(logits), rules.batch_size)
     return loss, Out(metrics, {"generator": moved}, memory)
 
 
-def _generator_phase(params, state: State, batch: dict, rng: Rng, *, play: Play, game, weights):
-    play = play._replace(weights=weights)
-    lod, draws = _lod(play, state), _draws(play, rng)
-    fake, moved = _fakes(play, params, state, batch, rng, draws, lod)
-    view = _view(play, state, draws[AUGMENT_FAKE])
-    loss, metrics = generator_loss(play, game, params["discriminator"], fake, batch.get("label"), lod, view)
+def _generator_phase(params, state: State, batch: dict, rng: Rng, *, rules: Rules, game, weights):
+    rules = rules._replace(weights=weights)
+    lod, draws = _lod(rules, state), _draws(rules, rng)
+    fake, moved = _fakes(rules, params, state, batch, rng, draws, lod)
+    view = _view(rules, state, draws[AUGMENT_FAKE])
+    loss, metrics = generator_loss(rules, game, params["discriminator"], fake, batch.get("label"), lod, view)
     return loss, Out(metrics, {"generator": moved})
 
 
-def _draws(play: Play, rng: Rng) -> dict[int, jax.Array]:
+def _draws(rules: Rules, rng: Rng) -> dict[int, jax.Array]:
     """What a phase draws for each sample."""
-    latent = random.Draw("normal", (play.nets["generator"].latent_size,))
+    latent = random.Draw("normal", (rules.nets["generator"].latent_size,))
     wanted = {LATENT: latent, FLIP: random.UNIFORM, PENALTY: random.UNIFORM}
-    if play.mixes:
+    if rules.mixes:
         wanted[MIXED_LATENT] = latent
     return random.draw(rng.samples, wanted | dict.fromkeys((NOISE, AUGMENT_REAL, AUGMENT_FAKE), random.KEY))
 
 
-def _view(play: Play, state: State, keys: jax.Array) -> View:
+def _view(rules: Rules, state: State, keys: jax.Array) -> View:
     """Augments a batch; the same way every time."""
-    strength = play.augmentation.strength(state.memory, state.images)
-    return lambda images: play.augmentation(images, keys, strength)
+    strength = rules.augmentation.strength(state.memory, state.images)
+    return lambda images: rules.augmentation(images, keys, strength)
 
 
 def _plain(images: jax.Array) -> jax.Array:
     return images
 
 
-def _lod(play: Play, state: State) -> jax.Array | None:
+def _lod(rules: Rules, state: State) -> jax.Array | None:
     """The level of detail; None in a stage that fades nothing in."""
-    return level_of_detail(play.growth, play.first, state.images) if play.level < play.first else None
+    return level_of_detail(rules.growth, rules.first, state.images) if rules.level < rules.first else None
 
 
 def reals(images: jax.Array, level: int, lod: jax.Array | float | None) -> jax.Array:
@@ -208,31 +189,31 @@ def reals(images: jax.Array, level: int, lod: jax.Array | float | None) -> jax.A
     return x if lod is None else fade(x, upscale(downscale(x)), lod - level)
 
 
-def _fakes(play: Play, params, state: State, batch: dict, rng: Rng, draws: dict, lod) -> tuple[jax.Array, dict]:
+def _fakes(rules: Rules, params, state: State, batch: dict, rng: Rng, draws: dict, lod) -> tuple[jax.Array, dict]:
     """Images at the level, and the generator's new collections; latents `z` of the batch where it carries them."""
-    net, own = play.nets["generator"], dict(state.variables["generator"])
-    growth = {"lod": jnp.float32(play.level) if lod is None else lod}
+    net, own = rules.nets["generator"], dict(state.variables["generator"])
+    growth = {"lod": jnp.float32(rules.level) if lod is None else lod}
     own.pop("growth")
     moving = [name for name in own if name == "w_avg"]
-    options = {"keys": draws[NOISE], "lod": lod, "level": play.level}
-    if play.mixes:
-        options["mixing"] = draws[MIXED_LATENT], _mixed_layer(net, play, rng)
+    options = {"keys": draws[NOISE], "lod": lod, "level": rules.level}
+    if rules.mixes:
+        options["mixing"] = draws[MIXED_LATENT], _mixed_layer(net, rules, rng)
     z = batch.get("z", draws[LATENT])
     variables = {"params": params["generator"], **own}
     images, moved = net.apply(variables, z, batch.get("label"), train=True, mutable=moving, **options)
     return images, {**own, **moved, "growth": growth}
 
 
-def _mixed_layer(net, play: Play, rng: Rng) -> jax.Array:
+def _mixed_layer(net, rules: Rules, rng: Rng) -> jax.Array:
     """From which layer on other latents style, one for the batch (Karras et al. 2019, section 3.1)."""
-    layers = net.num_ws - 2 * play.level
+    layers = net.num_ws - 2 * rules.level
     draws = random.draw(rng.key[None], dict.fromkeys((MIXED_LAYER, IS_MIXED), random.UNIFORM))
     first = 1 + jnp.floor(draws[MIXED_LAYER][0] * (layers - 1)).astype(jnp.int32)
-    return jnp.where(draws[IS_MIXED][0] < play.loss.style_mixing, first, layers)
+    return jnp.where(draws[IS_MIXED][0] < rules.loss.style_mixing, first, layers)
 
 
 def discriminator_loss(
-    play: Play,
+    rules: Rules,
     game: losses.Adversarial,
     params: dict,  # of the discriminator
     real: jax.Array,  # (B, h, w, C) at the level
@@ -249,13 +230,13 @@ def discriminator_loss(
     Gradients are those with respect to images of full size: a pixel at level l stands for 4^l equal ones, each with
     1 / 4^l of its gradient, so that squared norms are 4^l times smaller.
     """
-    terms_of, weight, scale = play.loss, play.weight, 2.0**play.level
+    terms_of, weight, scale = rules.loss, rules.weight, 2.0**rules.level
 
     def logits(x, view=views[0]):
-        return judge(play, params, view(x), label, lod)[0]
+        return judge(rules, params, view(x), label, lod)[0]
 
-    real_logits, real_classes = judge(play, params, views[0](real), label, lod)
-    fake_logits, fake_classes = judge(play, params, views[1](fake), label, lod)
+    real_logits, real_classes = judge(rules, params, views[0](real), label, lod)
+    fake_logits, fake_classes = judge(rules, params, views[1](fake), label, lod)
     terms = {f"loss_{name}": value.mean() for name, value in game.discriminator(real_logits, fake_logits).items()}
     if terms_of.drift:
         terms["drift"] = weight("drift") * jnp.mean(jnp.square(real_logits))
@@ -271,12 +252,12 @@ def discriminator_loss(
         terms["r1"] = penalties.r1(logits, real, gamma=weight("r1_gamma") / scale**2).mean()
     if terms_of.r2_gamma:
         terms["r2"] = penalties.r2(partial(logits, view=views[1]), fake, gamma=weight("r2_gamma") / scale**2).mean()
-    told = {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
-    return sum(terms.values()), terms | told, real_logits
+    logit_means = {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+    return sum(terms.values()), terms | logit_means, real_logits
 
 
 def generator_loss(
-    play: Play,
+    rules: Rules,
     game: losses.Adversarial,
     params: dict,  # of the discriminator
     fake: jax.Array,  # (B, h, w, C) at the level
@@ -285,17 +266,17 @@ def generator_loss(
     view: View = _plain,  # of generated images
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The generator's loss, and its terms by name."""
-    logits, classes = judge(play, params, view(fake), label, lod)
+    logits, classes = judge(rules, params, view(fake), label, lod)
     terms = {"loss_fake": game.generator(None, logits).mean()}
     if classes is not None:
-        terms["loss_class"] = play.weight("class_weight") * class_loss(classes, label).mean()
+        terms["loss_class"] = rules.weight("class_weight") * class_loss(classes, label).mean()
     return sum(terms.values()), terms | {"fake_logit": logits.mean()}
 
 
-def judge(play: Play, params: dict, x: jax.Array, label, lod) -> tuple[jax.Array, jax.Array | None]:
+def judge(rules: Rules, params: dict, x: jax.Array, label, lod) -> tuple[jax.Array, jax.Array | None]:
     """Logits (B,), and class logits (B, num_classes) where the discriminator has such and they count."""
-    net, options = play.nets["discriminator"], {"lod": lod, "level": play.level}
-    if net.num_classes and play.loss.class_weight and net.heads is not None:
+    net, options = rules.nets["discriminator"], {"lod": lod, "level": rules.level}
+    if net.num_classes and rules.loss.class_weight and net.heads is not None:
         return net.apply({"params": params}, x, method="heads", **options)
     return net.apply({"params": params}, x, label, train=True, **options), None
 
@@ -325,14 +306,14 @@ def _draw(nets, ema, z, labels, keys, options):
         noise = "const" if keys is None else "random"
         return paint(nets, ema, styles(nets, ema, z, labels, **options), keys, noise=noise)
     keys = None if keys is None else random.fold(keys, NOISE)
-    return net.apply(own, z, labels if net.num_classes else None, train=False, keys=keys, lod=lod)
+    return net.apply(own, z, labels if players.labelled(nets) else None, train=False, keys=keys, lod=lod)
 
 
 def styles(
     nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
 ) -> jax.Array:
     """Styles ws (B, num_ws, w_size) of latents z (B, latent_size), for generators with such; see `truncate`."""
-    net, label = nets["generator"], labels if nets["generator"].num_classes else None
+    net, label = nets["generator"], labels if players.labelled(nets) else None
     return net.apply(_grown(ema)[0], z, label, psi=psi, cutoff=cutoff, method="mapping")
 
 
@@ -349,22 +330,3 @@ def _grown(ema: dict) -> tuple[dict, jax.Array]:
     """The averaged generator's collections, and the lod that it has reached."""
     own = dict(ema["generator"])
     return own, own.pop("growth")["lod"]
-
-
-def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
-    """The options of `sample` and `decode` for a truncation.
-
-    Raises:
-      UserError: a generator without styles, or a cutoff beyond its layers.
-    """
-    layers = getattr(nets["generator"], "num_ws", 0)
-    if not layers:
-        raise UserError(f"--truncation={psi}: this generator has no styles; leave the flag out")
-    if cutoff is not None and not 0 <= cutoff <= layers:
-        raise UserError(f"--truncation={psi},{cutoff}: this generator has {layers} layers; give 0 to {layers}")
-    return {"psi": psi, "cutoff": cutoff}
-
-
-def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
-    """z (B, latent_size), N(0, 1), each row from its own key."""
-    return random.normal(random.fold(keys, LATENT), (generator.latent_size,))

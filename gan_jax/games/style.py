@@ -10,7 +10,6 @@ running mean of w where `train`, and `synthesis(ws, *, train, keys, noise)` -> i
 move in some phases only, its class names them, `moving_phases`.
 """
 
-import inspect
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,23 +18,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gan_jax import augment, losses, models, parallel, penalties, specs
+from gan_jax import augment, losses, parallel, penalties
 from gan_jax import config as configs
 from gan_jax.errors import UserError
-from gan_jax.games import unconditional
-from gan_jax.games.unconditional import asks, reads  # noqa: F401, parts of a game
-from gan_jax.layers import pixels, random
+from gan_jax.games import players
+from gan_jax.games.players import (  # noqa: F401, parts of a game
+    EMA_NETS,
+    LATENT,
+    NETS,
+    asks,
+    constructors,
+    latents,
+    reads,
+    truncate,
+)
+from gan_jax.layers import random
 from gan_jax.layers.fir import blur
 from gan_jax.models import stylegan2
 from gan_jax.step import Out, Phase, State
 
-NETS = ("generator", "discriminator")
-EMA_NETS = ("generator",)
 EMA_COPIED = ("w_avg", "magnitude_ema")
 
 # The keys that this game adds to a config, with their defaults.
 DEFAULTS = {
-    "conditional": False,  # whether the players see the labels of the data
+    **players.DEFAULTS,
     "loss": {
         "r1_gamma": 10.0,
         "path_length_weight": 2.0,
@@ -49,11 +55,12 @@ DEFAULTS = {
         "mixing": 0.9,  # share of samples with the styles of two latents
         "noise": "random",  # in training: one of `stylegan2.NOISE`
     },
-    "augment": {"name": "none"},  # see `augment.NAMES`
 }
 
-# Independent draws of one phase, see `_draws`.
-LATENT, MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = range(8)
+NEEDS = {"generator": ("latent_size", "num_ws", "separable")}
+
+# Independent draws of one phase beside `LATENT`, see `_draws`.
+MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = range(LATENT + 1, 8)
 
 
 class Rules(NamedTuple):
@@ -67,32 +74,14 @@ class Rules(NamedTuple):
     batch_size: int  # over all devices
 
 
-def constructors(config) -> dict[str, type]:
-    """Config section -> the class whose fields are its schema."""
-    return unconditional.constructors(config)
-
-
 def nets(config, spec) -> dict[str, nn.Module]:
-    """The two players for data of `spec`. Raises UserError for what cannot be built."""
-    made = {}
-    for number, net in enumerate(NETS):
-        constructor = models.pair(config[net].name)[number]
-        shape = spec["image"].shape
-        if len(shape) != 3:
-            raise UserError(f"the game 'style' makes images, and this data has the shape {shape}")
-        fields = {"resolution": shape[:2], "channels": shape[2], "num_classes": specs.classes(spec)}
-        if "axis_name" in inspect.signature(constructor).parameters:
-            fields["axis_name"] = parallel.AXIS
-        made[net] = configs.build(constructor, config[net], net, **fields)
-    if not hasattr(type(made["generator"]), "mapping"):
-        raise UserError(f"config.generator.name={config.generator.name!r} has no styles; the game 'style' needs them")
-    return made
+    """The two players for images of `spec`, see `players.build`."""
+    return players.build(config, spec)
 
 
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
     """Fresh parameters and variables of both nets; memory is the mean path length and what the augmentation keeps."""
-    params, variables, _ = unconditional.init(config, nets, spec, key)
-    return params, variables, {"pl_mean": jnp.float32(0), "augment": augment.build(config.augment).init()}
+    return *players.init(nets, spec, key), {"pl_mean": jnp.float32(0), "augment": augment.build(config.augment).init()}
 
 
 def phases(config, nets: dict) -> tuple[Phase, ...]:
@@ -154,7 +143,7 @@ def styles(
     nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, psi: float = 1.0, cutoff: int | None = None
 ) -> jax.Array:
     """Styles ws (B, num_ws, w_size) of latents z (B, latent_size); for psi and cutoff see `truncate`."""
-    label = labels if nets["generator"].num_classes else None
+    label = labels if players.labelled(nets) else None
     return nets["generator"].apply(ema["generator"], z, label, psi=psi, cutoff=cutoff, method="mapping")
 
 
@@ -162,24 +151,6 @@ def paint(nets: dict, ema: dict, ws: jax.Array, keys: jax.Array | None = None, *
     """Images (B, H, W, C) of styles ws (B, num_ws, w_size); noise is 'const', 'none', or 'random' from keys (B,)."""
     keys = random.fold(keys, NOISE) if noise == "random" else None
     return nets["generator"].apply(ema["generator"], ws, keys=keys, noise=noise, method="synthesis")
-
-
-def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
-    """The options of `sample` and `decode` that move styles towards their mean, see `models.mapping.truncate`.
-
-    Raises:
-      UserError: a cutoff beyond the layers.
-    """
-    layers = nets["generator"].num_ws
-    if cutoff is not None and not 0 <= cutoff <= layers:
-        flag = f"--truncation={psi},{cutoff}"
-        raise UserError(f"{flag}: this generator has {layers} layers; give a cutoff of 0 to {layers}")
-    return {"psi": psi, "cutoff": cutoff}
-
-
-def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
-    """z (B, latent_size), N(0, 1), each row from its own key."""
-    return random.normal(random.fold(keys, LATENT), (generator.latent_size,))
 
 
 def mix(ws: jax.Array, other: jax.Array, draws: jax.Array, share: float) -> jax.Array:
@@ -214,7 +185,8 @@ def _styles(params, state: State, batch: dict, draws: dict, rules: Rules, phase:
 
     A batch may carry the latents `<phase>/z` and labels `<phase>/label` of its generated images; parity tests do.
     """
-    net, variables, label = rules.nets["generator"], state.variables["generator"], _label(rules, batch, phase)
+    net, variables = rules.nets["generator"], state.variables["generator"]
+    label = players.labels(rules.nets, batch, phase)
     z = [batch[f"{phase}/z"][rows] if f"{phase}/z" in batch else draws[LATENT]]
     count = len(z[0])
     if rules.style.mixing:
@@ -252,17 +224,6 @@ def _fakes(params, state, batch, draws, rules, phase) -> tuple[jax.Array, dict]:
     return _paint(params, variables, ws, draws, rules, phase)
 
 
-def _reals(batch: dict, draws: dict, rules: Rules) -> jax.Array:
-    images = pixels.normalise(batch["image"])
-    return pixels.random_flip(images, draws[FLIP]) if rules.flip else images
-
-
-def _label(rules: Rules, batch: dict, phase: str = "") -> jax.Array | None:
-    if not rules.nets["generator"].num_classes:
-        return None
-    return batch.get(f"{phase}/label", batch["label"])
-
-
 def _strength(state: State, rules: Rules) -> jax.Array:
     return rules.augmentation.strength(state.memory["augment"], state.images)
 
@@ -280,7 +241,7 @@ def _logits(params, state: State, images: jax.Array, label, keys: jax.Array, rul
 def _generator_loss(params, state, batch, rng, *, rules, every):
     """softplus(-D(G(z)))"""
     draws = _draws(rng.samples, rules, *_of_fakes(rules), AUGMENT_FAKE)
-    label = _label(rules, batch, "generator")
+    label = players.labels(rules.nets, batch, "generator")
     fake, variables = _fakes(params, state, batch, draws, rules, "generator")
     logits = _logits(params, state, fake, label, draws[AUGMENT_FAKE], rules)
     loss = losses.adversarial("non_saturating").generator(None, logits).mean()
@@ -316,12 +277,12 @@ def _path_length_loss(params, state, batch, rng, *, rules, every, weights=None):
 def _discriminator_loss(params, state, batch, rng, *, rules, every):
     """softplus(D(G(z))) + softplus(-D(x))"""
     draws = _draws(rng.samples, rules, *_of_fakes(rules), FLIP, AUGMENT_REAL, AUGMENT_FAKE)
-    label = _label(rules, batch, "discriminator")
+    label = players.labels(rules.nets, batch, "discriminator")
     fake, variables = _fakes(params, state, batch, draws, rules, "discriminator")
-    fake, real = jax.lax.stop_gradient(fake), _reals(batch, draws, rules)
+    fake, real = jax.lax.stop_gradient(fake), players.reals(batch, draws[FLIP], rules.flip)
     # In one batch they are slower by 5% or more on a CPU.
     fake_logits = _logits(params, state, fake, label, draws[AUGMENT_FAKE], rules)
-    real_logits = _logits(params, state, real, _label(rules, batch), draws[AUGMENT_REAL], rules)
+    real_logits = _logits(params, state, real, players.labels(rules.nets, batch), draws[AUGMENT_REAL], rules)
     terms = losses.adversarial("non_saturating").discriminator(real_logits, fake_logits)
     metrics = {f"loss_{name}": value.mean() for name, value in terms.items()}
     loss = sum(metrics.values())
@@ -338,7 +299,7 @@ def _penalty_loss(params, state, batch, rng, *, rules, every, weights=None):
     draws = _draws(rng.samples, rules, FLIP, AUGMENT_REAL)
 
     def logits(x):
-        return _logits(params, state, x, _label(rules, batch), draws[AUGMENT_REAL], rules)
+        return _logits(params, state, x, players.labels(rules.nets, batch), draws[AUGMENT_REAL], rules)
 
-    value = penalties.r1(logits, _reals(batch, draws, rules), gamma=weights["r1_gamma"]).mean()
+    value = penalties.r1(logits, players.reals(batch, draws[FLIP], rules.flip), gamma=weights["r1_gamma"]).mean()
     return every * value, Out({"r1": value}, {})

@@ -66,7 +66,7 @@ def drawn(config) -> str:
 
 def constructors(config) -> dict[str, type]:
     """Section -> the class whose fields are its schema."""
-    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)}
+    return {net: models.classes(config[net].name)[net] for net in NETS}
 
 
 def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:

@@ -4,26 +4,23 @@ Its phases: `discriminator` every step; `penalty`, where a gradient penalty is l
 `config.every.generator_steps` steps.
 """
 
-import inspect
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gan_jax import augment, losses, models, optim, parallel, penalties, specs
+from gan_jax import augment, losses, optim, parallel, penalties
 from gan_jax import config as configs
-from gan_jax.errors import UserError
-from gan_jax.layers import pixels, random
+from gan_jax.games import players
+from gan_jax.games.players import EMA_NETS, NETS, asks, constructors, latents, reads  # noqa: F401, parts of a game
+from gan_jax.layers import random
 from gan_jax.step import Out, Phase, Rng, State
-
-NETS = ("generator", "discriminator")
-EMA_NETS = ("generator",)
 
 # The keys that this game adds to a config, with their defaults.
 DEFAULTS = {
-    "conditional": False,  # whether the players see the labels of the data
+    **players.DEFAULTS,
     "loss": {
         "name": "non_saturating",  # see `losses.NAMES`
         "options": {},  # of that loss, such as real_target
@@ -35,7 +32,6 @@ DEFAULTS = {
         "penalty_final_factor": 1.0,  # share of the weights that is left at the end
         "shared_fakes": False,  # the generator descends on the fakes that the discriminator has just seen
     },
-    "augment": {"name": "none"},  # see `augment.NAMES`: of real and generated images, for the discriminator
     "every": {"generator_steps": 1, "penalty_steps": 1},  # n_critic; above 1, the penalty is lazy
 }
 
@@ -47,61 +43,26 @@ LATENT, DROPOUT_REAL, DROPOUT_FAKE, FLIP, PENALTY, DROPOUT_GENERATOR, AUGMENT_RE
 REAL, FAKE = (DROPOUT_REAL, AUGMENT_REAL), (DROPOUT_FAKE, AUGMENT_FAKE)
 
 
-def reads(config) -> tuple[str, ...]:
-    """The images, and their labels where `config.conditional`."""
-    return ("image", "label") if config.conditional else ("image",)
+class Rules(NamedTuple):
+    """What the losses need beside their arguments."""
 
-
-def asks(config) -> tuple[str, ...]:
-    """A label for each sample, where `config.conditional`."""
-    return ("label",) if config.conditional else ()
+    nets: dict[str, nn.Module]
+    game: losses.Adversarial
+    augmentation: augment.Augmentation
+    flip: bool
+    batch_size: int  # over all devices
+    penalty_steps: int  # config.every.penalty_steps
+    decay: dict[str, float]  # of the weights of penalties, see `_decayed`
 
 
 def nets(config, spec) -> dict[str, nn.Module]:
-    """The two players for data of `spec`.
-
-    Raises:
-      UserError: an unknown model or option, or a model that cannot make images of this shape.
-    """
-    shape = spec["image"].shape
-    if config.augment.name != "none" and len(shape) != 3:
-        raise UserError(f"config.augment.name={config.augment.name!r}: this data has the shape {shape}; use 'none'")
-    built, table = {}, constructors(config)
-    for net in NETS:
-        constructor, section = table[net], config[net]
-        built[net] = configs.build(constructor, section, net, **_data_fields(constructor, section.name, spec))
-    return built
-
-
-def constructors(config) -> dict[str, type]:
-    """section -> the class whose fields are its schema: one for each net, and the augmentation."""
-    return {net: models.pair(config[net].name)[i] for i, net in enumerate(NETS)} | {"augment": augment.chosen(config)}
-
-
-def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
-    """What the data and the devices decide of a model's fields."""
-    takes, shape = inspect.signature(constructor).parameters, spec["image"].shape
-    if "shape" in takes:
-        fields = {"shape": shape}
-    elif len(shape) == 3:
-        fields = {"resolution": shape[:2], "channels": shape[2]}
-    else:
-        raise UserError(f"the model {name!r} makes images, and this data has the shape {shape}; use 'gan'")
-    optional = {"num_classes": specs.classes(spec), "axis_name": parallel.AXIS}
-    return fields | {key: value for key, value in optional.items() if key in takes}
+    """The two players for data of `spec`, see `players.build`."""
+    return players.build(config, spec)
 
 
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
     """Fresh parameters and variables of both nets, and the memory of an adaptive augmentation."""
-    params, variables = {}, {}
-    label = jnp.zeros((2,), jnp.int32) if _labelled(nets) else None
-    latents, images = (2, nets["generator"].latent_size), (2, *spec["image"].shape)
-    inputs = {"generator": jnp.zeros(latents), "discriminator": jnp.zeros(images)}
-    for number, (name, net) in enumerate(nets.items()):
-        made = dict(net.init(jax.random.fold_in(key, number), inputs[name], label, train=True))
-        params[name] = made.pop("params")
-        variables[name] = made
-    return params, variables, augment.build(config.augment).init()
+    return *players.init(nets, spec, key), augment.build(config.augment).init()
 
 
 def phases(config, nets: dict) -> tuple[Phase, ...]:
@@ -113,30 +74,28 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     configs.check_range(config, "1 or more", "every.generator_steps", "every.penalty_steps")
     configs.check_range(config, "0 or more", *(f"loss.{weight}" for weight in WEIGHTS))
     configs.check_range(config, "0 or more", "loss.penalty_decay_images", "loss.penalty_final_factor")
-    loss = config.loss
-    game = losses.adversarial(loss.name, **loss.options.to_dict())
-    every = config.every
-    weights = {k: loss[k] for k in WEIGHTS if loss[k]}
+    loss, every = config.loss, config.every
+    weights = tuple((name, loss[name]) for name in WEIGHTS if loss[name])
     lazy = every.penalty_steps > 1 and bool(weights)
-    common = dict(nets=nets, flip=config.data.flip, augmentation=augment.build(config.augment))
-    decay = dict(end=loss.penalty_final_factor, length=loss.penalty_decay_images)
-    penalty = partial(_penalty, decay=decay, **common) if weights else None
-    loss_fn = partial(_discriminator_loss, penalty=None if lazy else penalty)
+    rules = Rules(
+        nets, losses.adversarial(loss.name, **loss.options.to_dict()), augment.build(config.augment),
+        config.data.flip, config.batch_size, every.penalty_steps,
+        dict(end=loss.penalty_final_factor, length=loss.penalty_decay_images),
+    )  # fmt: skip
     couples = getattr(nets["discriminator"], "couples_samples", True)
-    if set(weights) == {"r1_gamma", "r2_gamma"} and not lazy and not couples:
-        loss_fn = partial(_joint_discriminator_loss, decay=decay)
-    numbers = tuple(weights.items())
-    of_main, of_lazy = ((), numbers) if lazy else (numbers, ())
-    loss_fn = partial(loss_fn, game=game, batch_size=config.batch_size, weights=dict(of_main), **common)
-    table = [Phase("discriminator", loss_fn, ("discriminator",), "discriminator", weights=of_main)]
+    joint = {name for name, _ in weights} == {"r1_gamma", "r2_gamma"} and not lazy and not couples
+
+    def phase(name: str, loss_fn, player: str, period: int = 1, weights: tuple = (), draws: str = "") -> Phase:
+        return Phase(name, partial(loss_fn, rules=rules), (player,), player, period, draws, weights)
+
+    table = [
+        phase("discriminator", _joint_discriminator_loss if joint else _discriminator_loss, "discriminator",
+              weights=() if lazy else weights)
+    ]  # fmt: skip
     if lazy:
-        loss_fn = partial(
-            _lazy_penalty, penalty=penalty, every=every.penalty_steps, weights=dict(of_lazy), **common
-        )
-        table.append(Phase("penalty", loss_fn, ("discriminator",), "discriminator", every.penalty_steps, "", of_lazy))
-    loss_fn = partial(_generator_loss, game=game, **common)
+        table.append(phase("penalty", _lazy_penalty, "discriminator", every.penalty_steps, weights))
     draws = "discriminator" if loss.shared_fakes else ""  # XLA then computes the forward that both have once
-    return (*table, Phase("generator", loss_fn, ("generator",), "generator", every.generator_steps, draws))
+    return (*table, phase("generator", _generator_loss, "generator", every.generator_steps, draws=draws))
 
 
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict) -> dict[str, jax.Array]:
@@ -146,15 +105,7 @@ def sample(nets: dict, ema: dict, keys: jax.Array, given: dict) -> dict[str, jax
 
 def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None) -> jax.Array:
     """Images (B, *shape) in [-1, 1] for given latents z (B, latent_size)."""
-    return nets["generator"].apply(ema["generator"], z, labels if _labelled(nets) else None, train=False)
-
-
-def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
-    """z (B, latent_size), each row from its own key: N(0, 1), or U(-1, 1) where `generator.latent` says uniform."""
-    keys = random.fold(keys, LATENT)
-    if generator.latent == "uniform":
-        return random.uniform(keys, (generator.latent_size,), minval=-1.0, maxval=1.0)
-    return random.normal(keys, (generator.latent_size,))
+    return nets["generator"].apply(ema["generator"], z, labels if players.labelled(nets) else None, train=False)
 
 
 def _draws(nets: dict, rng: Rng) -> dict[int, jax.Array]:
@@ -165,110 +116,100 @@ def _draws(nets: dict, rng: Rng) -> dict[int, jax.Array]:
     return draws | ({LATENT: 2 * draws[LATENT] - 1} if net.latent == "uniform" else {})
 
 
-def _labelled(nets: dict) -> bool:
-    return getattr(nets["generator"], "num_classes", 0) > 0
-
-
 def _play(net: nn.Module, params, variables, x, label, keys) -> tuple[jax.Array, dict]:
     """Applies a net in training mode: (output, its new collections)."""
     out, new = net.apply({"params": params, **variables}, x, label, train=True, keys=keys, mutable=list(variables))
     return out, dict(new)
 
 
-def _reals(batch: dict, draws: dict, flip: bool) -> jax.Array:
-    images = pixels.normalise(batch["image"])
-    return pixels.random_flip(images, draws[FLIP]) if flip else images
-
-
-def _fakes(nets: dict, params: dict, state: State, batch: dict, draws: dict) -> tuple[jax.Array, dict]:
+def _fakes(rules: Rules, params: dict, state: State, batch: dict, draws: dict) -> tuple[jax.Array, dict]:
     """Images from this batch's own latents `z` where it carries them (parity tests do), else from fresh ones."""
-    net = nets["generator"]
+    net, label = rules.nets["generator"], players.labels(rules.nets, batch)
     z, keys = batch.get("z", draws[LATENT]), draws[DROPOUT_GENERATOR]
-    return _play(net, params["generator"], state.variables["generator"], z, _label(nets, batch), keys)
+    return _play(net, params["generator"], state.variables["generator"], z, label, keys)
 
 
-def _label(nets: dict, batch: dict) -> jax.Array | None:
-    return batch["label"] if _labelled(nets) else None
-
-
-def _judge(nets, augmentation, params, variables, images, state, batch, draws, *sides) -> tuple[jax.Array, dict]:
+def _judge(rules: Rules, params, variables, images, state, batch, draws, *sides) -> tuple[jax.Array, dict]:
     """The discriminator's logits of augmented images, and its new collections; `sides` are the parts of the batch."""
     dropout, augmented = (jnp.concatenate([draws[side[i]] for side in sides]) for i in range(2))
-    images = augmentation(images, augmented, augmentation.strength(state.memory, state.images))
-    label = _label(nets, batch)
+    images = rules.augmentation(images, augmented, rules.augmentation.strength(state.memory, state.images))
+    label = players.labels(rules.nets, batch)
     if label is not None:
         label = jnp.concatenate([label] * len(sides))
-    return _play(nets["discriminator"], params["discriminator"], variables, images, label, dropout)
+    return _play(rules.nets["discriminator"], params["discriminator"], variables, images, label, dropout)
 
 
-def _discriminator_loss(
-    params, state, batch, rng, *, nets, game, penalty, flip, augmentation, batch_size, weights
-):
-    """Real and fake images pass in two batches, so that batch normalisation sees them apart (DCGAN, section 3)."""
-    draws = _draws(nets, rng)
-    fake, _ = _fakes(nets, params, state, batch, draws)  # the generator's own statistics move in its own phase
+def _discriminator_loss(params, state, batch, rng, *, rules: Rules, weights: dict | None = None):
+    """Real and fake images pass in two batches, so that batch normalisation sees them apart (DCGAN, section 3).
+
+    `weights` are those of the penalties that belong to this phase.
+    """
+    draws = _draws(rules.nets, rng)
+    fake, _ = _fakes(rules, params, state, batch, draws)  # the generator's own statistics move in its own phase
     fake = jax.lax.stop_gradient(fake)
-    real = _reals(batch, draws, flip)
-    judge = partial(_judge, nets, augmentation, params)
+    real = players.reals(batch, draws[FLIP], rules.flip)
+    judge = partial(_judge, rules, params)
     real_logits, variables = judge(state.variables["discriminator"], real, state, batch, draws, REAL)
     fake_logits, variables = judge(variables, fake, state, batch, draws, FAKE)
-    loss, metrics = _verdict(game, real_logits, fake_logits)
-    if penalty is not None:
-        value, more = penalty(params, state, batch, draws, weights=weights, real=real, fake=fake)
-        loss, metrics = loss + value, metrics | more
-    return loss, _out(augmentation, state, real_logits, batch_size, metrics, variables)
+    loss, metrics = _verdict(rules, real_logits, fake_logits)
+    if weights:
+        value, terms = _penalty(params, state, batch, draws, rules, weights, real, fake)
+        loss, metrics = loss + value, metrics | terms
+    return loss, _out(rules, state, real_logits, metrics, variables)
 
 
-def _joint_discriminator_loss(params, state, batch, rng, *, nets, game, decay, flip, augmentation, batch_size, weights):
+def _joint_discriminator_loss(params, state, batch, rng, *, rules: Rules, weights: dict):
     """Loss, R1 and R2 from one pass over real and fake images together, for a discriminator that sees each alone."""
-    draws = _draws(nets, rng)
-    fake, _ = _fakes(nets, params, state, batch, draws)
-    real = _reals(batch, draws, flip)
+    draws = _draws(rules.nets, rng)
+    fake, _ = _fakes(rules, params, state, batch, draws)
+    real = players.reals(batch, draws[FLIP], rules.flip)
     variables = state.variables["discriminator"]
 
     def logits(x):
-        return _judge(nets, augmentation, params, variables, x, state, batch, draws, REAL, FAKE)[0]
+        return _judge(rules, params, variables, x, state, batch, draws, REAL, FAKE)[0]
 
-    weights = _decayed(weights, state.images, **decay)
+    weights = _decayed(weights, state.images, **rules.decay)
     values, both = penalties.r1_and_r2(logits, real, jax.lax.stop_gradient(fake), **weights)
-    loss, metrics = _verdict(game, *both)
+    loss, metrics = _verdict(rules, *both)
     metrics |= {name: value.mean() for name, value in zip(("r1", "r2"), values, strict=True)}
     loss = loss + metrics["r1"] + metrics["r2"]
-    return loss, _out(augmentation, state, both[0], batch_size, metrics, variables)
+    return loss, _out(rules, state, both[0], metrics, variables)
 
 
-def _verdict(game, real_logits, fake_logits) -> tuple[jax.Array, dict]:
-    terms = {f"loss_{name}": value.mean() for name, value in game.discriminator(real_logits, fake_logits).items()}
+def _verdict(rules: Rules, real_logits, fake_logits) -> tuple[jax.Array, dict]:
+    terms = rules.game.discriminator(real_logits, fake_logits)
+    terms = {f"loss_{name}": value.mean() for name, value in terms.items()}
     return sum(terms.values()), {**terms, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
 
 
-def _out(augmentation, state, real_logits, batch_size, metrics, variables) -> Out:
-    if type(augmentation) is not augment.Augmentation:
-        metrics = metrics | {"augment_p": augmentation.strength(state.memory, state.images)}
-    memory = augmentation.observe(state.memory, real_logits, batch_size)
+def _out(rules: Rules, state, real_logits, metrics, variables) -> Out:
+    if type(rules.augmentation) is not augment.Augmentation:
+        metrics = metrics | {"augment_p": rules.augmentation.strength(state.memory, state.images)}
+    memory = rules.augmentation.observe(state.memory, real_logits, rules.batch_size)
     return Out(metrics, {"discriminator": variables}, memory)
 
 
-def _generator_loss(params, state, batch, rng, *, nets, game, flip, augmentation):
-    draws = _draws(nets, rng)
-    fake, own = _fakes(nets, params, state, batch, draws)
-    judge = partial(_judge, nets, augmentation, params)
+def _generator_loss(params, state, batch, rng, *, rules: Rules):
+    draws = _draws(rules.nets, rng)
+    fake, moved = _fakes(rules, params, state, batch, draws)
+    judge = partial(_judge, rules, params)
     variables, real_logits = state.variables["discriminator"], None
-    if game.needs_real:
-        real_logits, variables = judge(variables, _reals(batch, draws, flip), state, batch, draws, REAL)
+    if rules.game.needs_real:
+        real = players.reals(batch, draws[FLIP], rules.flip)
+        real_logits, variables = judge(variables, real, state, batch, draws, REAL)
     fake_logits, variables = judge(variables, fake, state, batch, draws, FAKE)
-    loss = game.generator(real_logits, fake_logits).mean()
-    return loss, Out({"fake_logit": fake_logits.mean()}, {"generator": own, "discriminator": variables})
+    loss = rules.game.generator(real_logits, fake_logits).mean()
+    return loss, Out({"fake_logit": fake_logits.mean()}, {"generator": moved, "discriminator": variables})
 
 
-def _lazy_penalty(params, state, batch, rng, *, nets, penalty, every, flip, augmentation, weights):
-    """The penalty alone, `every` times as strong because it is played that much more seldom (StyleGAN2, appendix B)."""
-    draws = _draws(nets, rng)
-    real = _reals(batch, draws, flip)
-    fake, _ = _fakes(nets, params, state, batch, draws)
+def _lazy_penalty(params, state, batch, rng, *, rules: Rules, weights: dict):
+    """The penalty alone, as many times as strong as it is played more seldom (StyleGAN2, appendix B)."""
+    draws = _draws(rules.nets, rng)
+    real = players.reals(batch, draws[FLIP], rules.flip)
+    fake, _ = _fakes(rules, params, state, batch, draws)
     fake = jax.lax.stop_gradient(fake)
-    value, metrics = penalty(params, state, batch, draws, weights=weights, real=real, fake=fake)
-    return value * every, Out(metrics, {})
+    value, metrics = _penalty(params, state, batch, draws, rules, weights, real, fake)
+    return value * rules.penalty_steps, Out(metrics, {})
 
 
 def _range(real: jax.Array) -> dict[str, float]:
@@ -282,16 +223,16 @@ def _decayed(weights: dict, images: jax.Array, *, end: float, length: float) -> 
     return {name: value * factor for name, value in weights.items()}
 
 
-def _penalty(params, state, batch, draws, *, nets, weights, decay, flip, augmentation, real, fake):
+def _penalty(params, state, batch, draws, rules: Rules, weights: dict, real, fake) -> tuple[jax.Array, dict]:
     """(weighted sum of the penalties asked for, each of them by name), with respect to the images not yet augmented.
 
     Generated images are augmented with their own keys, as in the loss; what lies near reals or on the way from
     them to generated ones with those of the reals.
     """
-    weights = _decayed(weights, state.images, **decay)
+    weights = _decayed(weights, state.images, **rules.decay)
 
     def logits(x, side=REAL):
-        return _judge(nets, augmentation, params, state.variables["discriminator"], x, state, batch, draws, side)[0]
+        return _judge(rules, params, state.variables["discriminator"], x, state, batch, draws, side)[0]
 
     values = {}
     if "r1_gamma" in weights:

@@ -6,6 +6,7 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
     num_classes             of the labels that it takes; 0: it takes none
     mapping                 method: (z, label, psi=, cutoff=) -> styles (B, num_ws, w_size)
     synthesis               method: (styles, keys=, noise=) -> images
+    separable               `mapping` and `synthesis` take train=, too, so that the game 'style' trains them one by one
     num_ws, w_size          how many styles an image has, and the entries of each
     levels                  how many resolutions it grows through
     translates              it takes images (B, H, W, C) instead of latents
@@ -37,13 +38,19 @@ MODELS: dict[str, ModuleType] = {  # config.model -> its file
 }
 
 
-def lacks(net, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the names that a net does not offer, see above."""
-    return tuple(name for name in names if getattr(net, name, None) is None)
+def lacks(net: type, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the names that a net's class does not offer, see above."""
+    fields = getattr(net, "__dataclass_fields__", {})  # those without a default are no attributes of the class
+    return tuple(name for name in names if name not in fields and not hasattr(net, name))
 
 
-def pair(name: str) -> tuple[type, type]:
-    """(Generator, Discriminator) classes of a model by name, or of the module of a dotted path.
+def offering(role: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The models whose class of a role, generator or discriminator, offers all of the names."""
+    return tuple(model for model in MODELS if not lacks(classes(model)[role], names))
+
+
+def classes(name: str) -> dict[str, type]:
+    """The classes of a model, {"generator": ..., "discriminator": ...}, by name or by the dotted path of a module.
 
     Raises:
       UserError: an unknown name, or a module that cannot be imported or lacks one of the two.
@@ -52,9 +59,10 @@ def pair(name: str) -> tuple[type, type]:
         module = modules.import_path(name, "the model")
         if not (hasattr(module, "Generator") and hasattr(module, "Discriminator")):
             raise UserError(f"the model {name!r}: the module has no classes Generator and Discriminator")
-        return module.Generator, module.Discriminator
-    if name not in MODELS:
+    elif name in MODELS:
+        module = MODELS[name]
+    else:
         near = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.4)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(f"Unknown model '{name}'; expected one of {', '.join(sorted(MODELS))}.{hint}")
-    return MODELS[name].Generator, MODELS[name].Discriminator
+    return {"generator": module.Generator, "discriminator": module.Discriminator}

@@ -176,6 +176,8 @@ class Generator(nn.Module, kw_only=True):
     num_bf16_res: int = 0  # highest resolutions that compute in bfloat16
     taps: tuple[float, ...] = (1, 3, 3, 1)  # low-pass filter of the resampling
 
+    separable = True
+
     def __post_init__(self):
         check_choice("architecture", self.architecture, ARCHITECTURES)
         plan(self.resolution)

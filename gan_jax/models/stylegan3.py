@@ -209,6 +209,7 @@ class Generator(nn.Module, kw_only=True):
     magnitude_ema_beta: float = 0.999  # weight of the old magnitude; published: 0.5 ** (batch / 20000)
     axis_name: str | None = None  # mesh axis over which the magnitudes are averaged
 
+    separable = True
     moving_phases = ("discriminator",)  # the running means move in this phase of a game alone, as published
 
     def __post_init__(self):

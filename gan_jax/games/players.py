@@ -1,0 +1,119 @@
+"""What games of one generator against one discriminator share: their sections, nets, fresh arrays, reals and labels."""
+
+import inspect
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gan_jax import augment, models, parallel, specs
+from gan_jax import config as configs
+from gan_jax.errors import UserError
+from gan_jax.layers import pixels, random
+
+NETS = ("generator", "discriminator")
+EMA_NETS = ("generator",)
+LATENT = 0  # the draw of latents, in every game
+
+# The keys that each of these games has, with their defaults.
+DEFAULTS = {
+    "conditional": False,  # whether the players see the labels of the data
+    "augment": {"name": "none"},  # see `augment.NAMES`: of real and generated images, for the discriminator
+}
+
+
+def reads(config) -> tuple[str, ...]:
+    """The images, and their labels where `config.conditional`."""
+    return ("image", "label") if config.conditional else ("image",)
+
+
+def asks(config) -> tuple[str, ...]:
+    """A label for each sample, where `config.conditional`."""
+    return ("label",) if config.conditional else ()
+
+
+def constructors(config) -> dict[str, type]:
+    """Section -> the class whose fields are its schema: one for each net, and the augmentation."""
+    return {net: models.classes(config[net].name)[net] for net in NETS} | {"augment": augment.chosen(config)}
+
+
+def build(config, spec) -> dict[str, nn.Module]:
+    """The two players for data of `spec`.
+
+    Raises:
+      UserError: an unknown model or option, or a model that cannot make images of this shape.
+    """
+    shape, players, classes = spec["image"].shape, {}, constructors(config)
+    if config.augment.name != "none" and len(shape) != 3:
+        raise UserError(f"config.augment.name={config.augment.name!r}: this data has the shape {shape}; use 'none'")
+    for net in NETS:
+        fields = _data_fields(classes[net], config[net].name, spec)
+        players[net] = configs.build(classes[net], config[net], net, **fields)
+    return players
+
+
+def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
+    """What the data and the devices decide of a model's fields."""
+    takes, shape = inspect.signature(constructor).parameters, spec["image"].shape
+    if "shape" in takes:
+        fields = {"shape": shape}
+    elif len(shape) == 3:
+        fields = {"resolution": shape[:2], "channels": shape[2]}
+    else:
+        raise UserError(f"the model {name!r} makes images, and this data has the shape {shape}; use 'gan'")
+    optional = {"num_classes": specs.classes(spec), "axis_name": parallel.AXIS}
+    return fields | {key: value for key, value in optional.items() if key in takes}
+
+
+def init(nets: dict, spec, key: jax.Array) -> tuple[dict, dict]:
+    """Fresh parameters and other collections of both nets, each by net."""
+    params, variables = {}, {}
+    label = jnp.zeros((2,), jnp.int32) if labelled(nets) else None
+    inputs = {"generator": (nets["generator"].latent_size,), "discriminator": spec["image"].shape}
+    for number, (name, net) in enumerate(nets.items()):
+        zeros = jnp.zeros((2, *inputs[name]))
+        collections = dict(net.init(jax.random.fold_in(key, number), zeros, label, train=True))
+        params[name] = collections.pop("params")
+        variables[name] = collections
+    return params, variables
+
+
+def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
+    """z (B, latent_size), each row from its own key: N(0, 1), or U(-1, 1) where `generator.latent` says uniform."""
+    keys = random.fold(keys, LATENT)
+    if getattr(generator, "latent", "normal") == "uniform":
+        return random.uniform(keys, (generator.latent_size,), minval=-1.0, maxval=1.0)
+    return random.normal(keys, (generator.latent_size,))
+
+
+def labelled(nets: dict) -> bool:
+    """Whether the players take labels."""
+    return getattr(nets["generator"], "num_classes", 0) > 0
+
+
+def labels(nets: dict, batch: dict, phase: str = "") -> jax.Array | None:
+    """The batch's labels, or `<phase>/label`, those of a phase's own where it carries them (parity tests do)."""
+    return batch.get(f"{phase}/label", batch["label"]) if labelled(nets) else None
+
+
+def reals(batch: dict, uniform: jax.Array, flip: bool) -> jax.Array:
+    """The batch's images in [-1, 1]; where `flip`, those with `uniform` (B,) below 1/2 are mirrored."""
+    images = pixels.normalise(batch["image"])
+    return pixels.random_flip(images, uniform) if flip else images
+
+
+def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
+    """Options of `sample`, `decode` and `styles` that move styles towards their mean, see `models.mapping.truncate`.
+
+    Raises:
+      UserError: a generator without styles, or a cutoff beyond its layers.
+    """
+    layers = getattr(nets["generator"], "num_ws", 0)
+    if not layers:
+        raise UserError(f"--truncation={psi}: this generator has no styles; leave the flag out")
+    if cutoff is not None and not 0 <= cutoff <= layers:
+        raise UserError(
+            f"--truncation={psi},{cutoff}: this generator has {layers} layers; give a cutoff of 0 to {layers}"
+        )
+    return {"psi": psi, "cutoff": cutoff}
