@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import instructions, step_profile
 from benchmarks.instructions import KINDS, NO_PHASE, Event
-from benchmarks.step_profile import Spent
+from benchmarks.step_profile import InstructionTime
 
 PROGRAM = """
 HloModule jit_g__d, is_scheduled=true
@@ -114,8 +114,8 @@ def test_an_asynchronous_instruction_lasts_until_its_end():
 
 
 def test_a_table_sums_up():
-    spent = [Spent(0.004, "g", "a", "g", "copy", ""), Spent(0.002, "g", "b", "g", "copy", ""),
-             Spent(0.001, "g+d", "a", "d", "convolution", "")]  # fmt: skip
+    spent = [InstructionTime(0.004, "g", "a", "g", "copy", ""), InstructionTime(0.002, "g", "b", "g", "copy", ""),
+             InstructionTime(0.001, "g+d", "a", "d", "convolution", "")]  # fmt: skip
     found = step_profile.table(spent, ("g", "d"), wall=0.014, steps=2)
     assert found["ms_per_step"]["g"]["copy"] == pytest.approx(3.0)
     assert found["ms_per_step"]["d"]["convolution"] == pytest.approx(0.5)
