@@ -84,10 +84,10 @@ def _settings(flags, run: runs.Run) -> dict:
     }
 
 
-def images_per_second(given: float | None) -> float | None:
+def images_per_second(flag: float | None) -> float | None:
     """Of training StyleGAN2 at 256 px: what is given, or what was measured; None where neither is."""
-    if given is not None or not STEPS.exists():
-        return given
+    if flag is not None or not STEPS.exists():
+        return flag
     case = json.loads(STEPS.read_text(encoding="utf-8"))["models"].get(CASE)
     return case["jax"]["images_per_second"]["median"] if case else None
 
@@ -122,27 +122,27 @@ def measure(run: runs.Run, mesh, folder: pathlib.Path, repeats: int) -> dict:
     _check_room(folder, size)
     state = jax.block_until_ready(fill(abstract, mesh))
     manager = checkpoint.open_manager(folder / "checkpoints", keep=run.config.checkpoints.keep)
-    taken = []
+    times = []
     with checkpoint.closing(manager):
         for step in range(1, repeats + 2):
             state = state._replace(step=jax.device_put(np.int32(step), parallel.replicated(mesh)))
-            taken.append(once(manager, state, step, abstract))
-    written = folder / "checkpoints" / str(step)
-    first, *rest = taken
+            times.append(once(manager, state, step, abstract))
+    checkpoint_folder = folder / "checkpoints" / str(step)
+    first, *later = times
     return {
         "state_bytes": size,
         "arrays": len(jax.tree.leaves(abstract)),
-        "disk_bytes": sum(path.stat().st_size for path in written.rglob("*") if path.is_file()),
+        "disk_bytes": sum(path.stat().st_size for path in checkpoint_folder.rglob("*") if path.is_file()),
         "first_seconds": first,
-        "seconds": {part: reports.spread([one[part] for one in rest]) for part in PARTS},
+        "seconds": {part: reports.spread([one[part] for one in later]) for part in PARTS},
     }
 
 
 def _check_room(folder: pathlib.Path, size: int) -> None:
     free = {f"the disk of {folder}": shutil.disk_usage(folder).free}
     with contextlib.suppress(OSError):  # other systems do not tell
-        told = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines())
-        free["memory"] = 1024 * int(told["MemAvailable"].split()[0])
+        meminfo = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines())
+        free["memory"] = 1024 * int(meminfo["MemAvailable"].split()[0])
     for place, room in free.items():
         if room < COPIES * size:
             have, need = room >> 20, COPIES * size >> 20
@@ -167,8 +167,8 @@ def share(stall: dict, batch_size: int, speed: float | None) -> dict:
     if speed is None:
         return {}
     interval = INTERVAL_STEPS * batch_size / speed
-    found = {"images_per_second": speed, "batch_size": batch_size, "interval_seconds": interval, "bar": BAR}
-    return {**found, "stall": stall["median"] / interval, "kept": stall["median"] / interval < BAR}
+    settings = {"images_per_second": speed, "batch_size": batch_size, "interval_seconds": interval, "bar": BAR}
+    return {**settings, "stall": stall["median"] / interval, "kept": stall["median"] / interval < BAR}
 
 
 def rows(report: dict) -> list[str]:
@@ -179,12 +179,12 @@ def rows(report: dict) -> list[str]:
     for part, spread in report["seconds"].items():
         wide = f"{spread['low']:.3f}..{spread['high']:.3f}"
         lines.append(f"{part:8} {spread['median']:8.3f} {wide:>16} {report['first_seconds'][part]:10.3f}")
-    found = report["share"]
-    if not found:
+    result = report["share"]
+    if not result:
         return [*lines, f"share of {INTERVAL_STEPS} steps: not known, give --images_per_second"]
-    told = f"at {found['images_per_second']:g} images/s, batch {found['batch_size']}"
-    verdict = "kept" if found["kept"] else "NOT kept"
-    return [*lines, f"share of {INTERVAL_STEPS} steps {told}: {found['stall']:.3%}; below {BAR:.0%}: {verdict}"]
+    setting = f"at {result['images_per_second']:g} images/s, batch {result['batch_size']}"
+    verdict = "kept" if result["kept"] else "NOT kept"
+    return [*lines, f"share of {INTERVAL_STEPS} steps {setting}: {result['stall']:.3%}; below {BAR:.0%}: {verdict}"]
 
 
 if __name__ == "__main__":

@@ -86,9 +86,9 @@ def measure(shape: Shape, kind: str, repeats: int) -> dict:
 
     arrays, call, sides = _map(shape, kind)
     programs = {}
-    for way, taken in (("plain", False), ("fewer", True)):
-        with mock.patch.object(winograd, "pays", lambda *_, taken=taken: taken):
-            programs[way] = jax.jit(lambda *given: call(*given)).lower(*arrays).compile()  # a jit of its own each
+    for way, pays in (("plain", False), ("fewer", True)):
+        with mock.patch.object(winograd, "pays", lambda *_, pays=pays: pays):
+            programs[way] = jax.jit(lambda *operands: call(*operands)).lower(*arrays).compile()  # a jit of its own each
     results = {way: np.asarray(program(*arrays)) for way, program in programs.items()}
     difference = float(np.abs(results["fewer"] - results["plain"]).max() / np.abs(results["plain"]).max())
     if difference > TOLERANCE:
@@ -128,8 +128,8 @@ def row(measured: dict) -> str:
     plain, fewer, ratio = (measured[key] for key in ("plain_milliseconds", "fewer_milliseconds", "ratio"))
     name = str(Shape(**measured["shape"]))
     spread = f"{ratio['median']:.2f} ({ratio['low']:.2f}..{ratio['high']:.2f})"
-    taken = "yes" if measured["taken"] else "no"
-    return f"{name:38} {measured['kind']:6} {plain['median']:9.2f} {fewer['median']:9.2f} {spread:>19} {taken:>6}"
+    mark = "yes" if measured["taken"] else "no"
+    return f"{name:38} {measured['kind']:6} {plain['median']:9.2f} {fewer['median']:9.2f} {spread:>19} {mark:>6}"
 
 
 if __name__ == "__main__":

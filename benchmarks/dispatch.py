@@ -111,36 +111,36 @@ def measure(name: str, flags) -> dict:
         first = {way: loop.play(1) for way, loop in loops.items()}
         again = {way: loop.play(1) for way, loop in loops.items()}
         units = {way: max(math.ceil(flags.seconds / again[way]), 1) for way in ways}
-        taken: dict[tuple, list[float]] = {way: [] for way in ways}
+        seconds: dict[tuple, list[float]] = {way: [] for way in ways}
         for _ in range(flags.repeats):
             for way, loop in loops.items():
-                taken[way].append(loop.play(units[way]) / units[way] / loop.unit)  # seconds of a step
+                seconds[way].append(loop.play(units[way]) / units[way] / loop.unit)  # seconds of a step
     finally:
         for loop in loops.values():
             loop.close()
     batch = loops[ways[0]].run.config.batch_size
     return {"batch_size": batch, "ways": [
         {"steps_per_call": count, "resident_data": resident,
-         "images_per_second": reports.spread([batch / s for s in taken[count, resident]]),
-         "microseconds_per_step": reports.spread([1e6 * s for s in taken[count, resident]]),
-         "ratio": reports.spread([a / b for a, b in zip(taken[ways[0]], taken[count, resident], strict=True)]),
+         "images_per_second": reports.spread([batch / s for s in seconds[count, resident]]),
+         "microseconds_per_step": reports.spread([1e6 * s for s in seconds[count, resident]]),
+         "ratio": reports.spread([a / b for a, b in zip(seconds[ways[0]], seconds[count, resident], strict=True)]),
          "compile_seconds": max(first[count, resident] - again[count, resident], 0.0)}
         for count, resident in ways]}  # fmt: skip
 
 
 def rows(name: str, result: dict) -> list[str]:
     """Lines of the table for one case."""
-    found = []
+    lines = []
     for way in result["ways"]:
         speed, ratio = way["images_per_second"], way["ratio"]
-        found.append(COLUMNS.format(
+        lines.append(COLUMNS.format(
             name, way["steps_per_call"], "device" if way["resident_data"] else "host",
             f"{speed['median']:.0f}", f"{speed['low']:.0f}..{speed['high']:.0f}",
             f"{way['microseconds_per_step']['median']:.0f}",
             f"{ratio['median']:.2f} ({ratio['low']:.2f}..{ratio['high']:.2f})", f"{way['compile_seconds']:.1f}",
         ))  # fmt: skip
         name = ""
-    return found
+    return lines
 
 
 if __name__ == "__main__":

@@ -45,20 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(flags) -> dict:
     _check(flags)
-    found = report.header("growth", ("jax", "jaxlib", "flax", "optax", "numpy", "matplotlib"), _settings(flags))
-    found |= {"note": NOTE, "parts": {part: {} for part in flags.parts}}
+    result = report.header("growth", ("jax", "jaxlib", "flax", "optax", "numpy", "matplotlib"), _settings(flags))
+    result |= {"note": NOTE, "parts": {part: {} for part in flags.parts}}
     for part in flags.parts:
         for family in flags.families:
             print("\n".join(head(part, family)), flush=True)
-            points = found["parts"][part][family] = []
+            points = result["parts"][part][family] = []
             for place in places(part, family, flags):
                 points.append(measure(family, *place, flags))
                 print(row(part, points), flush=True)
     if "devices" in flags.parts:
         print(NOTE)
-    for file in plot(found["parts"], flags.plots) if flags.plots else ():
+    for file in plot(result["parts"], flags.plots) if flags.plots else ():
         print(f"written: {file}")
-    return found
+    return result
 
 
 def _flags(arguments):
@@ -77,10 +77,10 @@ def _flags(arguments):
 
 
 def _check(flags) -> None:
-    for name, known in (("parts", PARTS), ("families", FAMILIES)):
-        given = getattr(flags, name)
-        if not set(given) <= set(known):
-            raise UserError(f"--{name}={','.join(given)}: expected some of {','.join(known)}")
+    for name, choices in (("parts", PARTS), ("families", FAMILIES)):
+        values = getattr(flags, name)
+        if not set(values) <= set(choices):
+            raise UserError(f"--{name}={','.join(values)}: expected some of {','.join(choices)}")
     if flags.repeats < 1:
         raise UserError(f"--repeats={flags.repeats}: expected 1 or more")
     for batch in flags.batches:
@@ -161,14 +161,14 @@ class Growing(Steps):
         """phases joined by + -> how many steps of the cycle play them, what they sum, and what they must."""
         import jax
 
-        found = {}
+        programs = {}
         for due, count in collections.Counter(cycle).items():
             number, size = all_reduces(self.compile(due).as_text())
             nets = [net for phase in self.run.phases if phase.name in due for net in phase.nets]
             gradients = sum(x.size * x.dtype.itemsize for net in nets for x in jax.tree.leaves(self.state.params[net]))
-            found["+".join(due)] = {"steps": count, "all_reduces": number, "all_reduce_bytes": size,
+            programs["+".join(due)] = {"steps": count, "all_reduces": number, "all_reduce_bytes": size,
                                     "gradient_bytes": gradients}  # fmt: skip
-        return found
+        return programs
 
     def sum_gradients(self, repeats: int) -> tuple[float, int]:
         """Seconds and bytes of summing all networks' parameters, as a step does the gradients of each player once."""

@@ -45,7 +45,7 @@ NEEDED = 2.0  # times what a step consumes, that the pack must supply
 WAYS = ("folder decoded", "tfds decoded", "folder packing", "tfds packing", "packed")
 
 
-class Taken(NamedTuple):
+class Repeat(NamedTuple):
     """One repeat."""
 
     images: int
@@ -66,8 +66,8 @@ def _report(flags) -> dict:
     report |= {"steps": steps, "sets": {}, "rows": []}
     print(_COLUMNS.format("images", "px", "images/s", "range", "MiB/s", "images/CPU s", "of a step's need"))
     for resolution in flags.resolutions:
-        made, rows = measure(resolution, flags)
-        report["sets"][str(resolution)] = made
+        summary, rows = measure(resolution, flags)
+        report["sets"][str(resolution)] = summary
         report["rows"] += [row | {"supply": supply(row, steps)} for row in rows]
         print("\n".join(map(line, report["rows"][-len(rows) :])), flush=True)
     report["bar"] = bar(report["rows"])
@@ -98,8 +98,8 @@ def _check(flags) -> None:
 
 
 def _settings(flags) -> dict:
-    kept = {key: getattr(flags, key) for key in ("batch", "seconds", "repeats", "to_device", "smoke")}
-    return {**kept, "resolutions": list(flags.resolutions), "threads": min(16, os.cpu_count() or 1)}
+    values = {key: getattr(flags, key) for key in ("batch", "seconds", "repeats", "to_device", "smoke")}
+    return {**values, "resolutions": list(flags.resolutions), "threads": min(16, os.cpu_count() or 1)}
 
 
 def consumption(path: pathlib.Path | None) -> dict[str, dict]:
@@ -127,17 +127,17 @@ def measure(resolution: int, flags) -> tuple[dict, list[dict]]:
         count = 16 if flags.smoke else int(np.clip(SET_BYTES // (3 * resolution**2), FEWEST, MOST))
         pngs = [png(index, resolution) for index in range(count)]
         sets = {"folder": write_folder(folder, pngs), "tfds": write_tfds(folder, pngs)}
-        taken: dict[str, list[Taken]] = {way: [] for way in WAYS}
+        by_way: dict[str, list[Repeat]] = {way: [] for way in WAYS}
         for _ in range(flags.repeats):
             for way in WAYS:
                 kind = "folder" if way == "packed" else way.split()[0]
                 section = {**sets[kind], "resolution": resolution, "channels": 3}
                 if way.endswith("packing"):
-                    taken[way].append(packing(section, folder))
+                    by_way[way].append(packing(section, folder))
                 else:
-                    taken[way].append(streaming(way, section, folder, flags))
-    made = {"images": count, "png_bytes": sum(map(len, pngs)), "decoded_bytes": 3 * count * resolution**2}
-    return made, [_row(way, resolution, repeats) for way, repeats in taken.items()]
+                    by_way[way].append(streaming(way, section, folder, flags))
+    summary = {"images": count, "png_bytes": sum(map(len, pngs)), "decoded_bytes": 3 * count * resolution**2}
+    return summary, [_row(way, resolution, repeats) for way, repeats in by_way.items()]
 
 
 def png(index: int, resolution: int) -> bytes:
@@ -188,41 +188,41 @@ def write_tfds(folder: pathlib.Path, pngs: list[bytes]) -> dict:
     return {"name": "tfds:benchmark_pictures", "dir": str(folder / "tfds")}
 
 
-def packing(section: dict, folder: pathlib.Path) -> Taken:
+def packing(section: dict, folder: pathlib.Path) -> Repeat:
     """Opens a set that is in no cache yet: lists, decodes, fingerprints and writes it."""
     with tempfile.TemporaryDirectory(prefix="cache_", dir=folder) as cache, _cache(cache):
         began = time.perf_counter(), time.process_time()
         dataset = open_dataset(**section)
         ended = time.perf_counter(), time.process_time()
     size = dataset.size * int(np.prod(dataset.shape))
-    return Taken(dataset.size, size, ended[0] - began[0], ended[1] - began[1])
+    return Repeat(dataset.size, size, ended[0] - began[0], ended[1] - began[1])
 
 
 def _cache(folder: pathlib.Path | str):
     return mock.patch.dict(os.environ, {"GAN_JAX_CACHE_DIR": str(folder)})
 
 
-def streaming(way: str, section: dict, folder: pathlib.Path, flags) -> Taken:
+def streaming(way: str, section: dict, folder: pathlib.Path, flags) -> Repeat:
     """Takes shuffled batches as fast as they come, after some to warm up."""
     limit = pack.LIMIT_BYTES if way == "packed" else 0
     with _cache(folder / "cache"), mock.patch.object(pack, "LIMIT_BYTES", limit):
         dataset = open_dataset(**section)
-    put = _device_put() if flags.to_device else lambda batch: batch
+    to_device = _device_put() if flags.to_device else lambda batch: batch
     stream = dataset.stream(seed=0, start=0, batch_size=flags.batch, rows=np.arange(flags.batch))
     with contextlib.closing(stream):
         for _ in range(0 if flags.smoke else max(WARMING, -(-WARMING_IMAGES // flags.batch))):
-            put(next(stream))
-        return _take(stream, put, dataset, flags.seconds)
+            to_device(next(stream))
+        return _take(stream, to_device, dataset, flags.seconds)
 
 
-def _take(stream, put, dataset: Dataset, seconds: float) -> Taken:
+def _take(stream, to_device, dataset: Dataset, seconds: float) -> Repeat:
     images = delivered = 0
     began = time.perf_counter(), time.process_time()
     while not images or time.perf_counter() - began[0] < seconds:
-        batch: dict[str, Any] = put(next(stream))
+        batch: dict[str, Any] = to_device(next(stream))
         images += batch["image"].size // int(np.prod(dataset.shape))
         delivered += batch["image"].nbytes
-    return Taken(images, delivered, time.perf_counter() - began[0], time.process_time() - began[1])
+    return Repeat(images, delivered, time.perf_counter() - began[0], time.process_time() - began[1])
 
 
 def _device_put():
@@ -233,17 +233,17 @@ def _device_put():
     return lambda batch: jax.block_until_ready(parallel.shard_batch(batch, mesh))
 
 
-def _row(way: str, resolution: int, repeats: list[Taken]) -> dict:
+def _row(way: str, resolution: int, repeats: list[Repeat]) -> dict:
     """A row of the table as it stands in the JSON."""
     return {
         "way": way,
         "resolution": resolution,
-        "images": [taken.images for taken in repeats],
-        "bytes": [taken.bytes for taken in repeats],
-        "seconds": [taken.seconds for taken in repeats],
-        "images_per_second": reports.spread([taken.images / taken.seconds for taken in repeats]),
-        "mib_per_second": reports.spread([taken.bytes / taken.seconds / 2**20 for taken in repeats]),
-        "images_per_cpu_second": reports.spread([taken.images / max(taken.cpu_seconds, 1e-6) for taken in repeats]),
+        "images": [repeat.images for repeat in repeats],
+        "bytes": [repeat.bytes for repeat in repeats],
+        "seconds": [repeat.seconds for repeat in repeats],
+        "images_per_second": reports.spread([repeat.images / repeat.seconds for repeat in repeats]),
+        "mib_per_second": reports.spread([repeat.bytes / repeat.seconds / 2**20 for repeat in repeats]),
+        "images_per_cpu_second": reports.spread([repeat.images / max(repeat.cpu_seconds, 1e-6) for repeat in repeats]),
     }
 
 
@@ -258,8 +258,8 @@ def supply(row: dict, steps: dict[str, dict]) -> dict[str, float]:
 
 def bar(rows: list[dict]) -> dict:
     """Whether the pack supplies enough for each step that it could be compared with."""
-    found = {name: ratio for row in rows if row["way"] == "packed" for name, ratio in row["supply"].items()}
-    return {"needed": NEEDED, "supply": found, "kept": {name: ratio >= NEEDED for name, ratio in found.items()}}
+    ratios = {name: ratio for row in rows if row["way"] == "packed" for name, ratio in row["supply"].items()}
+    return {"needed": NEEDED, "supply": ratios, "kept": {name: ratio >= NEEDED for name, ratio in ratios.items()}}
 
 
 _COLUMNS = "{:15} {:>5} {:>11} {:>23} {:>9} {:>13}  {}"
@@ -276,13 +276,13 @@ def line(row: dict) -> str:
     ).rstrip()
 
 
-def verdict(found: dict) -> str:
+def verdict(result: dict) -> str:
     """The bar in words."""
-    if not found["kept"]:
+    if not result["kept"]:
         return "no training step of these resolutions has been measured: the supply compares with none"
-    short = ", ".join(name for name, kept in found["kept"].items() if not kept)
-    told = f"the pack supplies at least {found['needed']:g} times what a step consumes"
-    return f"{told}: NOT for {short}" if short else f"{told}: kept for {', '.join(found['kept'])}"
+    short = ", ".join(name for name, enough in result["kept"].items() if not enough)
+    claim = f"the pack supplies at least {result['needed']:g} times what a step consumes"
+    return f"{claim}: NOT for {short}" if short else f"{claim}: kept for {', '.join(result['kept'])}"
 
 
 if __name__ == "__main__":

@@ -74,14 +74,14 @@ def parse(text: str) -> dict[str, Line]:
     for row in text.splitlines():
         if header := _HEADER.match(row):
             computation = header[1]
-        elif found := _INSTRUCTION.match(row):
-            name, opcode, rest = found.groups()
-            operands = re.findall(r"%([\w.\-]+)", rest.split("), ", 1)[0])
-            calls = _CALLS.findall(rest)
-            for branches in _BRANCHES.findall(rest):
+        elif match := _INSTRUCTION.match(row):
+            name, opcode, tail = match.groups()
+            operands = re.findall(r"%([\w.\-]+)", tail.split("), ", 1)[0])
+            calls = _CALLS.findall(tail)
+            for branches in _BRANCHES.findall(tail):
                 calls += [branch.strip(" %") for branch in branches.split(",")]
-            told = [found[1] if (found := what.search(rest)) else "" for what in _ATTRIBUTES]
-            target, path, frame, fusion, trips = told
+            attributes = [match[1] if (match := pattern.search(tail)) else "" for pattern in _ATTRIBUTES]
+            target, path, frame, fusion, trips = attributes
             lines[name] = Line(computation, opcode, tuple(operands), tuple(calls), target, path, int(frame or 0),
                                fusion, int(trips or 1))  # fmt: skip
     return lines
@@ -99,9 +99,9 @@ def _phase(line: Line, inside: dict, phases: tuple[str, ...]) -> str:
     parts = _parts(line.path)
     if AVERAGE in parts:
         return NO_PHASE
-    named = [part for part in parts if part in phases]
-    if named:
-        return named[0]
+    scopes = [part for part in parts if part in phases]
+    if scopes:
+        return scopes[0]
     if line.opcode == "fusion":
         called = [_phase(one, inside, phases) for name in line.calls for one in inside[name]]
         counted = collections.Counter(phase for phase in called if phase)
@@ -174,34 +174,34 @@ def events(file: pathlib.Path) -> list[Event]:
     """The instructions of a trace, those of accelerators where there are any."""
     import jax
 
-    found: dict[bool, list[Event]] = {True: [], False: []}
+    by_device: dict[bool, list[Event]] = {True: [], False: []}
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
         device = plane.name.startswith("/device:")
         for line in plane.lines:
             if not device or line.name.startswith("Stream"):  # other lines of a device tell the same once more
-                found[device] += line_events(line.events)
-    return _with_ends(found[True] or found[False])
+                by_device[device] += line_events(line.events)
+    return _with_ends(by_device[True] or by_device[False])
 
 
 def line_events(line) -> list[tuple]:
     """(start, end, module, instruction, its number, whether it is the end of an asynchronous one) of a thread."""
-    found = []
+    rows = []
     for event in line:
         if event.name.startswith("end: "):
             stats = dict(event.stats)
-            found.append((event.start_ns, event.start_ns, "", event.name[5:], stats.get("_c"), True))
+            rows.append((event.start_ns, event.start_ns, "", event.name[5:], stats.get("_c"), True))
         elif "hlo_op" in (stats := dict(event.stats)):
             module = re.sub(r"\(.*", "", str(stats.get("hlo_module", "")))
             end = event.start_ns + event.duration_ns
-            found.append((event.start_ns, end, module, stats["hlo_op"], stats.get("_p"), False))
-    return found
+            rows.append((event.start_ns, end, module, stats["hlo_op"], stats.get("_p"), False))
+    return rows
 
 
-def _with_ends(found: list[tuple]) -> list[Event]:
+def _with_ends(rows: list[tuple]) -> list[Event]:
     """On the CPU an instruction that several threads share begins in one event and is done at another."""
-    done = {(name, number): end for _, end, _, name, number, last in found if last}
-    return [Event(start, max(end, done.get((name, number), end)), module, name)
-            for start, end, module, name, number, last in found if not last]  # fmt: skip
+    ends = {(name, number): end for _, end, _, name, number, last in rows if last}
+    return [Event(start, max(end, ends.get((name, number), end)), module, name)
+            for start, end, module, name, number, last in rows if not last]  # fmt: skip
 
 
 def share_out(ran: list[Event]) -> dict[tuple[str, str], float]:
@@ -211,16 +211,16 @@ def share_out(ran: list[Event]) -> dict[tuple[str, str], float]:
     """
     changes = sorted((moment, step, number) for number, one in enumerate(ran)
                      for moment, step in ((one.start, 1), (one.end, -1)))  # fmt: skip
-    taken: dict[tuple[str, str], float] = collections.defaultdict(float)
+    seconds: dict[tuple[str, str], float] = collections.defaultdict(float)
     running: set[int] = set()
     last = 0.0
     for moment, step, number in changes:
         inner = [one for one in running if not _contains(ran[one])] or running
         for one in inner:
-            taken[ran[one].module, ran[one].instruction] += (moment - last) / len(inner) / 1e9
+            seconds[ran[one].module, ran[one].instruction] += (moment - last) / len(inner) / 1e9
         last = moment
         running.add(number) if step > 0 else running.discard(number)
-    return dict(taken)
+    return dict(seconds)
 
 
 def _contains(event: Event) -> bool:

@@ -87,15 +87,15 @@ def _check(flags) -> None:
 
 def _available(sides: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
     """(sides whose packages are installed, a line for each that is left out)."""
-    kept, lines = [], []
+    installed, lines = [], []
     for side in sides:
         modules, line = NEEDED.get(side, ((), ""))
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         if missing:
             lines.append(f"{side} is left out, {', '.join(missing)} is not installed: {line}")
         else:
-            kept.append(side)
-    return tuple(kept), lines
+            installed.append(side)
+    return tuple(installed), lines
 
 
 def work(flags) -> Work:
@@ -118,47 +118,47 @@ def measure(workers: dict, report: dict, flags) -> None:
     differences = report["differences"]
     for side, way in WAYS.items():
         if side in workers:
-            found = _differences(*(workers[name].call("check", way, flags.batches[0]) for name in (OURS, side)))
-            differences[side] = found
-            words = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
+            errors = _differences(*(workers[name].call("check", way, flags.batches[0]) for name in (OURS, side)))
+            differences[side] = errors
+            words = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
             print(f"{side}: largest relative difference of {words}", flush=True)
     print("{:26} {:11} {:>5}  {:14} {:>10} {:>19} {:>7} {:>6}".format(
         "stage", "resize as", "batch", "side", "images/s", "range", "ratio", "CPU"))
     values = {}
     for play, sides in plays(workers, flags):
-        taken = _time(workers, play, sides, flags)
-        report["stages"].append(taken)
-        print("\n".join(rows(taken)), flush=True)
+        entry = _time(workers, play, sides, flags)
+        report["stages"].append(entry)
+        print("\n".join(rows(entry)), flush=True)
     for side, worker in workers.items():
         values[side] = worker.call("values")
         report["peak_rss_mib"][side] = worker.call("peak")
     for side in set(workers) - {OURS}:
-        theirs = values[side]
-        if theirs:
-            differences[side] |= _differences({name: values[OURS][name] for name in theirs}, theirs)
-    noisy = [taken for taken in report["stages"] if _noise(taken) > QUIET]
-    for taken in noisy:
-        print(f"{_title(taken)}: repeats range over {_noise(taken):.0%} of their median; repeat it on a quiet machine")
+        side_values = values[side]
+        if side_values:
+            differences[side] |= _differences({name: values[OURS][name] for name in side_values}, side_values)
+    noisy = [entry for entry in report["stages"] if _noise(entry) > QUIET]
+    for entry in noisy:
+        print(f"{_title(entry)}: repeats range over {_noise(entry):.0%} of their median; repeat it on a quiet machine")
 
 
 def _differences(ours: dict, theirs: dict) -> dict[str, float]:
     """The largest relative difference of each quantity. Raises UserError."""
-    found = {}
+    errors = {}
     for name in theirs:
         a, b = np.asarray(ours[name], np.float64), np.asarray(theirs[name], np.float64)
         assert a.shape == b.shape, (name, a.shape, b.shape)
-        found[name] = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12))
-        if not found[name] <= TOLERANCE[name]:
-            raise UserError(f"{name}: the sides differ by {found[name]:.1e}, at most {TOLERANCE[name]} is expected")
-    return found
+        errors[name] = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12))
+        if not errors[name] <= TOLERANCE[name]:
+            raise UserError(f"{name}: the sides differ by {errors[name]:.1e}, at most {TOLERANCE[name]} is expected")
+    return errors
 
 
 def plays(workers: dict, flags):
     """(what is timed, sides that take part), in the order of the stages; only equal work stands side by side."""
-    offered = {side: worker.call("offers") for side, worker in workers.items()}
+    offers = {side: worker.call("offers") for side, worker in workers.items()}
     for stage in flags.stages:
         if stage in DISTANCES:
-            yield Play(stage), tuple(side for side in workers if stage in offered[side])
+            yield Play(stage), tuple(side for side in workers if stage in offers[side])
             continue
         for batch in flags.batches:
             if stage == "generate_resize_features":
@@ -194,18 +194,18 @@ def _time(workers: dict, play: Play, sides: tuple[str, ...], flags) -> dict:
         if side != OURS:
             for number, name in enumerate(("ratio", "ratio_cpu")):
                 pairs = zip(times, ours, strict=True)
-                measured[name] = reports.spread([theirs[number] / own[number] for theirs, own in pairs])
+                measured[name] = reports.spread([other[number] / base[number] for other, base in pairs])
         result["sides"][side] = measured
     return result
 
 
-def rows(taken: dict) -> list[str]:
+def rows(entry: dict) -> list[str]:
     """Lines of the table for one stage."""
     lines = []
-    for side, measured in taken["sides"].items():
-        spread = measured["speed" if taken["batch"] else "time"]
-        unit = "" if taken["batch"] else " s"
-        name, way, batch = (taken["stage"], taken["way"], taken["batch"] or "") if side == OURS else ("", "", "")
+    for side, measured in entry["sides"].items():
+        spread = measured["speed" if entry["batch"] else "time"]
+        unit = "" if entry["batch"] else " s"
+        name, way, batch = (entry["stage"], entry["way"], entry["batch"] or "") if side == OURS else ("", "", "")
         line = f"{name:26} {way:11} {batch:>5}  {side:14} {spread['median']:8.2f}{unit or '  '}"
         line += f" {spread['low']:8.2f}..{spread['high']:<8.2f}"
         if "ratio" in measured:
@@ -214,28 +214,28 @@ def rows(taken: dict) -> list[str]:
     return lines
 
 
-def _noise(taken: dict) -> float:
+def _noise(entry: dict) -> float:
     """The widest range of a side's repeats, over their median."""
-    spreads = [measured["speed" if taken["batch"] else "time"] for measured in taken["sides"].values()]
+    spreads = [measured["speed" if entry["batch"] else "time"] for measured in entry["sides"].values()]
     return max((spread["high"] - spread["low"]) / spread["median"] for spread in spreads)
 
 
-def _title(taken: dict) -> str:
-    return " ".join(str(taken[key]) for key in ("stage", "way", "batch") if taken[key])
+def _title(entry: dict) -> str:
+    return " ".join(str(entry[key]) for key in ("stage", "way", "batch") if entry[key])
 
 
 def _header(flags, sides: tuple[str, ...], left_out: list[str]) -> dict:
-    given = work(flags)
+    task = work(flags)
     packages = ("jax", "jaxlib", "flax", "numpy")
     if len(sides) > 1:
         packages += ("torch", "scipy", *(side for side in sides if side != OURS))
-    generator = {"resolution": given.generator.shape[0], **given.generator.config["generator"]}
+    generator = {"resolution": task.generator.shape[0], **task.generator.config["generator"]}
     settings = {
         "device": "cpu", "precision": "float32", "repeats": flags.repeats, "smoke": flags.smoke,
-        **{key: value for key, value in given._asdict().items() if key != "generator"}, "generator": generator,
+        **{key: value for key, value in task._asdict().items() if key != "generator"}, "generator": generator,
     }
-    found = {"left_out": left_out, "differences": {}, "stages": [], "peak_rss_mib": {}}
-    return {**reports.header("metrics", packages, settings), **found}
+    results = {"left_out": left_out, "differences": {}, "stages": [], "peak_rss_mib": {}}
+    return {**reports.header("metrics", packages, settings), **results}
 
 
 if __name__ == "__main__":

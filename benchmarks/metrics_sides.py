@@ -59,8 +59,8 @@ def images(count: int, size: int, seed: int) -> np.ndarray:
     low = places.astype(int)
     share = places - low
     rows = coarse[:, low] * (1 - share)[:, None, None] + coarse[:, low + 1] * share[:, None, None]
-    whole = rows[:, :, low] * (1 - share)[:, None] + rows[:, :, low + 1] * share[:, None]
-    return np.rint(whole).astype(np.uint8)
+    stretched = rows[:, :, low] * (1 - share)[:, None] + rows[:, :, low + 1] * share[:, None]
+    return np.rint(stretched).astype(np.uint8)
 
 
 def features(work: Work) -> tuple[np.ndarray, np.ndarray]:
@@ -293,11 +293,11 @@ class TorchFidelity(_Torch):
         import torch
         from torch_fidelity import metric_kid
 
-        found = metric_kid.kid_features_to_metric(
+        result = metric_kid.kid_features_to_metric(
             torch.from_numpy(first), torch.from_numpy(second), kid_subsets=self.work.subsets,
             kid_subset_size=self.work.subset_size, verbose=False,
         )
-        return found[metric_kid.KEY_METRIC_KID_MEAN], found[metric_kid.KEY_METRIC_KID_STD]
+        return result[metric_kid.KEY_METRIC_KID_MEAN], result[metric_kid.KEY_METRIC_KID_STD]
 
 
 class PytorchFid(_Torch):

@@ -60,14 +60,14 @@ def scope(path: str, frames: tuple[str, ...]) -> str:
         if any(place.search(frame) for frame in frames):
             return name
     parts = path.split("/")
-    for name, found in (
+    for name, applies in (
         ("optimizer", UPDATE in parts),
         ("running average", AVERAGE in parts),
         ("penalty", _TWICE.search(path) or (frames and _PENALTIES.search(frames[0]))),
         ("networks backward", "transpose(" in path),
         ("networks forward", "jvp(" in path),
     ):
-        if found:
+        if applies:
             return name
     return ""
 
@@ -88,7 +88,7 @@ def lowered(module) -> tuple[Count, int]:
     bodies = {op.attributes["sym_name"].value: _body(op) for op in module.operation.regions[0].blocks[0]
               if op.operation.name == "func.func"}  # fmt: skip
     scopes, kinds = collections.Counter(), collections.Counter()
-    for operation, where in _written("main", "other", bodies, set()):
+    for operation, where in _with_callees("main", "other", bodies, set()):
         scopes[where] += 1
         kinds[operation.removeprefix("stablehlo.")] += 1
 
@@ -112,9 +112,9 @@ def _operations(parent, around: str) -> Iterator[tuple[str, str, str]]:
                 if op.name in _ENDS:
                     continue
                 called = op.attributes["callee"].value if op.name == "func.call" else ""
-                found = "random draws" if _RANDOM.search(called) else _located(op) or around
-                yield op.name, found, called
-                yield from _operations(op, found)
+                place = "random draws" if _RANDOM.search(called) else _located(op) or around
+                yield op.name, place, called
+                yield from _operations(op, place)
 
 
 def _located(op) -> str:
@@ -131,13 +131,13 @@ def _located_at(location: str) -> str:
     return scope(path[1] if path else "", frames)
 
 
-def _written(function: str, around: str, bodies: dict[str, Body], seen: set[str]) -> Iterator[tuple[str, str]]:
+def _with_callees(function: str, around: str, bodies: dict[str, Body], visited: set[str]) -> Iterator[tuple[str, str]]:
     """(operation, scope) of a function and of those that it is the first to call."""
-    seen.add(function)
+    visited.add(function)
     for operation, where, called in bodies[function]:
         yield operation, where or around
-        if called and called not in seen:
-            yield from _written(called, where or around, bodies, seen)
+        if called and called not in visited:
+            yield from _with_callees(called, where or around, bodies, visited)
 
 
 # After XLA: HLO.
@@ -163,9 +163,9 @@ def compiled(text: str) -> tuple[Count, Count, int]:
     does = {name: line for name, line in lines.items() if line.opcode not in instructions.NOTHING}
     turns = _turns(lines, instructions.entry(text))
     starts = {name: line for name, line in does.items() if line.computation in turns and _starts(line)}
-    found = [Count.of(collections.Counter(where[name] for name in held), collections.Counter(map(kind, held.values())))
-             for held, kind in ((does, lambda line: line.opcode), (starts, _kernel))]  # fmt: skip
-    return (*found, sum(turns[line.computation] for line in starts.values()))
+    counts = [Count.of(collections.Counter(where[name] for name in part), collections.Counter(map(kind, part.values())))
+             for part, kind in ((does, lambda line: line.opcode), (starts, _kernel))]  # fmt: skip
+    return (*counts, sum(turns[line.computation] for line in starts.values()))
 
 
 def _starts(line: instructions.Line) -> bool:
@@ -196,17 +196,17 @@ def _turns(lines: dict[str, instructions.Line], entry: str) -> dict[str, int]:
 
 def _scopes(lines: dict[str, instructions.Line], frames: dict[int, tuple[str, ...]]) -> dict[str, str]:
     """instruction -> scope: its own, else most frequent of what it calls, else of those around and next to it."""
-    found = {name: scope(line.path, frames.get(line.frame, ())) for name, line in lines.items()}
-    held = collections.defaultdict(collections.Counter)
+    scopes = {name: scope(line.path, frames.get(line.frame, ())) for name, line in lines.items()}
+    inside = collections.defaultdict(collections.Counter)
     for name, line in lines.items():
-        if found[name]:
-            held[line.computation][found[name]] += 1
+        if scopes[name]:
+            inside[line.computation][scopes[name]] += 1
     for name, line in lines.items():
-        if not found[name]:
-            called = sum((held[one] for one in line.calls), collections.Counter())
-            found[name] = called.most_common(1)[0][0] if called else ""
-    instructions.spread(lines, found)
-    return {name: where or "other" for name, where in found.items()}
+        if not scopes[name]:
+            called = sum((inside[one] for one in line.calls), collections.Counter())
+            scopes[name] = called.most_common(1)[0][0] if called else ""
+    instructions.spread(lines, scopes)
+    return {name: where or "other" for name, where in scopes.items()}
 
 
 def _frames(text: str) -> dict[int, tuple[str, ...]]:
@@ -215,8 +215,8 @@ def _frames(text: str) -> dict[int, tuple[str, ...]]:
     for row in text.splitlines():
         if row in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
             rows = tables[row]
-        elif rows is not None and (found := _TABLE.match(row)):
-            rows[int(found[1])] = found[2].strip('"')
+        elif rows is not None and (match := _TABLE.match(row)):
+            rows[int(match[1])] = match[2].strip('"')
         elif row.startswith(("%", "ENTRY")):
             break
     places = {}

@@ -132,23 +132,23 @@ class Builder:
         """Counts of one phase's program, and seconds to make it; those before XLA alone where not `compiled`."""
         fn, arguments = program(self.run, phase, self.mesh)
         traced, seconds = _timed(lambda: fn.trace(*arguments))
-        taken = {"trace": seconds}
-        lowered, taken["lower"] = _timed(lambda: traced.lower(lowering_platforms=(self.platform,)))
+        times = {"trace": seconds}
+        lowered, times["lower"] = _timed(lambda: traced.lower(lowering_platforms=(self.platform,)))
         count, expanded = operations.lowered(lowered.compiler_ir("stablehlo"))
         result = {"operations": count._asdict(), "operations_with_calls_expanded": expanded}
         if compiled:
-            made, taken["compile"] = _timed(lowered.compile)
-            instructions, kernels, started = operations.compiled(made.as_text())
+            executable, times["compile"] = _timed(lowered.compile)
+            instructions, kernels, started = operations.compiled(executable.as_text())
             result |= {"instructions": instructions._asdict(), "kernels": kernels._asdict()}
             result["kernels_started_in_a_call"] = started
-        return {**result, "seconds": taken}
+        return {**result, "seconds": times}
 
 
 def _timed(make: Callable) -> tuple[Any, dict[str, float]]:
     """What is made, and seconds: by the clock, and of all threads, and of the assembler's processes, together."""
     wall, cpu = time.perf_counter(), sum(os.times()[:4])
-    made = make()
-    return made, {"wall": time.perf_counter() - wall, "cpu": sum(os.times()[:4]) - cpu}
+    result = make()
+    return result, {"wall": time.perf_counter() - wall, "cpu": sum(os.times()[:4]) - cpu}
 
 
 def _absent_gpu() -> list:
@@ -188,11 +188,11 @@ def _flags(arguments):
 
 
 def _check(flags) -> None:
-    for flag, given, known in (("families", flags.families, FAMILIES), ("forms", flags.forms, FORMS),
+    for flag, values, choices in (("families", flags.families, FAMILIES), ("forms", flags.forms, FORMS),
                                ("platform", (flags.platform,), ("cpu", "cuda"))):  # fmt: skip
-        for name in given:
-            if name not in known:
-                raise UserError(f"--{flag}={name}: expected some of {','.join(known)}")
+        for name in values:
+            if name not in choices:
+                raise UserError(f"--{flag}={name}: expected some of {','.join(choices)}")
     if flags.repeats < 1:
         raise UserError(f"--repeats={flags.repeats}: expected 1 or more")
 
@@ -205,27 +205,27 @@ def _report(flags) -> dict:
     for family in flags.families:
         report["families"][family] = {}
         for form in flags.forms:
-            found = measure(FAMILIES[family][form], flags.platform, flags.repeats, not flags.no_compile)
-            report["families"][family][form] = found
-            print("\n".join((*rows(f"{family} {form}", found["phases"]), *scope_rows(found["phases"]))), flush=True)
+            result = measure(FAMILIES[family][form], flags.platform, flags.repeats, not flags.no_compile)
+            report["families"][family][form] = result
+            print("\n".join((*rows(f"{family} {form}", result["phases"]), *scope_rows(result["phases"]))), flush=True)
     return report
 
 
 def measure(form: Form, platform: str, repeats: int, compiled: bool) -> dict:
     """Every phase of a form, as it stands in the JSON: counts, which are the same each time, and seconds."""
-    taken: dict[str, list[dict]] = {}
+    by_phase: dict[str, list[dict]] = {}
     for _ in range(repeats):
         worker = Worker(Builder, form, platform)
         try:
             for phase in worker.call("phases"):
-                taken.setdefault(phase, []).append(worker.call("measure", phase, compiled))
+                by_phase.setdefault(phase, []).append(worker.call("measure", phase, compiled))
         finally:
             worker.close()
     phases = {}
-    for phase, found in taken.items():
-        seconds = {part: {clock: reports.spread([one["seconds"][part][clock] for one in found])
-                          for clock in ("wall", "cpu")} for part in found[0]["seconds"]}  # fmt: skip
-        phases[phase] = found[0] | {"seconds": seconds}
+    for phase, measurements in by_phase.items():
+        seconds = {part: {clock: reports.spread([one["seconds"][part][clock] for one in measurements])
+                          for clock in ("wall", "cpu")} for part in measurements[0]["seconds"]}  # fmt: skip
+        phases[phase] = measurements[0] | {"seconds": seconds}
     return {**form._asdict(), "phases": phases}
 
 
@@ -233,23 +233,23 @@ def rows(title: str, phases: dict[str, dict]) -> list[str]:
     """Lines of the table: a phase's counts, and seconds by the clock and of all threads."""
     columns = "operations", "expanded", "instructions", "kernels", "started", *(f"{part} s (CPU)" for part in PARTS)
     lines = ["{:24} {:>10} {:>9} {:>12} {:>8} {:>8} {:>16} {:>16} {:>16}".format(title, *columns)]
-    for phase, found in phases.items():
-        counts = [found["operations"]["all"], found["operations_with_calls_expanded"]]
-        counts += [found[name]["all"] if name in found else "" for name in COUNTS[1:]]
-        counts.append(found.get("kernels_started_in_a_call", ""))
-        seconds = [found["seconds"].get(part) for part in PARTS]
-        told = [f"{one['wall']['median']:8.2f} ({one['cpu']['median']:.2f})" if one else "" for one in seconds]
-        lines.append("  {:22} {:>10} {:>9} {:>12} {:>8} {:>8} {:>16} {:>16} {:>16}".format(phase, *counts, *told))
+    for phase, result in phases.items():
+        counts = [result["operations"]["all"], result["operations_with_calls_expanded"]]
+        counts += [result[name]["all"] if name in result else "" for name in COUNTS[1:]]
+        counts.append(result.get("kernels_started_in_a_call", ""))
+        seconds = [result["seconds"].get(part) for part in PARTS]
+        cells = [f"{one['wall']['median']:8.2f} ({one['cpu']['median']:.2f})" if one else "" for one in seconds]
+        lines.append("  {:22} {:>10} {:>9} {:>12} {:>8} {:>8} {:>16} {:>16} {:>16}".format(phase, *counts, *cells))
     return lines
 
 
 def scope_rows(phases: dict[str, dict]) -> Iterator[str]:
     """Lines of the second table: each scope's operations, instructions and kernels in every phase."""
-    kept = [name for name in COUNTS if all(name in found for found in phases.values())]
-    yield "  {:22} {}".format("/".join(name[:4] for name in kept), " ".join(f"{phase:>20}" for phase in phases))
+    counts = [name for name in COUNTS if all(name in result for result in phases.values())]
+    yield "  {:22} {}".format("/".join(name[:4] for name in counts), " ".join(f"{phase:>20}" for phase in phases))
     for scope in operations.SCOPES:
-        told = ["/".join(str(found[name]["scopes"].get(scope, 0)) for name in kept) for found in phases.values()]
-        yield "  {:22} {}".format(scope, " ".join(f"{one:>20}" for one in told))
+        cells = ["/".join(str(result[name]["scopes"].get(scope, 0)) for name in counts) for result in phases.values()]
+        yield "  {:22} {}".format(scope, " ".join(f"{one:>20}" for one in cells))
 
 
 if __name__ == "__main__":

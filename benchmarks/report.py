@@ -24,12 +24,12 @@ def parser(doc: str, results: pathlib.Path, *, repeats: tuple[int, str], smoke: 
       repeats: how many by default, and of what.
       smoke: what the smoke form is.
     """
-    made = argparse.ArgumentParser(description=doc.splitlines()[0])
-    made.add_argument("--repeats", type=int, default=repeats[0], help=repeats[1])
-    made.add_argument("--smoke", action="store_true", help=f"{smoke}, nothing written unless --out is given")
-    made.add_argument("--out", type=pathlib.Path, help=f"JSON file, by default benchmarks/results/{results.name}")
-    made.set_defaults(results=results)
-    return made
+    options = argparse.ArgumentParser(description=doc.splitlines()[0])
+    options.add_argument("--repeats", type=int, default=repeats[0], help=repeats[1])
+    options.add_argument("--smoke", action="store_true", help=f"{smoke}, nothing written unless --out is given")
+    options.add_argument("--out", type=pathlib.Path, help=f"JSON file, by default benchmarks/results/{results.name}")
+    options.set_defaults(results=results)
+    return options
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None, **smoke) -> argparse.Namespace:
@@ -105,8 +105,8 @@ def machine() -> dict:
     model = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
-        found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = found[0] if found else model
+        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = models[0] if models else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     computer = {"cpu": model, "cores": cores(), "memory_gib": round(memory / 2**30, 1), "system": platform.system()}
     return computer | ({"gpus": gpus()} if gpus() else {})

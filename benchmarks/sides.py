@@ -31,23 +31,23 @@ class Worker:
     def __init__(self, side: type, *arguments):
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, mp_context=context)
-        self._pool.submit(_begin, side, arguments).result()
+        self._pool.submit(_make_side, side, arguments).result()
 
     def call(self, method: str, *arguments) -> Any:
         """What the side's method returns."""
-        return self._pool.submit(_call, method, arguments).result()
+        return self._pool.submit(_call_side, method, arguments).result()
 
     def close(self) -> None:
         """Ends the process."""
         self._pool.shutdown()
 
 
-def _begin(side: type, arguments: tuple) -> None:
+def _make_side(side: type, arguments: tuple) -> None:
     global _SIDE
     _SIDE = side(*arguments)
 
 
-def _call(method: str, arguments: tuple) -> Any:
+def _call_side(method: str, arguments: tuple) -> Any:
     return getattr(_SIDE, method)(*arguments)
 
 
@@ -59,10 +59,10 @@ def images(case: Case, number: int) -> np.ndarray:
 
 def batch(case: Case, number: int) -> dict[str, np.ndarray]:
     """Batch `number`, with labels where the case has them."""
-    found = {"image": images(case, number)}
+    arrays = {"image": images(case, number)}
     if case.classes:
-        found["label"] = np.arange(len(found["image"]), dtype=np.int32) % case.classes
-    return found
+        arrays["label"] = np.arange(len(arrays["image"]), dtype=np.int32) % case.classes
+    return arrays
 
 
 def draws(case: Case, config: dict) -> dict[str, np.ndarray]:
@@ -71,8 +71,8 @@ def draws(case: Case, config: dict) -> dict[str, np.ndarray]:
     size = (case.config["batch_size"], config["generator"]["latent_size"])
     if config["game"] != "style":
         return {"z": rng.standard_normal(size, np.float32)}
-    named = {f"{phase}/z": rng.standard_normal(size, np.float32) for phase in case.phases if phase != "penalty"}
-    return named | {"path_length/noise": rng.standard_normal((size[0], *case.shape), np.float32)}
+    latents = {f"{phase}/z": rng.standard_normal(size, np.float32) for phase in case.phases if phase != "penalty"}
+    return latents | {"path_length/noise": rng.standard_normal((size[0], *case.shape), np.float32)}
 
 
 def devices_of(platform: str) -> list:
@@ -128,12 +128,12 @@ class JaxSide:
         """{net: {path: array}} of parameters and collections."""
         import jax
 
-        found: dict[str, dict[str, np.ndarray]] = {net: {} for net in self.state.params}
-        for net, arrays in found.items():
+        weights: dict[str, dict[str, np.ndarray]] = {net: {} for net in self.state.params}
+        for net, arrays in weights.items():
             for tree in (self.state.params[net], *self.state.variables[net].values()):
                 for path, value in jax.tree_util.tree_leaves_with_path(tree):
                     arrays["/".join(str(key.key) for key in path)] = np.asarray(value)
-        return found
+        return weights
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Images (B, H, W, C) of the averaged generator for fixed latents, and logits (B,) of fixed images."""
@@ -300,10 +300,10 @@ class TorchSide:
     def _draws(self):
         import torch
 
-        given = draws(self.case, self.config)
-        for name in [name for name in given if name.startswith("path_length/")]:
-            given[name] = given[name][:: self.config["loss"]["path_length_shrink"]]
-        return {name: torch.from_numpy(_planes(value)).to(self.device) for name, value in given.items()}
+        arrays = draws(self.case, self.config)
+        for name in [name for name in arrays if name.startswith("path_length/")]:
+            arrays[name] = arrays[name][:: self.config["loss"]["path_length_shrink"]]
+        return {name: torch.from_numpy(_planes(value)).to(self.device) for name, value in arrays.items()}
 
     def prepare(self, cycle: list[tuple[str, ...]]) -> float:
         """Nothing: it compiles while it plays."""

@@ -94,21 +94,21 @@ def _check(flags) -> None:
 
 
 def _settings(flags) -> dict:
-    kept = {key: getattr(flags, key) for key in ("repeats", "starts", "smoke", "override", "images")}
-    return {**kept, "xla_flags": os.environ.get("XLA_FLAGS", ""), "platforms": os.environ.get("JAX_PLATFORMS", "")}
+    values = {key: getattr(flags, key) for key in ("repeats", "starts", "smoke", "override", "images")}
+    return {**values, "xla_flags": os.environ.get("XLA_FLAGS", ""), "platforms": os.environ.get("JAX_PLATFORMS", "")}
 
 
 def commands(repeats: int) -> dict[str, dict]:
     """Seconds of each short command in a fresh interpreter, and whether its bar is kept. Raises UserError."""
-    taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(repeats):
         for name, words in COMMANDS.items():
             began = time.perf_counter()
-            done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
-            taken[name].append(time.perf_counter() - began)
-            if done.returncode:
-                raise UserError(f"{name} failed: {_last(done.stderr.splitlines())}")
-    spreads = {name: reports.spread(values) for name, values in taken.items()}
+            process = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+            seconds[name].append(time.perf_counter() - began)
+            if process.returncode:
+                raise UserError(f"{name} failed: {_last(process.stderr.splitlines())}")
+    spreads = {name: reports.spread(values) for name, values in seconds.items()}
     return {
         name: {"seconds": spread, "bar_seconds": BARS[name], "kept": spread["median"] <= BARS[name]}
         for name, spread in spreads.items()
@@ -130,16 +130,16 @@ class Way(NamedTuple):
 
 def starts(way: Way, count: int, images: int = 0) -> dict[str, dict]:
     """`count` cold and as many cached starts, in turn, and the rate over so many images. Raises UserError."""
-    taken: dict[str, list[dict]] = {kind: [] for kind in KINDS}
+    measurements: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     rates = []
     for _ in range(count):
         with tempfile.TemporaryDirectory(prefix="gan_jax_startup_") as folder:
             for kind in KINDS:
-                taken[kind].append(start(way, pathlib.Path(folder), kind))
+                measurements[kind].append(start(way, pathlib.Path(folder), kind))
             if images:
                 rates.append(rate(way, pathlib.Path(folder), images))
     result = {}
-    for kind, runs in taken.items():
+    for kind, runs in measurements.items():
         result[kind] = {"first_step": reports.spread([run["first_step"] for run in runs])}
         result[kind]["parts"] = {part: reports.spread([run["parts"][part] for run in runs]) for part in PARTS}
         result[kind]["programs"] = [run["programs"] for run in runs]
@@ -191,10 +191,10 @@ def _output(words: list[str], environment: dict[str, str]) -> Iterator[tuple[flo
 
 def _environment(folder: pathlib.Path, way: Way) -> dict[str, str]:
     """Ours, with the flags of that way, caches of its own and nothing else in their place."""
-    kept = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
-    own = {"GAN_JAX_CACHE_DIR": str(folder / "cache"), "GAN_JAX_DATA_DIR": str(folder / "data")}
-    own["XLA_FLAGS"] = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), way.xla_flags)))
-    return {**kept, **own, "JAX_LOG_COMPILES": "1"}
+    inherited = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
+    settings = {"GAN_JAX_CACHE_DIR": str(folder / "cache"), "GAN_JAX_DATA_DIR": str(folder / "data")}
+    settings["XLA_FLAGS"] = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), way.xla_flags)))
+    return {**inherited, **settings, "JAX_LOG_COMPILES": "1"}
 
 
 def measured(lines: list[tuple[float, str]]) -> dict:
@@ -213,10 +213,10 @@ def measured(lines: list[tuple[float, str]]) -> dict:
     parts, programs = dict.fromkeys(PARTS, 0.0), 0
     parts |= {"prepare": headline, "step": total - headline}
     for at, line in lines:
-        if found := _IMPORT.search(line):
-            part, seconds = "import", int(found[1]) / 1e6
-        elif found := _PROGRAM.search(line):
-            part, seconds = _WHAT[found["what"]], float(found["seconds"])
+        if match := _IMPORT.search(line):
+            part, seconds = "import", int(match[1]) / 1e6
+        elif match := _PROGRAM.search(line):
+            part, seconds = _WHAT[match["what"]], float(match["seconds"])
             programs += part == "compilation"
         else:
             continue
@@ -226,8 +226,8 @@ def measured(lines: list[tuple[float, str]]) -> dict:
 
 
 def _last(lines: list[str]) -> str:
-    told = [line.strip() for line in lines if line.strip() and not _IMPORT.search(line)]
-    return told[-1][:300] if told else "it printed nothing"
+    texts = [line.strip() for line in lines if line.strip() and not _IMPORT.search(line)]
+    return texts[-1][:300] if texts else "it printed nothing"
 
 
 def command_rows(commands: dict[str, dict]) -> list[str]:
@@ -246,8 +246,8 @@ def start_rows(experiment: str, kinds: dict[str, dict]) -> list[str]:
     for kind in KINDS:
         row = kinds[kind]
         parts = [row["parts"][part]["median"] for part in PARTS]
-        told = "{:9.2f} {:9.2f} {:12.2f} {:9.2f} {:9.2f}".format(*parts)
-        lines.append(f"  {kind:6}     {_columns(row['first_step'])} {told}")
+        seconds = "{:9.2f} {:9.2f} {:12.2f} {:9.2f} {:9.2f}".format(*parts)
+        lines.append(f"  {kind:6}     {_columns(row['first_step'])} {seconds}")
     if "images_per_second" in kinds:
         lines.append(f"  images/s   {_columns(kinds['images_per_second'])}")
     return lines

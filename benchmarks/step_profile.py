@@ -31,12 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(flags) -> dict:
     _check(flags)
-    found = report.header("step_profile", ("jax", "jaxlib", "flax", "optax", "numpy"), _settings(flags))
-    found["models"] = {}
+    result = report.header("step_profile", ("jax", "jaxlib", "flax", "optax", "numpy"), _settings(flags))
+    result["models"] = {}
     for name in flags.models:
-        found["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
-        print("\n".join(rows(name, found["models"][name], flags.top)), flush=True)
-    return found
+        result["models"][name] = measure(cases.find(name, flags.smoke, flags.batch), flags)
+        print("\n".join(rows(name, result["models"][name], flags.top)), flush=True)
+    return result
 
 
 def _flags(arguments):
@@ -78,7 +78,7 @@ def measure(case: cases.Case, flags) -> dict:
     finally:
         worker.close()
     walls = [wall for wall, _ in traced]
-    wall, spent = sorted(traced, key=lambda pair: pair[0])[(len(traced) - 1) // 2]
+    wall, times = sorted(traced, key=lambda pair: pair[0])[(len(traced) - 1) // 2]
     return {
         "config": config,
         "shape": case.shape,
@@ -86,11 +86,11 @@ def measure(case: cases.Case, flags) -> dict:
         "played": {phase: sum(phase in due for due in cycle) for phase in case.phases},
         "wall_ms_per_step": report.spread([1e3 * s / case.steps for s in plain]),
         "traced_wall_ms_per_step": report.spread([1e3 * s / case.steps for s in walls]),
-        **table(spent, tuple(case.phases), wall, case.steps),
+        **table(times, tuple(case.phases), wall, case.steps),
     }
 
 
-class Spent(NamedTuple):
+class InstructionTime(NamedTuple):
     """The time of one instruction in a cycle."""
 
     seconds: float
@@ -101,13 +101,13 @@ class Spent(NamedTuple):
     path: str  # where it comes from in the code, as JAX names it
 
 
-def table(spent: list[Spent], phases: tuple[str, ...], wall: float, steps: int) -> dict:
+def table(times: list[InstructionTime], phases: tuple[str, ...], wall: float, steps: int) -> dict:
     """Sums of phases and kinds in ms a step, the share of `wall` seconds that they are, and the instructions."""
     sums: dict[str, dict[str, float]] = {phase: dict.fromkeys(KINDS, 0.0) for phase in (*phases, NO_PHASE)}
-    for one in spent:
+    for one in times:
         sums[one.phase][one.kind] += 1e3 * one.seconds / steps
-    total = sum(one.seconds for one in spent)
-    longest = sorted(spent, key=lambda one: -one.seconds)
+    total = sum(one.seconds for one in times)
+    longest = sorted(times, key=lambda one: -one.seconds)
     return {
         "ms_per_step": sums,
         "total_ms_per_step": 1e3 * total / steps,
@@ -194,7 +194,7 @@ class Steps:
         ended = _clocks()
         return ended[0] - began[0], ended[1] - began[1]
 
-    def trace(self, cycle: list[tuple[str, ...]]) -> tuple[float, list[Spent]]:
+    def trace(self, cycle: list[tuple[str, ...]]) -> tuple[float, list[InstructionTime]]:
         """Seconds of a cycle that is traced, and what of them each instruction took."""
         import jax
 
@@ -204,17 +204,17 @@ class Steps:
             with jax.profiler.trace(folder, profiler_options=options):
                 wall, _ = self.play(cycle)
             (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
-            taken = share_out(events(file))
+            seconds_by_name = share_out(events(file))
         phases = tuple(phase.name for phase in self.run.phases)
-        known = {f"jit_{_program_name(due)}": ("+".join(due), instructions(program.as_text(), phases))
+        programs = {f"jit_{_program_name(due)}": ("+".join(due), instructions(program.as_text(), phases))
                  for due, program in self.programs.items()}  # fmt: skip
-        spent = []
-        for (module, name), seconds in taken.items():
-            if module in known:
-                program, found = known[module]
-                one = found.get(name, Instruction("", (), NO_PHASE, "other", ""))
-                spent.append(Spent(seconds, program, name, one.phase, one.kind, one.path))
-        return wall, spent
+        times = []
+        for (module, name), seconds in seconds_by_name.items():
+            if module in programs:
+                program, by_name = programs[module]
+                one = by_name.get(name, Instruction("", (), NO_PHASE, "other", ""))
+                times.append(InstructionTime(seconds, program, name, one.phase, one.kind, one.path))
+        return wall, times
 
 
 def _program_name(due: tuple[str, ...]) -> str:

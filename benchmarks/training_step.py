@@ -129,16 +129,16 @@ def _matrix(flags) -> tuple[int, str]:
 
 def _compare(workers: dict) -> dict[str, float]:
     """The largest relative difference of every quantity that both sides compute. Raises UserError."""
-    found = {}
+    errors = {}
     for method, tolerance in (("outputs", TOLERANCE["outputs"]), ("check_steps", TOLERANCE["steps"])):
         ours, theirs = (workers[side].call(method) for side in ("jax", "torch"))
         for name in theirs:
             a, b = np.asarray(ours[name], np.float64), np.asarray(theirs[name], np.float64)
             assert a.shape == b.shape, (name, a.shape, b.shape)
-            found[name] = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12))
-            if not found[name] <= tolerance:
-                raise UserError(f"{name}: the sides differ by {found[name]:.1e}, at most {tolerance} is expected")
-    return found
+            errors[name] = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12))
+            if not errors[name] <= tolerance:
+                raise UserError(f"{name}: the sides differ by {errors[name]:.1e}, at most {tolerance} is expected")
+    return errors
 
 
 def _time(workers: dict, cycle: list, repeats: int, batch_size: int, weighted: bool = False) -> dict:
@@ -154,17 +154,17 @@ def _time(workers: dict, cycle: list, repeats: int, batch_size: int, weighted: b
 
     prepared = {side: worker.call("prepare", cycle) for side, worker in workers.items()}
     begun = {side: play(worker)[1] for side, worker in workers.items()}
-    taken: dict[str, list[tuple[float, float]]] = {side: [] for side in workers}
+    cycles: dict[str, list[tuple[float, float]]] = {side: [] for side in workers}
     once: dict[str, list[float]] = {side: [] for side in workers}
     for _ in range(repeats):
         for side, worker in workers.items():
-            spent, parts = play(worker)
-            taken[side].append(spent)
+            total, parts = play(worker)
+            cycles[side].append(total)
             once[side].append(sum(part[0] for part, _ in parts))
     count = batch_size * len(cycle)
     result = {}
     for side, worker in workers.items():
-        walls, cpus = zip(*taken[side], strict=True)
+        walls, cpus = zip(*cycles[side], strict=True)
         result[side] = {
             "images_per_second": reports.spread([count / s for s in walls]),
             "images_per_cpu_second": reports.spread([count / s for s in cpus]),
@@ -174,7 +174,7 @@ def _time(workers: dict, cycle: list, repeats: int, batch_size: int, weighted: b
         }
     if "torch" in workers:
         for number, name in enumerate(("ratio", "ratio_cpu")):
-            pairs = zip(taken["jax"], taken["torch"], strict=True)
+            pairs = zip(cycles["jax"], cycles["torch"], strict=True)
             result[name] = reports.spread([theirs[number] / ours[number] for ours, theirs in pairs])
     return result
 
@@ -192,14 +192,14 @@ def rows(name: str, result: dict) -> list[str]:
                 lines.append(f"{part:24} {side:6} {speeds} {costs}")
         if "ratio" in measured:
             lines.append(f"{part:24} {'ratio':6} {_columns(measured['ratio'])} {measured['ratio_cpu']['median']:12.2f}")
-    ours = result["jax"]
-    if "gflops" in ours:
-        lines.append(f"{ours['gflop_per_image']:.3g} GFLOP an image, {ours['gflops']:.4g} GFLOP/s: "
-                     f"{ours['share_of_matrix_rate']:.0%} of a matrix product's {ours['matrix_gflops']:.4g}")
+    jax_side = result["jax"]
+    if "gflops" in jax_side:
+        lines.append(f"{jax_side['gflop_per_image']:.3g} GFLOP an image, {jax_side['gflops']:.4g} GFLOP/s: "
+                     f"{jax_side['share_of_matrix_rate']:.0%} of a matrix product's {jax_side['matrix_gflops']:.4g}")
     if "differences" in result:
-        found = result["differences"]
-        worst = max(found, key=found.get)
-        lines.append(f"equal on both sides: {', '.join(found)}; largest difference {found[worst]:.1e} ({worst})")
+        errors = result["differences"]
+        worst = max(errors, key=errors.get)
+        lines.append(f"equal on both sides: {', '.join(errors)}; largest difference {errors[worst]:.1e} ({worst})")
     return lines
 
 

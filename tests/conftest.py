@@ -26,12 +26,12 @@ def _kept() -> str:
     return str(pathlib.Path(folder) / f"jaxlib-{jaxlib}-{key[:16]}")
 
 
-def _share(kept: pathlib.Path, place: pathlib.Path) -> None:
+def _share(target: pathlib.Path, place: pathlib.Path) -> None:
     """Lets the lowered programs of earlier runs stand where this run's go; they are named after the code."""
-    kept.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):  # another worker was first
-        place.symlink_to(kept, target_is_directory=True)
+        place.symlink_to(target, target_is_directory=True)
 
 
 _FLAGS = ["--xla_force_host_platform_device_count=8"]

@@ -28,12 +28,12 @@ class Recorded:
     def tree(self, prefix: str, net: str) -> dict:
         """Parameters or gradients under `<prefix><net>/`, as a tree of ours."""
         stages = len(self.meta[f"{net}_kwargs"]["WidthPerStage"])
-        found = {
+        arrays = {
             key.removeprefix(f"{prefix}/"): self.npz[key] for key in self.npz.files if key.startswith(f"{prefix}/")
         }
         return nested(
             names.r3gan(name, value, discriminator=net == "D", stages=stages)
-            for name, value in found.items()
+            for name, value in arrays.items()
             if not names.is_constant(name)
         )["params"]
 

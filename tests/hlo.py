@@ -15,8 +15,8 @@ def check(text: str, *, groups: bool = False, largest: int = 3) -> None:
         a strided convolution have such windows as large as the image, slow to compute.
     """
     assert "all-reduce" in text
-    found = set(re.findall(COLLECTIVES, text))
-    assert not found, found
+    collectives = set(re.findall(COLLECTIVES, text))
+    assert not collectives, collectives
     convolutions = [line for line in text.splitlines() if re.search(r"\bconvolution\(", line)]
     assert convolutions
     for line in convolutions:

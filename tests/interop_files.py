@@ -41,10 +41,10 @@ def opcodes(value: Any) -> bytes:
     if isinstance(value, Global):
         return b"c%s\n%s\n" % (value.module.encode(), value.name.encode())
     if isinstance(value, Call):
-        made = opcodes(value.function) + opcodes(value.args) + b"R"
+        code = opcodes(value.function) + opcodes(value.args) + b"R"
         if value.items is not None:
-            made += each(part for item in value.items.items() for part in item) + b"u"
-        return made if value.state is None else made + opcodes(value.state) + b"b"
+            code += each(part for item in value.items.items() for part in item) + b"u"
+        return code if value.state is None else code + opcodes(value.state) + b"b"
     if isinstance(value, Reference):
         return opcodes(value.pid) + b"Q"
     if value is None or isinstance(value, bool):
@@ -74,8 +74,8 @@ def _reference(array: np.ndarray, key: str, *rest) -> Reference:
 
 def _tensor(array: np.ndarray, storage: Any) -> Call:
     strides = tuple(n // array.itemsize for n in np.ascontiguousarray(array).strides) if array.ndim else ()
-    made = Global("torch._utils", "_rebuild_tensor_v2")
-    return Call(made, (storage, 0, array.shape, strides, False, Call(Global("collections", "OrderedDict"), ())))
+    function = Global("torch._utils", "_rebuild_tensor_v2")
+    return Call(function, (storage, 0, array.shape, strides, False, Call(Global("collections", "OrderedDict"), ())))
 
 
 def _data(array: np.ndarray) -> bytes:
@@ -145,5 +145,5 @@ def network(name: str, arrays: dict[str, np.ndarray], kwargs: dict | None = None
         state |= {"_init_args": (), "_init_kwargs": kwargs}
     if not plain or kwargs is not None:
         return _network(name, state)
-    made = Global("copyreg", "_reconstructor"), (Global("R3GAN.Networks", name), Global("builtins", "object"), None)
-    return Call(*made, state)
+    args = Global("copyreg", "_reconstructor"), (Global("R3GAN.Networks", name), Global("builtins", "object"), None)
+    return Call(*args, state)

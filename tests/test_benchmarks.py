@@ -151,8 +151,8 @@ class _Fixed:
 
 def test_sides_that_differ_are_not_timed():
     ours, torch = _Fixed([1.0, 2.0], 0.5), _Fixed([1.0, 2.0001], 0.50002)
-    found = training_step._compare({"jax": ours, "torch": torch})
-    assert found == {"logits": pytest.approx(5e-5, rel=1e-3), "d/loss": pytest.approx(4e-5, rel=1e-2), "own": 0.0}
+    differences = training_step._compare({"jax": ours, "torch": torch})
+    assert differences == {"logits": pytest.approx(5e-5, rel=1e-3), "d/loss": pytest.approx(4e-5, rel=1e-2), "own": 0.0}
     with pytest.raises(UserError, match="logits: the sides differ by 5.0e-04"):
         training_step._compare({"jax": ours, "torch": _Fixed([1.0, 2.001], 0.5)})
     with pytest.raises(UserError, match="d/loss"):

@@ -49,15 +49,15 @@ def test_what_is_saved_is_not_compressible_and_comes_back(tmp_path):
     manager = checkpoint.open_manager(tmp_path)
     with checkpoint.closing(manager):
         checkpoints.once(manager, state, 0, abstract)
-        restored, kept = checkpoint.restore(manager, 0, abstract)
-    assert kept["position"] == 0
+        restored, extra = checkpoint.restore(manager, 0, abstract)
+    assert extra["position"] == 0
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
 def test_the_share_of_an_interval():
     stall = {"median": 3.0}
-    known = checkpoints.share(stall, 64, 640.0)  # 1,000 steps take 100 s
-    assert known["interval_seconds"] == 100.0 and known["stall"] == 0.03 and not known["kept"]
+    share = checkpoints.share(stall, 64, 640.0)  # 1,000 steps take 100 s
+    assert share["interval_seconds"] == 100.0 and share["stall"] == 0.03 and not share["kept"]
     assert checkpoints.share({"median": 1.9}, 64, 640.0)["kept"]
     assert checkpoints.share(stall, 64, None) == {}
 

@@ -24,7 +24,7 @@ def test_smoke_writes_what_was_measured(tmp_path, capsys):
 
 def test_unequal_results_are_not_timed(monkeypatch):
     conv = winograd.conv
-    monkeypatch.setattr(winograd, "conv", lambda *given, **named: 1.0001 * conv(*given, **named))
+    monkeypatch.setattr(winograd, "conv", lambda *args, **kwargs: 1.0001 * conv(*args, **kwargs))
     with pytest.raises(UserError, match="conv: results differ by 1.*e-04"):
         convolutions.measure(convolutions.SMOKE[0], "conv", 1)
 

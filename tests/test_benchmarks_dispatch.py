@@ -20,8 +20,8 @@ def test_smoke_times_every_way(tmp_path, capsys):
     for case in cases.values():
         assert case["ways"][0]["ratio"]["all"] == [1.0]
         for way in case["ways"]:
-            speed, taken = way["images_per_second"]["median"], way["microseconds_per_step"]["median"]
-            assert speed * taken == pytest.approx(1e6 * case["batch_size"]) and f"{speed:.0f}" in printed
+            speed, microseconds = way["images_per_second"]["median"], way["microseconds_per_step"]["median"]
+            assert speed * microseconds == pytest.approx(1e6 * case["batch_size"]) and f"{speed:.0f}" in printed
 
 
 def test_units_are_whole_calls_and_cycles():

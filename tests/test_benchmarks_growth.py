@@ -33,14 +33,14 @@ def test_smoke_over_devices_sums_all_gradients(tmp_path, capsys):
     assert report["benchmark"] == "growth" and "Not measured" in report["note"] and list(report["parts"]) == ["devices"]
     points = report["parts"]["devices"]["dcgan"]
     assert [(one["devices"], one["batch"], one["resolution"]) for one in points] == [(1, 8, 8), (2, 8, 8)]
-    wanted = sum(_parameters(growth.case_at("dcgan", 8, 8, smoke=True)).values())
+    gradient_bytes = sum(_parameters(growth.case_at("dcgan", 8, 8, smoke=True)).values())
     for one in points:
         assert one["ms_per_step"]["all"] == pytest.approx([8 * one["ms_per_image"]["median"]])
         (program,) = one["programs"].values()
-        assert program["steps"] == 2 and program["gradient_bytes"] == wanted
+        assert program["steps"] == 2 and program["gradient_bytes"] == gradient_bytes
         # Beside the gradients: moments of BatchNorm and metrics.
-        assert wanted < program["all_reduce_bytes"] == one["all_reduce_bytes_per_step"] < 1.05 * wanted
-    assert points[1]["all_reduce_alone_bytes"] == wanted
+        assert gradient_bytes < program["all_reduce_bytes"] == one["all_reduce_bytes_per_step"] < 1.05 * gradient_bytes
+    assert points[1]["all_reduce_alone_bytes"] == gradient_bytes
     assert [file.name for file in plots.iterdir()] == ["growth_devices.png"]
     printed = capsys.readouterr().out
     assert growth.NOTE in printed and f"{points[1]['ms_per_image']['median']:.3f}" in printed

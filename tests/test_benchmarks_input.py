@@ -39,9 +39,9 @@ def test_smoke_writes_what_was_measured(tmp_path, capsys):
     speed = rows["packed", 32]["images_per_second"]["median"]
     assert rows["packed", 32]["supply"] == {"slow": pytest.approx(speed * 1e6), "fast": pytest.approx(speed * 1e-12)}
     assert report["bar"]["needed"] == 2.0 and report["bar"]["kept"] == {"slow": True, "fast": False}
-    made = report["sets"]["64"]
-    assert made["images"] == 16 and made["decoded_bytes"] == 16 * 64 * 64 * 3
-    assert made["png_bytes"] == sum(len(inputs.png(index, 64)) for index in range(16))
+    summary = report["sets"]["64"]
+    assert summary["images"] == 16 and summary["decoded_bytes"] == 16 * 64 * 64 * 3
+    assert summary["png_bytes"] == sum(len(inputs.png(index, 64)) for index in range(16))
     printed = capsys.readouterr().out
     assert f"{speed:.1f}" in printed and "NOT for fast" in printed
 
@@ -75,10 +75,10 @@ def test_each_way_reads_as_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "_device_put", lambda: lambda batch: seen.append(batch["image"]) or batch)
     for way, reader in (("folder decoded", "Live"), ("tfds decoded", "Live"), ("packed", "Packed")):
         section = {**sets["tfds" if "tfds" in way else "folder"], "resolution": 16, "channels": 3}
-        taken = inputs.streaming(way, section, tmp_path, flags)
+        repeat = inputs.streaming(way, section, tmp_path, flags)
         assert used.pop() == reader and not used
         assert sorted(image.tobytes() for image in seen.pop()) == expected and not seen  # one epoch
-        assert (taken.images, taken.bytes) == (4, 4 * 16 * 16 * 3) and taken.seconds > 0
+        assert (repeat.images, repeat.bytes) == (4, 4 * 16 * 16 * 3) and repeat.seconds > 0
     packed = inputs.packing({**sets["tfds"], "resolution": 16, "channels": 3}, tmp_path)
     assert (packed.images, packed.bytes) == (4, 4 * 16 * 16 * 3)
     assert not list(tmp_path.glob("cache_*"))

@@ -17,12 +17,12 @@ def test_smoke_writes_what_was_measured(tmp_path, capsys):
     assert metrics.main(["--smoke", f"--sides={','.join(('gan_jax', *PACKAGES))}", f"--out={out}"]) == 0
     report = json.loads(out.read_text())
     assert report["settings"]["smoke"] and report["settings"]["images"] == 4 and report["versions"]["jax"]
-    stages = {(taken["stage"], taken["way"]): taken for taken in report["stages"]}
+    stages = {(entry["stage"], entry["way"]): entry for entry in report["stages"]}
     assert {stage for stage, _ in stages} == set(metrics.STAGES)
-    for (stage, _), taken in stages.items():
-        measured = taken["sides"]["gan_jax"]["speed" if taken["batch"] else "time"]
+    for (stage, _), entry in stages.items():
+        measured = entry["sides"]["gan_jax"]["speed" if entry["batch"] else "time"]
         assert len(measured["all"]) == 1 and measured["low"] == measured["median"] == measured["high"] > 0
-        assert taken["unit"] == ("seconds" if stage in metrics.DISTANCES else "images/s")
+        assert entry["unit"] == ("seconds" if stage in metrics.DISTANCES else "images/s")
     assert report["peak_rss_mib"]["gan_jax"] > 50
     printed = capsys.readouterr().out
     assert all(stage in printed for stage in metrics.STAGES)

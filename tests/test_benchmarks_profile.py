@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import instructions, step_profile
 from benchmarks.instructions import KINDS, NO_PHASE, Event
-from benchmarks.step_profile import Spent
+from benchmarks.step_profile import InstructionTime
 
 PROGRAM = """
 HloModule jit_g__d, is_scheduled=true
@@ -63,9 +63,9 @@ ENTRY %main (x: f32[8], w: f32[8,8]) -> f32[8] {
 
 
 def test_phases_and_kinds_are_read_from_a_program():
-    found = instructions.instructions(PROGRAM, ("g", "d"))
-    assert {name: (one.phase, one.kind) for name, one in found.items() if name in EXPECTED} == EXPECTED
-    assert found["conv.3"].path == "jit(g__d)/g/transpose(g)/jvp(Net)/conv"
+    by_name = instructions.instructions(PROGRAM, ("g", "d"))
+    assert {name: (one.phase, one.kind) for name, one in by_name.items() if name in EXPECTED} == EXPECTED
+    assert by_name["conv.3"].path == "jit(g__d)/g/transpose(g)/jvp(Net)/conv"
 
 
 EXPECTED = {
@@ -90,9 +90,9 @@ EXPECTED = {
 def test_every_moment_is_shared_by_what_runs_in_it():
     ran = [Event(0, 10, "m", "a.1"), Event(4, 10, "m", "b.1"), Event(12, 20, "m", "while.2"), Event(14, 18, "m", "c"),
            Event(30, 34, "m", "a.1"), Event(30, 34, "other", "a.1")]  # fmt: skip
-    found = instructions.share_out(ran)
+    seconds = instructions.share_out(ran)
     expected = {("m", "a.1"): 4 + 3 + 2, ("m", "b.1"): 3, ("m", "while.2"): 2 + 2, ("m", "c"): 4, ("other", "a.1"): 2}
-    assert found == {key: pytest.approx(1e-9 * value) for key, value in expected.items()}
+    assert seconds == {key: pytest.approx(1e-9 * value) for key, value in expected.items()}
 
 
 class _Line:
@@ -114,13 +114,13 @@ def test_an_asynchronous_instruction_lasts_until_its_end():
 
 
 def test_a_table_sums_up():
-    spent = [Spent(0.004, "g", "a", "g", "copy", ""), Spent(0.002, "g", "b", "g", "copy", ""),
-             Spent(0.001, "g+d", "a", "d", "convolution", "")]  # fmt: skip
-    found = step_profile.table(spent, ("g", "d"), wall=0.014, steps=2)
-    assert found["ms_per_step"]["g"]["copy"] == pytest.approx(3.0)
-    assert found["ms_per_step"]["d"]["convolution"] == pytest.approx(0.5)
-    assert found["total_ms_per_step"] == pytest.approx(3.5) and found["accounted_share_of_wall"] == pytest.approx(0.5)
-    assert [one["instruction"] for one in found["instructions"]] == ["a", "b", "a"]
+    times = [InstructionTime(0.004, "g", "a", "g", "copy", ""), InstructionTime(0.002, "g", "b", "g", "copy", ""),
+             InstructionTime(0.001, "g+d", "a", "d", "convolution", "")]  # fmt: skip
+    table = step_profile.table(times, ("g", "d"), wall=0.014, steps=2)
+    assert table["ms_per_step"]["g"]["copy"] == pytest.approx(3.0)
+    assert table["ms_per_step"]["d"]["convolution"] == pytest.approx(0.5)
+    assert table["total_ms_per_step"] == pytest.approx(3.5) and table["accounted_share_of_wall"] == pytest.approx(0.5)
+    assert [one["instruction"] for one in table["instructions"]] == ["a", "b", "a"]
 
 
 def test_smoke_accounts_for_the_step(tmp_path, capsys):

@@ -76,20 +76,20 @@ def test_smoke_writes_what_was_counted(tmp_path, capsys):
     phases = report["families"]["gan_mlp"]["smoke"]["phases"]
     assert list(phases) == ["discriminator", "generator", "finish"]
     printed = capsys.readouterr().out
-    for name, found in phases.items():
+    for name, result in phases.items():
         assert name in printed
         for count in programs.COUNTS:
-            total = found[count]["all"]
-            assert sum(found[count]["scopes"].values()) == sum(found[count]["kinds"].values()) == total > 0
+            total = result[count]["all"]
+            assert sum(result[count]["scopes"].values()) == sum(result[count]["kinds"].values()) == total > 0
             assert str(total) in printed
         for part in programs.PARTS:
-            assert all(found["seconds"][part][clock]["median"] > 0 for clock in ("wall", "cpu"))
+            assert all(result["seconds"][part][clock]["median"] > 0 for clock in ("wall", "cpu"))
         if name == "finish":  # averages alone
-            assert {"running average"} <= found["operations"]["scopes"].keys()
+            assert {"running average"} <= result["operations"]["scopes"].keys()
             continue
-        assert found["operations_with_calls_expanded"] > 0.9 * found["operations"]["all"]  # a call is one operation
-        assert {"random draws", "optimizer", "networks backward"} <= found["operations"]["scopes"].keys()
-        assert found["kernels"]["all"] <= min(found["instructions"]["all"], found["kernels_started_in_a_call"])
+        assert result["operations_with_calls_expanded"] > 0.9 * result["operations"]["all"]  # a call is one operation
+        assert {"random draws", "optimizer", "networks backward"} <= result["operations"]["scopes"].keys()
+        assert result["kernels"]["all"] <= min(result["instructions"]["all"], result["kernels_started_in_a_call"])
     assert "penalty" in phases["discriminator"]["operations"]["scopes"]  # R1
     assert "penalty" not in phases["generator"]["operations"]["scopes"]
 

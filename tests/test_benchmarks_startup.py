@@ -53,10 +53,10 @@ def test_the_parts_of_a_start_add_up():
         (10.0, "       64 images     20.7 images/s  0:00 left  discriminator 1.508 generator 0.680\n"),
     ]
     assert startup._STEP.match(lines[-1][1]) and not any(startup._STEP.match(line) for _, line in lines[:-1])
-    found = startup.measured(lines)
-    assert found["first_step"] == 10.0 and found["programs"] == 2
+    result = startup.measured(lines)
+    assert result["first_step"] == 10.0 and result["programs"] == 2
     expected = {"import": 0.875, "lowering": 0.5, "compilation": 3.0, "prepare": 2.75, "step": 2.875}
-    assert found["parts"] == pytest.approx(expected) and sum(expected.values()) == 10.0
+    assert result["parts"] == pytest.approx(expected) and sum(expected.values()) == 10.0
 
 
 def test_a_start_has_caches_of_its_own(tmp_path):
@@ -73,10 +73,10 @@ def test_bars_are_of_the_median(monkeypatch):
     times = iter((0.0, 1.0, 0.0, 1.0, 0.0, 2.0, 0.0, 9.0, 0.0, 1.25, 0.0, 2.5))
     monkeypatch.setattr(startup, "time", types.SimpleNamespace(perf_counter=lambda: next(times)))
     monkeypatch.setattr(startup, "COMMANDS", {name: ("-c", "") for name in startup.COMMANDS})
-    found = startup.commands(3)
-    assert found["import gan_jax.cli"]["seconds"]["all"] == [1.0, 2.0, 1.25]
-    assert found["launch.py --help"]["seconds"] == {"median": 2.5, "low": 1.0, "high": 9.0, "all": [1.0, 9.0, 2.5]}
-    assert found["import gan_jax.cli"]["kept"] and not found["launch.py --help"]["kept"]
+    result = startup.commands(3)
+    assert result["import gan_jax.cli"]["seconds"]["all"] == [1.0, 2.0, 1.25]
+    assert result["launch.py --help"]["seconds"] == {"median": 2.5, "low": 1.0, "high": 9.0, "all": [1.0, 9.0, 2.5]}
+    assert result["import gan_jax.cli"]["kept"] and not result["launch.py --help"]["kept"]
 
 
 def test_a_command_that_ends_early_is_told_with_its_last_line(tmp_path):

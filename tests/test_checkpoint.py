@@ -50,8 +50,8 @@ def at(state, step: int):
 
 
 def save(manager, state, metric=None):
-    named = None if metric is None else metric if isinstance(metric, tuple) else ("", metric)
-    checkpoint.save(manager, state, {"position": 8 * int(state.step)}, named)
+    named_metric = None if metric is None else metric if isinstance(metric, tuple) else ("", metric)
+    checkpoint.save(manager, state, {"position": 8 * int(state.step)}, named_metric)
 
 
 def steps_in(folder) -> list[int]:

@@ -82,8 +82,8 @@ def failing(capfd, *argv) -> str:
 ])  # fmt: skip
 def test_a_mistake_is_one_message(capfd, tmp_path, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
-    found = failing(capfd, *argv)
-    assert re.search(message, found), found
+    output = failing(capfd, *argv)
+    assert re.search(message, output), output
     assert not [path for path in tmp_path.rglob("checkpoints/*")], "no run was begun"
 
 
@@ -163,18 +163,18 @@ def test_a_runs_last_step_is_sampled_and_saved(trained):
 def test_reals_are_the_datas(trained):
     dataset = runs.open_data(folders.read_folder(trained)[0])
     with Image.open(trained / "samples" / "reals.png") as file:
-        shown = np.asarray(file)
+        picture = np.asarray(file)
     side = 32 + images.GAP
-    cells = [shown[y : y + 32, x : x + 32] for y in (0, side) for x in (0, side)]
-    known = {image.tobytes() for image in dataset.examples(np.arange(dataset.size))["image"]}
-    assert shown.shape == (2 * side - images.GAP,) * 2 and all(cell.tobytes() in known for cell in cells)
+    cells = [picture[y : y + 32, x : x + 32] for y in (0, side) for x in (0, side)]
+    examples = {image.tobytes() for image in dataset.examples(np.arange(dataset.size))["image"]}
+    assert picture.shape == (2 * side - images.GAP,) * 2 and all(cell.tobytes() in examples for cell in cells)
 
 
 def test_tensorboard_has_the_same_scalars_and_the_grids(trained):
-    found = test_logs.scalars_of(trained)
+    scalars = test_logs.scalars_of(trained)
     for name in ("discriminator/loss", "generator/grad_norm", "images_per_second"):
         rows = [(row["images"], pytest.approx(row[name])) for row in logs.read_lines(trained / "metrics.jsonl")]
-        assert found[name] == rows, name
+        assert scalars[name] == rows, name
     grids = [(e.step, v.tag) for e in test_logs.events_of(trained) for v in e.summary.value if v.HasField("image")]
     assert sorted(grids) == [(0, "reals"), (32, "fakes"), (64, "fakes"), (80, "fakes")]
 
@@ -197,7 +197,7 @@ def test_progress_of_a_real_run(tmp_path, terminal):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=theirs if terminal else subprocess.PIPE)
     os.close(theirs)
-    shown = b""
+    output = b""
     while terminal:
         try:
             part = os.read(ours, 65536)
@@ -205,15 +205,15 @@ def test_progress_of_a_real_run(tmp_path, terminal):
             break
         if not part:
             break
-        shown += part
+        output += part
     os.close(ours)
     out, err = (text.decode() if text else "" for text in process.communicate(timeout=60))
-    assert process.returncode == 0, err + shown.decode()
+    assert process.returncode == 0, err + output.decode()
     assert re.match(r"new run: unconditional on digits \(32, 32, 1\), 1437 samples; .* parameters; 2 cpu device", out)
     assert "complete at 24 images, step 3" in out
     if terminal:
         live = r"24 of 24 images .*images/s, [\d:?]+ left, discriminator=[\d.]+, generator=[\d.]+"
-        assert re.search(live, shown.decode()) and "images/s" not in out
+        assert re.search(live, output.decode()) and "images/s" not in out
     else:
         assert not err
         assert len(re.findall(r"^ +\d+ images +[\d.]+ images/s +[\d:]+ left +discriminator", out, re.M)) == 3

@@ -48,8 +48,8 @@ def test_defaults_are_filled_in_and_the_config_is_locked():
     ("game", "unconditional", "unconditional"),
 ])  # fmt: skip
 def test_overrides_are_read_as_the_type_of_the_key(key, text, value):
-    found = dict(configs.flatten(load((key, text))))[key]
-    assert found == value and type(found) is type(value)
+    override = dict(configs.flatten(load((key, text))))[key]
+    assert override == value and type(override) is type(value)
 
 
 @pytest.mark.parametrize(("key", "text", "message"), [

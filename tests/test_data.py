@@ -52,18 +52,18 @@ def test_digits_are_those_of_scikit_learn():
     expected = sorted(
         (image.tobytes(), int(label)) for image, label in zip(levels, bunch.target, strict=True)
     )
-    found = []
+    pairs = []
     for split, size in (("train", 1437), ("test", 360)):
         data = open_dataset(name="digits", split=split, resolution=8)
         assert (data.size, data.shape, data.num_classes, data.dtype) == (size, (8, 8, 1), 10, np.uint8)
         batch = data.examples(np.arange(size))
         assert batch["image"].shape == (size, 8, 8, 1) and batch["label"].dtype == np.int32
-        found += [
+        pairs += [
             (image.tobytes(), int(label)) for image, label in zip(batch["image"], batch["label"], strict=True)
         ]
         share = np.bincount(batch["label"], minlength=10) / np.bincount(bunch.target)
         np.testing.assert_allclose(share, size / 1797, atol=0.01)
-    assert sorted(found) == expected
+    assert sorted(pairs) == expected
 
 
 def test_digits_resize_is_pil_exactly():

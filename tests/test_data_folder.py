@@ -117,8 +117,8 @@ def test_missing_empty_and_wrong_paths(tmp_path):
 
 
 def box(width, height, **settings):
-    given = dict(resolution=64, channels=3, crop="center", crop_size=0, filter="box")
-    return crop_box(width, height, make_fit(**{**given, **settings}))
+    defaults = dict(resolution=64, channels=3, crop="center", crop_size=0, filter="box")
+    return crop_box(width, height, make_fit(**{**defaults, **settings}))
 
 
 def test_crop_arithmetic():

@@ -54,8 +54,8 @@ def test_the_fingerprint_is_that_of_all_parts(parts):
     joined = Joined(parts)
     other = Joined({"a": parts["a"], "b": parts["a"]})
     assert len(joined.fingerprint) == 64 and joined.fingerprint != other.fingerprint
-    told = joined.protocol()
-    assert told["fingerprint"] == joined.fingerprint and told["parts"]["b"]["name"] == "digits:inverted"
+    protocol = joined.protocol()
+    assert protocol["fingerprint"] == joined.fingerprint and protocol["parts"]["b"]["name"] == "digits:inverted"
     assert joined.packed() is None
 
 

@@ -40,10 +40,10 @@ def test_statistics(name):
 
 def test_sample_i_is_a_pure_function_of_seed_and_i():
     whole, labels = points("ring8", 9, np.arange(100))
-    picked = np.array([99, 3, 3, 50])
-    image, label = points("ring8", 9, picked)
-    np.testing.assert_array_equal(image, whole[picked])
-    np.testing.assert_array_equal(label, labels[picked])
+    indices = np.array([99, 3, 3, 50])
+    image, label = points("ring8", 9, indices)
+    np.testing.assert_array_equal(image, whole[indices])
+    np.testing.assert_array_equal(label, labels[indices])
     assert (points("ring8", 10, np.arange(100))[0] != whole).any()
 
 

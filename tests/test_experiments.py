@@ -90,14 +90,14 @@ def test_smoke_trains_three_steps_resumes_and_samples(name, tmp_path, one_device
 
     game = games.find(config.game)
     shape = _spec(config)[games.drawn(game, config)].shape
-    given = {"seeds": "0-2"}
+    options = {"seeds": "0-2"}
     if "parts" in config.data:  # it draws from pictures
         photos = tmp_path / "photos"
         photos.mkdir()
         for number in range(3):
             Image.new("RGB", (20, 24), (80 * number, 40, 200)).save(photos / f"{number}.png")
-        given = {"inputs": str(photos)}
-    files = sample(str(workdir), str(tmp_path / "out"), **given)
+        options = {"inputs": str(photos)}
+    files = sample(str(workdir), str(tmp_path / "out"), **options)
     if len(shape) == 3:
         assert len(files) == 4
         for file in files[:3]:

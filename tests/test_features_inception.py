@@ -69,9 +69,9 @@ def pulled(variables, tiled):
     return function, function(tiled)
 
 
-def _relative(got, expected):
-    assert got.shape == expected.shape, (got.shape, expected.shape)
-    return np.abs(np.asarray(got, np.float64) - expected).max() / np.abs(expected).max()
+def _relative(actual, expected):
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max()
 
 
 # Weights
@@ -137,9 +137,9 @@ def test_every_preprocessing_has_its_words():
 @pytest.mark.parametrize("name", SETS)
 def test_features_and_logits_match_torch_fidelity(features, name):
     for output, dimension in inception.OUTPUTS.items():
-        got = features["tf1", name][output]
-        assert got.dtype == np.float32 and got.shape == (len(IMAGES[name]), dimension)
-        assert _relative(got, RECORDED["tf1"][f"out/{output}_{name}"]) < 1e-5, output
+        actual = features["tf1", name][output]
+        assert actual.dtype == np.float32 and actual.shape == (len(IMAGES[name]), dimension)
+        assert _relative(actual, RECORDED["tf1"][f"out/{output}_{name}"]) < 1e-5, output
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -19,12 +19,12 @@ TRUNK_SEEDS = {"alex": 203, "vgg": 201}
 
 @pytest.fixture(scope="module")
 def variables():
-    found = {}
+    by_net = {}
     for net, recorded in RECORDED.items():
         heads = {name: recorded[f"params/{name}"] for name in lpips.shapes(net) if name.startswith("lin")}
         state = random_state(lpips.shapes(net, lpips=False), TRUNK_SEEDS[net]) | heads
-        found[net] = jax.device_put(lpips.from_torch(check(state, lpips.shapes(net), net)))
-    return found
+        by_net[net] = jax.device_put(lpips.from_torch(check(state, lpips.shapes(net), net)))
+    return by_net
 
 
 @pytest.fixture(scope="module", params=lpips.NETS)
@@ -76,31 +76,31 @@ def test_trunk_matches_the_package(net, variables):
 
 
 def test_distances_match_the_package(compared):
-    recorded, got = compared
-    assert got["lpips"].dtype == np.float32
-    np.testing.assert_allclose(got["lpips"], recorded["out/lpips"], rtol=1e-5, atol=1e-10)
-    np.testing.assert_allclose(got["lpips"], recorded["out/lpips_normalize_true_on_01"], rtol=1e-5, atol=1e-10)
-    np.testing.assert_allclose(got["baseline"], recorded["out/baseline_no_lin"], rtol=1e-5, atol=1e-10)
-    assert recorded["out/lpips"][2] == 0 and got["lpips"][2] == 0  # the third pair is of equal images
+    recorded, actual = compared
+    assert actual["lpips"].dtype == np.float32
+    np.testing.assert_allclose(actual["lpips"], recorded["out/lpips"], rtol=1e-5, atol=1e-10)
+    np.testing.assert_allclose(actual["lpips"], recorded["out/lpips_normalize_true_on_01"], rtol=1e-5, atol=1e-10)
+    np.testing.assert_allclose(actual["baseline"], recorded["out/baseline_no_lin"], rtol=1e-5, atol=1e-10)
+    assert recorded["out/lpips"][2] == 0 and actual["lpips"][2] == 0  # the third pair is of equal images
 
 
 def test_layers_match_the_package(compared):
-    recorded, got = compared
+    recorded, actual = compared
     layers = np.stack([recorded[f"out/layer{k}"] for k in range(5)], axis=-1)
-    np.testing.assert_allclose(got["layers"], layers, rtol=1e-5, atol=1e-10)
+    np.testing.assert_allclose(actual["layers"], layers, rtol=1e-5, atol=1e-10)
 
 
 def test_spatial_maps_match_the_package(compared):
-    recorded, got = compared
+    recorded, actual = compared
     expected = recorded["out/spatial_first"][:, 0]
-    np.testing.assert_allclose(got["spatial"][:1], expected, rtol=0, atol=1e-5 * expected.max())
-    assert got["spatial_layers"].shape == (3, 64, 64, 5)
-    np.testing.assert_allclose(got["spatial_layers"].sum(-1), got["spatial"], rtol=1e-5, atol=1e-10)
+    np.testing.assert_allclose(actual["spatial"][:1], expected, rtol=0, atol=1e-5 * expected.max())
+    assert actual["spatial_layers"].shape == (3, 64, 64, 5)
+    np.testing.assert_allclose(actual["spatial_layers"].sum(-1), actual["spatial"], rtol=1e-5, atol=1e-10)
 
 
 def test_squared_lengths_between_embeddings_are_the_distance(compared):
-    recorded, got = compared
-    np.testing.assert_allclose(got["embedded"], recorded["out/lpips"], rtol=1e-5, atol=1e-10)
+    recorded, actual = compared
+    np.testing.assert_allclose(actual["embedded"], recorded["out/lpips"], rtol=1e-5, atol=1e-10)
 
 
 def test_embedding_of_another_size(variables):

@@ -57,8 +57,8 @@ def _rows_first_in_pillow(old, new):
 def test_pillow_of_bytes_is_exact(name, old, new):
     x = _images(old)
     expected = np.stack([np.asarray(Image.fromarray(image).resize(new[::-1], FILTERS[name])) for image in x])
-    got = resize.pil(x, new, filter=name, quantise=True, rows_first=_rows_first_in_pillow(old, new))
-    np.testing.assert_array_equal(got, expected)
+    y = resize.pil(x, new, filter=name, quantise=True, rows_first=_rows_first_in_pillow(old, new))
+    np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -66,10 +66,10 @@ def test_pillow_of_bytes_is_exact(name, old, new):
 def test_pillow_in_float(name, old, new):
     x = _images(old, 1).astype(np.float32)
     expected = np.stack([np.asarray(Image.fromarray(image[..., 0]).resize(new[::-1], FILTERS[name])) for image in x])
-    got = np.asarray(resize.pil(x, new, filter=name))[..., 0]
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-4)
+    y = np.asarray(resize.pil(x, new, filter=name))[..., 0]
+    np.testing.assert_allclose(y, expected, rtol=0, atol=2e-4)
     if old == new:
-        np.testing.assert_array_equal(got, x[..., 0])
+        np.testing.assert_array_equal(y, x[..., 0])
 
 
 def test_order_of_the_passes_matters_where_they_clip():

@@ -54,9 +54,9 @@ def _statistics(state):
             "first": [a.flat[0] for a in arrays], "last": [a.flat[-1] for a in arrays]}
 
 
-def _relative(got, expected):
-    assert got.shape == expected.shape, (got.shape, expected.shape)
-    return np.abs(np.asarray(got, np.float64) - expected).max() / np.abs(expected).max()
+def _relative(actual, expected):
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max()
 
 
 # Weights
@@ -102,10 +102,10 @@ def test_unresized_preprocessing_is_the_recorded_one(network):
 
 
 def test_maps_of_every_layer_match_torchvision(maps):
-    network, got = maps
+    network, actual = maps
     recorded = RECORDED[network]
     for index in range(len(vgg.LAYERS[network])):
-        x = got[index].transpose(0, 3, 1, 2)
+        x = actual[index].transpose(0, 3, 1, 2)
         assert x.dtype == np.float32
         assert _relative(x.mean((2, 3)), recorded[f"out/mean_{index:02d}"]) < 1e-5, index
         crop = recorded[f"out/crop_{index:02d}"]
@@ -119,15 +119,15 @@ def test_alexnet_layers_match_numpy(states, variables):
     """At a size that no stride divides: the first convolution and pool, and a padded convolution of stride 1."""
     x = np.random.default_rng(0).normal(size=(2, 67, 82, 3)).astype(np.float32)
     state = states["alexnet"]
-    got = jax.device_get(jax.jit(vgg.Trunk("alexnet", (2, 0, 3, 12)).apply)(variables["alexnet"], x))
-    assert {index: value.shape for index, value in got.items()} == {
+    layers = jax.device_get(jax.jit(vgg.Trunk("alexnet", (2, 0, 3, 12)).apply)(variables["alexnet"], x))
+    assert {index: value.shape for index, value in layers.items()} == {
         0: (2, 16, 19, 64), 2: (2, 7, 9, 64), 3: (2, 7, 9, 192), 12: (2, 1, 1, 256)}
     first = _convolve(x, state["features.0.weight"], 4, 2) + state["features.0.bias"]
-    assert _relative(got[0], first) < 1e-5
+    assert _relative(layers[0], first) < 1e-5
     pooled = np.lib.stride_tricks.sliding_window_view(np.maximum(first, 0), (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1))
-    assert _relative(got[2], pooled) < 1e-5
+    assert _relative(layers[2], pooled) < 1e-5
     second = _convolve(pooled, state["features.3.weight"], 1, 2) + state["features.3.bias"]
-    assert _relative(got[3], second) < 1e-5
+    assert _relative(layers[3], second) < 1e-5
 
 
 def _convolve(x, weight, stride, padding):

@@ -62,9 +62,9 @@ def results(function, prepared, variables):
     return {"20x28": (features[:2], gradients[:2]), "256x240": (features[2:], gradients[2:])}
 
 
-def _relative(got, expected):
-    assert got.shape == expected.shape, (got.shape, expected.shape)
-    return np.abs(np.asarray(got, np.float64) - expected).max() / np.abs(expected).max()
+def _relative(actual, expected):
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max()
 
 
 # Weights
@@ -79,11 +79,11 @@ def test_shapes_are_those_of_the_published_state_dict(size):
 def test_large_network_has_its_304_million_parameters():
     variables = jax.eval_shape(vit.VisionTransformer(*vit.SIZES["l"]).init, jax.random.key(0),
                                jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32))
-    held = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
     published = sum(map(math.prod, vit.shapes("l").values()))
     assert published + 1024 == 304_368_640  # with the mask token
     # positions of a smaller grid, the class token's own within it, LayerScale within its neighbours
-    assert held == published - (37**2 - 16**2) * 1024 - 1024 - 48 * 1024
+    assert count == published - (37**2 - 16**2) * 1024 - 1024 - 48 * 1024
 
 
 def test_variables_are_those_of_the_module(variables):
@@ -93,8 +93,8 @@ def test_variables_are_those_of_the_module(variables):
 
 
 def test_positions_are_interpolated_as_torch_does(variables):
-    got = variables["params"]["positions"][:, :4]
-    np.testing.assert_allclose(got, RECORDED["out/positions"], rtol=0, atol=1e-5)  # values of 0.7, torch in float32
+    y = variables["params"]["positions"][:, :4]
+    np.testing.assert_allclose(y, RECORDED["out/positions"], rtol=0, atol=1e-5)  # values of 0.7, torch in float32
 
 
 def test_the_mask_token_of_a_checkpoint_is_passed_over(state):

@@ -63,8 +63,8 @@ def test_an_optimizer_of_whole_arrays_keeps_them():
     run = settings.build(config)
     state = runs.pack(run, runs.fresh_state(run))
     assert flat.is_flat(state.params["discriminator"]) and not flat.is_flat(state.params["generator"])
-    kept = jax.tree.leaves((state.opt["generator"], state.ema["generator"]), is_leaf=flat.is_flat)
-    assert not any(map(flat.is_flat, kept))
+    leaves = jax.tree.leaves((state.opt["generator"], state.ema["generator"]), is_leaf=flat.is_flat)
+    assert not any(map(flat.is_flat, leaves))
 
 
 def test_moments_of_another_type_stay_apart():

@@ -77,14 +77,14 @@ def test_rows_of_a_grid_have_one_label_each():
     B = images.BLANK
 
     def laid(labels):
-        drawn = np.arange(1, len(labels) + 1, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 3, 1), np.uint8)
-        picture, told = images.grid_by_label(drawn, np.array(labels))
-        return picture[1 :: 3 + images.GAP, 1 :: 3 + images.GAP, 0].tolist(), told
+        pictures = np.arange(1, len(labels) + 1, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 3, 1), np.uint8)
+        picture, text = images.grid_by_label(pictures, np.array(labels))
+        return picture[1 :: 3 + images.GAP, 1 :: 3 + images.GAP, 0].tolist(), text
 
     assert laid([1, 0, 1, 0, 1]) == ([[2, 4, B], [1, 3, 5]], ["1 row of label 0", "1 row of label 1"])
     assert laid([4] * 5) == ([[1, 2, 3], [4, 5, B]], ["2 rows of label 4"])
-    told = [f"1 image of label {label}" for label in range(7)]
-    assert laid([6, 5, 4, 3, 2, 1, 0]) == ([[7, 6, 5], [4, 3, 2], [1, B, B]], told)
+    lines = [f"1 image of label {label}" for label in range(7)]
+    assert laid([6, 5, 4, 3, 2, 1, 0]) == ([[7, 6, 5], [4, 3, 2], [1, B, B]], lines)
 
 
 def test_a_table_has_its_sources_above_and_to_the_left():

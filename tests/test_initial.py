@@ -13,8 +13,8 @@ from tests import settings
 def test_bits_are_those_of_jax(shape):
     for seed in (0, 1, 2**32 - 1):
         key = jax.random.fold_in(jax.random.key(seed), 7)
-        drawn = initial.evaluate(lambda k: jax.random.bits(jax.random.fold_in(k, 3), shape), key)  # noqa: B023
-        np.testing.assert_array_equal(drawn, jax.random.bits(jax.random.fold_in(key, 3), shape))
+        bits = initial.evaluate(lambda k: jax.random.bits(jax.random.fold_in(k, 3), shape), key)  # noqa: B023
+        np.testing.assert_array_equal(bits, jax.random.bits(jax.random.fold_in(key, 3), shape))
 
 
 def test_threefry_on_published_vectors():

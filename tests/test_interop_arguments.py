@@ -30,9 +30,9 @@ def stylegan2():
 def _told(network, path, capsys) -> str:
     path.write_bytes(files.pickled({"G_ema": network}))
     assert cli.main(["import", f"--from={path}", f"--workdir={path.with_suffix('')}"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: --from={path}: ") and len(told.splitlines()) == 1 and len(told) < 500
-    return told
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: --from={path}: ") and len(message.splitlines()) == 1 and len(message) < 500
+    return message
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_parts_and_filters_that_cannot_be_built(stylegan2):
 def test_numbers_are_of_their_fields_type():
     for field, value, expected in (("conv_clamp", 256, 256.0), ("channel_base", 2.0**15, 32768),
                                    ("conv_clamp", None, 0.0), ("mbstd_group", None, 0)):  # fmt: skip
-        found = arguments.number(field, value)
-        assert found == expected and type(found) is type(expected)
+        result = arguments.number(field, value)
+        assert result == expected and type(result) is type(expected)
 
 
 def test_long_names_are_not_written_down():
@@ -117,6 +117,6 @@ def test_whatever_else_goes_wrong_is_one_message(owner, name, error, stylegan2, 
         raise error
 
     monkeypatch.setattr(owner, name, fail)
-    told = _told(files.network("Generator", arrays, kwargs, BUFFERS), tmp_path / "x.pkl", capsys)
-    assert f"no network can be built of what the file says: {type(error).__name__}" in told
+    message = _told(files.network("Generator", arrays, kwargs, BUFFERS), tmp_path / "x.pkl", capsys)
+    assert f"no network can be built of what the file says: {type(error).__name__}" in message
     assert not (tmp_path / "x").exists()

@@ -70,15 +70,15 @@ def test_the_program_makes_the_samples(styled, tmp_path):
 
     def draw(**options):
         """Images of constant noise."""
-        made = jax.jit(lambda z: pixels.quantise(run.game.decode(run.nets, ema, z, labels, **options)))(z)
-        return np.asarray(made, int)
+        images = jax.jit(lambda z: pixels.quantise(run.game.decode(run.nets, ema, z, labels, **options)))(z)
+        return np.asarray(images, int)
 
-    drawn = draw(psi=0.5, cutoff=3)
-    assert drawn.std() > 1
+    samples = draw(psi=0.5, cutoff=3)
+    assert samples.std() > 1
     for batch in (1, 3):
-        difference = np.asarray(_images(program, batch, run, labels[:batch]), int) - drawn[:batch]
+        difference = np.asarray(_images(program, batch, run, labels[:batch]), int) - samples[:batch]
         assert np.abs(difference).max() <= 1, "rounding"
-    assert np.abs(draw() - drawn).max() > 1
+    assert np.abs(draw() - samples).max() > 1
 
 
 @pytest.mark.parametrize("game", ["digits_dcgan", "digits_r3gan", "digits_progan"])

@@ -44,11 +44,11 @@ def _close(ours, recorded, tolerance=TOLERANCE):
 
 def _stylegan2_pickle(name: str, **others) -> tuple[bytes, dict, dict]:
     arrays, meta = golden_stylegan2.load(name)
-    made = {
+    nets = {
         letter: files.network(names, _under(arrays, f"params/{letter}/"), meta[f"{letter}_kwargs"], BUFFERS)
         for letter, names in (("G", "Generator"), ("D", "Discriminator"))
     }
-    value = {"G": made["G"], "D": made["D"], "G_ema": made["G"], **others}
+    value = {"G": nets["G"], "D": nets["D"], "G_ema": nets["G"], **others}
     return files.pickled(value), arrays, meta
 
 
@@ -99,8 +99,8 @@ def test_a_folder_in_use_is_left_alone(stylegan2, capsys):
 
 def _read(source: str) -> tuple[str, Network, dict]:
     """The one network of a file: role, tensors, fields of the generator."""
-    found, _ = networks.find(containers.read_file(GOLDEN / source).value)
-    ((role, network),) = found.items()
+    by_role, _ = networks.find(containers.read_file(GOLDEN / source).value)
+    ((role, network),) = by_role.items()
     kind = architectures.family(network.tensors)
     return role, network, architectures.fields(network, kind, discriminator=False)
 
@@ -108,8 +108,8 @@ def _read(source: str) -> tuple[str, Network, dict]:
 def test_stylegan3_pickled_by_torch(tmp_path):
     """A pickle of a conditional StyleGAN3-R by torch 2.13."""
     arrays, meta = golden_stylegan3.load("sg3_net_r_cond")
-    told = importer.import_weights(GOLDEN / "interop_stylegan3.pkl", tmp_path / "run")
-    assert "G_ema (stylegan3, 32x32x3, 5 classes; left out: 'training_set_kwargs')" in told
+    message = importer.import_weights(GOLDEN / "interop_stylegan3.pkl", tmp_path / "run")
+    assert "G_ema (stylegan3, 32x32x3, 5 classes; left out: 'training_set_kwargs')" in message
     run, state, _ = _restored(tmp_path / "run")
     expected = golden_stylegan3.generator(meta["G_kwargs"], resolution=(32, 32), axis_name=parallel.AXIS)
     assert run.nets["generator"] == expected
@@ -127,19 +127,19 @@ def test_tensors_saved_by_torch():
     recorded = golden_r3gan.Recorded("uncond")
     role, other, fields = _read("interop_r3gan.pth")
     assert role == "G_ema" and type(recorded.generator)(**fields) == recorded.generator.clone(embed_size=64)
-    for found, expected in ((network, _under(arrays, "params/")), (other, _under(recorded.npz, "params/G/"))):
-        assert found.tensors.keys() == expected.keys()
-        jax.tree.map(np.testing.assert_array_equal, found.tensors, expected)
+    for actual, expected in ((network, _under(arrays, "params/")), (other, _under(recorded.npz, "params/G/"))):
+        assert actual.tensors.keys() == expected.keys()
+        jax.tree.map(np.testing.assert_array_equal, actual.tensors, expected)
 
 
 def test_r3gan(tmp_path):
     """Both players, as a wrapper of NVIDIA's kind around plain networks of torch."""
     recorded = golden_r3gan.Recorded("uncond")
-    made = {}
+    nets = {}
     for letter, name in (("G", "Generator"), ("D", "Discriminator")):
         arrays, kwargs = _under(recorded.npz, f"params/{letter}/"), recorded.meta[f"{letter}_kwargs"]
-        made[letter] = files.network(name, arrays, kwargs, BUFFERS, plain=True)
-    (tmp_path / "both.pkl").write_bytes(files.pickled({"G": made["G"], "D": made["D"], "G_ema": made["G"]}))
+        nets[letter] = files.network(name, arrays, kwargs, BUFFERS, plain=True)
+    (tmp_path / "both.pkl").write_bytes(files.pickled({"G": nets["G"], "D": nets["D"], "G_ema": nets["G"]}))
     importer.import_weights(tmp_path / "both.pkl", tmp_path / "run")
     run, state, _ = _restored(tmp_path / "run")
     images = _images(run, state, recorded.npz["in/z"])
@@ -158,10 +158,10 @@ def small():
 def _told(value, path, capsys, *flags) -> str:
     path.write_bytes(files.pickled(value))
     assert cli.main(["import", f"--from={path}", f"--workdir={path.with_suffix('')}", *flags]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: --from={path}: ") and len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: --from={path}: ") and len(message.splitlines()) == 1
     assert not path.with_suffix("").exists()
-    return told
+    return message
 
 
 def test_every_tensor_must_fit(small, tmp_path, capsys):
@@ -239,7 +239,7 @@ def test_an_import_with_an_experiment_is_evaluated(tmp_path, capsys, monkeypatch
     monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(digits_classifier, "STEPS", 20)
     arrays, meta = golden_stylegan2.load("sg2_net_a_skip_resnet_uncond")
-    made = {}
+    nets = {}
     for letter in ("G", "D"):
         tensors = _under(arrays, f"params/{letter}/")
         for name in [name for name in tensors if ".torgb." in name and "affine" not in name]:
@@ -247,8 +247,8 @@ def test_an_import_with_an_experiment_is_evaluated(tmp_path, capsys, monkeypatch
         for name in [name for name in tensors if name.endswith("fromrgb.weight")]:
             tensors[name] = tensors[name][:, :1]
         kwargs = {**meta[f"{letter}_kwargs"], "img_channels": 1}
-        made[letter] = files.network(letter, tensors, kwargs, BUFFERS)
-    (tmp_path / "x.pkl").write_bytes(files.pickled({"G": made["G"], "D": made["D"], "G_ema": made["G"]}))
+        nets[letter] = files.network(letter, tensors, kwargs, BUFFERS)
+    (tmp_path / "x.pkl").write_bytes(files.pickled({"G": nets["G"], "D": nets["D"], "G_ema": nets["G"]}))
     experiment = f"--config={settings.EXPERIMENTS / 'digits_stylegan2.py'}"
     flags = [f"--workdir={tmp_path / 'run'}", experiment, "--config.evaluation.samples=50"]
     assert cli.main(["import", f"--from={tmp_path / 'x.pkl'}", *flags]) == 0
@@ -289,8 +289,8 @@ def test_names_of_state_dicts(small):
         {"state_dict": {"G": {f"module.{name}": v for name, v in arrays.items()}}},
         {"g": arrays, "step": 3},
     ):
-        found, _ = networks.find(value)
-        assert list(found) == ["G"] and sorted(found["G"].tensors) == sorted(arrays)
+        by_role, _ = networks.find(value)
+        assert list(by_role) == ["G"] and sorted(by_role["G"].tensors) == sorted(arrays)
     with pytest.raises(UserError, match="belong to no network"):
         networks.find({"G": arrays, "optimizer": {"m": np.zeros(2)}})
     with pytest.raises(UserError, match="twice"):
@@ -304,11 +304,11 @@ def test_full_size_stylegan3_is_read_from_shapes(config):
         table = json.loads(str(npz[f"table/{config}/cbase32768/G"]))
     zeros = {e["name"]: np.broadcast_to(np.float32(0), e["shape"]) for e in (*table["parameters"], *table["buffers"])
              if "filter" not in e["name"] and e["name"] != "synthesis.input.transform"}  # fmt: skip
-    found = architectures.fields(Network(zeros), "stylegan3", discriminator=False)
+    fields = architectures.fields(Network(zeros), "stylegan3", discriminator=False)
     wide = "-r/" in config
-    read = [found[name] for name in ("channel_base", "channel_max", "kernel_size", "radial_filters")]
+    read = [fields[name] for name in ("channel_base", "channel_max", "kernel_size", "radial_filters")]
     assert read == ([65536, 1024, 1, True] if wide else [32768, 512, 3, False])
-    assert found["margin"] == 10 and found["num_layers"] == 14
+    assert fields["margin"] == 10 and fields["num_layers"] == 14
 
 
 @pytest.mark.parametrize("config", ["paper256/res256/c0", "cifar/res32/c10", "paper1024/res1024/c0"])
@@ -318,9 +318,9 @@ def test_full_size_stylegan2_is_read_from_shapes(config):
             table = json.loads(str(npz[f"table/stylegan2-ada/{config}/{letter}"]))
             zeros = {e["name"]: np.broadcast_to(np.float32(0), e["shape"])
                      for e in (*table["parameters"], *table["buffers"]) if "filter" not in e["name"]}  # fmt: skip
-            found = architectures.fields(Network(zeros, table["kwargs"]), "stylegan2", discriminator=letter == "D")
+            fields = architectures.fields(Network(zeros, table["kwargs"]), "stylegan2", discriminator=letter == "D")
             expected = model({"img_channels": 3, **table["kwargs"]})
-            assert type(expected)(**found) == expected
+            assert type(expected)(**fields) == expected
 
 
 def test_bfloat16(tmp_path):

@@ -180,9 +180,9 @@ def test_gradients_of_16_bits_are_summed_in_float32(case):
     with jax.enable_x64(True):
         _, exact = jax.vjp(lambda w: _plain(x.astype(np.float64), w, *case[2:]), w.astype(np.float64))
         (expected,) = exact(g.astype(np.float64))
-    found = np.asarray(back(g)[1], np.float64)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=2**-8, atol=1e-3)
+    gradient = np.asarray(back(g)[1], np.float64)
+    assert gradient.shape == expected.shape
+    np.testing.assert_allclose(gradient, expected, rtol=2**-8, atol=1e-3)
 
 
 @each_platform
@@ -371,7 +371,7 @@ def test_gradients_of_bfloat16_weights_have_small_windows(side):
     w = jnp.ones((3, 3, 64, 64), jnp.bfloat16)
     gradient = jax.jit(jax.grad(lambda w: jnp.sum(conv(x, w, padding=((1, 1), (1, 1))).astype(jnp.float32) ** 2)))
     text = gradient.lower(w).compile().as_text()
-    windows = [int(found) for found in re.findall(r"window=\{size=(\d+)x", text)]
+    windows = [int(size) for size in re.findall(r"window=\{size=(\d+)x", text)]
     assert all(window < side for window in windows)
 
 

@@ -45,23 +45,23 @@ WANTED = {3: UNIFORM, 0: Draw("normal", (2, 50)), 7: KEY, 1: Draw("uniform", (40
 
 def test_draws_do_not_depend_on_what_else_is_wanted():
     keys = jax.random.split(jax.random.key(5), 4)
-    drawn = draw(keys, WANTED)
-    assert {number: x.shape for number, x in drawn.items()} == {n: (4, *one.shape) for n, one in WANTED.items()}
+    draws = draw(keys, WANTED)
+    assert {number: x.shape for number, x in draws.items()} == {n: (4, *one.shape) for n, one in WANTED.items()}
     for number, one in WANTED.items():
         for alone in (draw(keys, {number: one})[number], draw(keys[1:], {number: one})[number]):
-            known = drawn[number][-len(alone) :]
+            among_others = draws[number][-len(alone) :]
             if one.kind == "key":
-                alone, known = jax.random.key_data(alone), jax.random.key_data(known)
-            np.testing.assert_array_equal(alone, known)
+                alone, among_others = jax.random.key_data(alone), jax.random.key_data(among_others)
+            np.testing.assert_array_equal(alone, among_others)
 
 
 def test_draws_are_independent_and_of_their_kind():
-    drawn = draw(jax.random.split(jax.random.key(8), 200), WANTED)
-    normals = np.concatenate([np.asarray(drawn[n]).reshape(200, -1) for n in (0, 2)], axis=1)
-    uniforms = np.concatenate([np.asarray(drawn[n]).reshape(200, -1) for n in (3, 1)], axis=1)
+    draws = draw(jax.random.split(jax.random.key(8), 200), WANTED)
+    normals = np.concatenate([np.asarray(draws[n]).reshape(200, -1) for n in (0, 2)], axis=1)
+    uniforms = np.concatenate([np.asarray(draws[n]).reshape(200, -1) for n in (3, 1)], axis=1)
     assert abs(normals.mean()) < 0.02 and abs(normals.std() - 1) < 0.02
     assert uniforms.min() >= 0 and uniforms.max() < 1 and abs(uniforms.mean() - 0.5) < 0.02
-    assert len(np.unique(jax.random.key_data(drawn[7]), axis=0)) == 200
+    assert len(np.unique(jax.random.key_data(draws[7]), axis=0)) == 200
     correlations = np.corrcoef(np.concatenate([normals, uniforms], axis=1).T) - np.eye(171)
     assert np.abs(correlations).max() < 0.4  # 1 where two are the same; else 1 / sqrt(200) or so
 

@@ -40,9 +40,9 @@ def test_the_three_maps(kernel, stride, size, padding):
                winograd.wgrad(x, g, pair, padding, (kernel, kernel)))
         return (y, *pull(g)), own
 
-    for expected, found in zip(*both(x, w, g), strict=True):
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+    for expected, actual in zip(*both(x, w, g), strict=True):
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
 
 
 def test_a_batch_is_taken_in_parts_that_divide_it(monkeypatch):
@@ -60,8 +60,8 @@ def test_a_batch_is_taken_in_parts_that_divide_it(monkeypatch):
     for room, parts in ((6 * size, 1), (5 * size, 2), (2 * size, 3), (size + 1, 6), (1, 6)):
         monkeypatch.setattr(winograd, "CHUNK_BYTES", room)
         assert winograd._parts(6, (4, 4), 20, 6) == parts
-        for expected, found in zip(whole, maps(), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+        for expected, actual in zip(whole, maps(), strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
 def test_never_where_a_size_is_not_known():
@@ -99,8 +99,8 @@ def test_the_matrices_filter(filtering):
 def test_layers_take_it_in_derivatives_of_any_order(kernel, stride, padding, monkeypatch):
     """A penalty on the input's gradient, as R1: its value and its gradients, by XLA's convolutions and by these."""
     x, w, _, plain = arrays(kernel, stride, (8, 8), padding)
-    taken = []
-    monkeypatch.setattr(winograd, "pays", lambda kind, *_: taken.append(kind) or True)
+    kinds = []
+    monkeypatch.setattr(winograd, "pays", lambda kind, *_: kinds.append(kind) or True)
 
     def penalty(conv):
         def slope(x, w):
@@ -108,7 +108,7 @@ def test_layers_take_it_in_derivatives_of_any_order(kernel, stride, padding, mon
 
         return jax.jit(jax.value_and_grad(slope, (0, 1)))(x, w)
 
-    expected, found = penalty(plain), penalty(lambda x, w: layers.conv(x, w, stride, padding))
-    assert set(taken) == {"conv", "tconv", "wgrad"}
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+    expected, actual = penalty(plain), penalty(lambda x, w: layers.conv(x, w, stride, padding))
+    assert set(kinds) == {"conv", "tconv", "wgrad"}
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * np.abs(a).max())

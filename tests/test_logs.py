@@ -23,14 +23,14 @@ def events_of(folder) -> list:
     """The events of all event files, by TFRecord's framing: length, its checksum, bytes, their checksum."""
     from tensorboardX.proto import event_pb2
 
-    found = []
+    events = []
     for path in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
         raw = path.read_bytes()
         while raw:
             (length,) = struct.unpack("<Q", raw[:8])
-            found.append(event_pb2.Event.FromString(raw[12 : 12 + length]))
+            events.append(event_pb2.Event.FromString(raw[12 : 12 + length]))
             raw = raw[16 + length :]
-    return found
+    return events
 
 
 def scalars_of(folder) -> dict[str, list[tuple[int, float]]]:
@@ -50,9 +50,9 @@ def test_a_line_goes_to_the_file_to_tensorboard_and_to_people(tmp_path, capsys):
     assert list(row)[:3] == ["step", "images", "images_per_second"] and row["images_per_second"] > 0
     assert {k: row[k] for k in ("step", "images", "discriminator/grad_norm")} == {
         "step": 2, "images": 20, "discriminator/grad_norm": 3.0}  # fmt: skip
-    found = scalars_of(tmp_path)
-    assert found["discriminator/loss"] == [(20, 1.25)] and found["generator/loss"] == [(20, 0.5)]
-    assert "images_per_second" in found
+    scalars = scalars_of(tmp_path)
+    assert scalars["discriminator/loss"] == [(20, 1.25)] and scalars["generator/loss"] == [(20, 0.5)]
+    assert "images_per_second" in scalars
     out, err = capsys.readouterr()
     assert re.fullmatch(r" *20 images +[\d.]+ images/s +[\d:]+ left +discriminator 1.250 generator 0.500\n", out)
     assert not err
@@ -67,8 +67,8 @@ def test_a_picture_goes_to_tensorboard(tmp_path, channels):
     (event,) = [event for event in events_of(tmp_path) if event.summary.value]
     (value,) = event.summary.value
     assert (event.step, value.tag, value.image.height, value.image.width) == (64, "fakes", 6, 9)
-    shown = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)))
-    np.testing.assert_array_equal(shown.reshape(6, 9, -1)[:, :, : min(channels, 3)], picture[:, :, :3])
+    pixels = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)))
+    np.testing.assert_array_equal(pixels.reshape(6, 9, -1)[:, :, : min(channels, 3)], picture[:, :, :3])
 
 
 def test_evaluations_go_to_their_file_and_to_tensorboard(tmp_path):
@@ -121,12 +121,12 @@ def test_a_terminal_gets_one_live_line(tmp_path, monkeypatch, capsys, columns):
         log.say("a word in between")
         log.advance(1920)
         log.close()
-        shown = os.read(ours, 100_000).decode()
+        output = os.read(ours, 100_000).decode()
     os.close(ours)
-    last = [line for line in shown.split("\r") if line.strip()][-1]
+    last = [line for line in output.split("\r") if line.strip()][-1]
     line = r"1920 of 6400 images .* images/s, [\d:?]+ left, discriminator=1.250, generator=0.500"
-    assert re.search(line, last), shown
-    assert "a word in between" in capsys.readouterr().out + shown
+    assert re.search(line, last), output
+    assert "a word in between" in capsys.readouterr().out + output
 
 
 def test_lines_after_a_step_are_dropped(tmp_path):

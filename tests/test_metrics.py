@@ -201,9 +201,9 @@ def brute_force(real, fake, k):
     def radius(x, i):
         return sorted(distance(x[i], x[j]) for j in range(len(x)) if j != i)[k - 1]
 
-    held = np.array([[distance(r, f) < radius(real, i) for f in fake] for i, r in enumerate(real)])
+    in_balls = np.array([[distance(r, f) < radius(real, i) for f in fake] for i, r in enumerate(real)])
     recalled = [any(distance(r, f) < radius(fake, j) for j, f in enumerate(fake)) for r in real]
-    return held.any(0).mean(), np.mean(recalled), held.sum(0).mean() / k, held.any(1).mean()
+    return in_balls.any(0).mean(), np.mean(recalled), in_balls.sum(0).mean() / k, in_balls.any(1).mean()
 
 
 @pytest.mark.parametrize("entries", [1, 50, 2**23])

@@ -15,11 +15,11 @@ def recorded():
 
 
 def _same(ours, arrays, key, tolerance):
-    moved, known = ours
+    moved, mask = ours
     expected = golden.nhwc(arrays[f"{key}/out"])
     assert np.abs(moved - expected).max() <= tolerance * np.abs(expected).max()
-    known = np.broadcast_to(known[:, :, None], expected.shape)
-    np.testing.assert_array_equal(known, golden.nhwc(arrays[f"{key}/mask"]))
+    mask = np.broadcast_to(mask[:, :, None], expected.shape)
+    np.testing.assert_array_equal(mask, golden.nhwc(arrays[f"{key}/mask"]))
 
 
 @pytest.mark.parametrize("i", range(2))
@@ -86,12 +86,12 @@ def test_a_picture_that_moves_as_a_whole_scores_high(metric, least):
 def test_images_that_are_not_square():
     for turn in (0.4, -1.2):
         images = _waves(24, 40, np.eye(3))
-        turned, known = eq.rotate(images, turn)
+        turned, mask = eq.rotate(images, turn)
         expected = _waves(24, 40, eq.rotation(-turn))
-        assert np.abs((turned - expected) * known[:, :, None]).max() < 5e-3 and known.sum() > 30
-    moved, known = eq.translate(images, np.array([1, -3]) / 24, whole=True)
+        assert np.abs((turned - expected) * mask[:, :, None]).max() < 5e-3 and mask.sum() > 30
+    moved, mask = eq.translate(images, np.array([1, -3]) / 24, whole=True)
     np.testing.assert_array_equal(moved[:, :21, 1:], images[:, 3:, :39])
-    assert known.sum() == 21 * 39
+    assert mask.sum() == 21 * 39
 
 
 def test_mistakes():

@@ -75,18 +75,18 @@ def test_extrapolation_removes_the_bias():
     offset = np.zeros(dim)
     offset[0] = 0.5
     truth = 0.25 + 0.01 * np.sum(scales**2)
-    rng, found = np.random.default_rng(5), []
+    rng, lines = np.random.default_rng(5), []
     for seed in range(8):
         fake = rng.normal(size=(count, dim)) * scales * 1.1 + offset
-        found.append(metrics.extrapolated_distance(fake, real, seed=seed))
-    value, slope, plain = (np.mean(column) for column in zip(*[(r.value, r.slope, r.distances[-1]) for r in found],
+        lines.append(metrics.extrapolated_distance(fake, real, seed=seed))
+    value, slope, plain = (np.mean(column) for column in zip(*[(r.value, r.slope, r.distances[-1]) for r in lines],
                                                              strict=True))
     assert abs(value - truth) < 0.15 * abs(plain - truth)
     # the line's height above the intercept is the bias, that of the fakes' own spread
     np.testing.assert_allclose(slope / count, frechet.bias(np.diag((1.1 * scales) ** 2), count), rtol=0.1)
-    np.testing.assert_array_equal(found[-1].sizes, np.linspace(150, 1500, 15).astype(int))
+    np.testing.assert_array_equal(lines[-1].sizes, np.linspace(150, 1500, 15).astype(int))
     again, last = metrics.extrapolated_distance(fake, real, seed=seed), metrics.moments(fake)
-    np.testing.assert_array_equal(again.distances, found[-1].distances)
+    np.testing.assert_array_equal(again.distances, lines[-1].distances)
     whole = metrics.frechet_distance(real.mean, real.covariance, last.mean, last.covariance)
     np.testing.assert_allclose(again.distances[-1], whole, rtol=1e-9)
 

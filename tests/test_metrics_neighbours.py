@@ -27,9 +27,9 @@ def brute_force(real, fake, k, inclusive):
 
     inside = np.less_equal if inclusive else np.less
     between = squares(real, fake)
-    held = inside(between, radius(real)[:, None])
+    in_balls = inside(between, radius(real)[:, None])
     recalled = inside(between, radius(fake))
-    return held.any(0).mean(), recalled.any(1).mean(), held.sum(0).mean() / k, held.any(1).mean()
+    return in_balls.any(0).mean(), recalled.any(1).mean(), in_balls.sum(0).mean() / k, in_balls.any(1).mean()
 
 
 def random_sets(m, n, dim=6, offset=0.0):
@@ -41,8 +41,8 @@ def random_sets(m, n, dim=6, offset=0.0):
 def agree(real, fake, k, inclusive):
     expected = brute_force(real, fake, k, inclusive)
     for device in (False, True):
-        found = metrics.neighbourhoods(real, fake, k=k, inclusive=inclusive, device=device)
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        actual = metrics.neighbourhoods(real, fake, k=k, inclusive=inclusive, device=device)
+        np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("inclusive", [False, True])

@@ -61,10 +61,10 @@ def test_pixel_gaussian_has_the_pixels_moments_and_no_correlation():
     images = np.clip(np.rint(exact), 0, 255).astype(np.uint8)
     samples = metrics.pixel_gaussian_samples(images, 4000, seed=3)
     assert samples.shape == (4000, 1, 2, 1) and samples.dtype == np.uint8
-    flat, wanted = samples.reshape(4000, 2).astype(float), images.reshape(500, 2).astype(float)
-    np.testing.assert_allclose(flat.mean(0), wanted.mean(0), atol=1.5)
-    np.testing.assert_allclose(flat.std(0), wanted.std(0), rtol=0.05)
-    assert abs(np.corrcoef(flat.T)[0, 1]) < 0.07 < np.corrcoef(wanted.T)[0, 1]
+    flat, reals = samples.reshape(4000, 2).astype(float), images.reshape(500, 2).astype(float)
+    np.testing.assert_allclose(flat.mean(0), reals.mean(0), atol=1.5)
+    np.testing.assert_allclose(flat.std(0), reals.std(0), rtol=0.05)
+    assert abs(np.corrcoef(flat.T)[0, 1]) < 0.07 < np.corrcoef(reals.T)[0, 1]
     np.testing.assert_array_equal(samples, metrics.pixel_gaussian_samples(images, 4000, seed=3))
 
 

@@ -200,9 +200,9 @@ def test_bfloat16_computes_and_keeps_float32_parameters(model):
 @pytest.mark.parametrize("model", [Generator(width=16, blocks=1, norm="batch"), Discriminator(norm="batch")])
 def test_initial_values(model):
     """Kernels N(0, .02), scales N(1, .02), biases 0."""
-    drawn = initial.evaluate(lambda: model.init(KEY, jnp.zeros((1, 32, 32, 3)), train=True))["params"]
+    params = initial.evaluate(lambda: model.init(KEY, jnp.zeros((1, 32, 32, 3)), train=True))["params"]
     fields = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(drawn):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         fields.setdefault(path[-1].key, []).append(leaf.ravel())
     values = {field: np.concatenate(leaves) for field, leaves in fields.items()}
     assert abs(values["kernel"].std() - 0.02) < 5e-4 and abs(values["kernel"].mean()) < 5e-4

@@ -95,8 +95,8 @@ def test_full_size_parameter_counts_are_the_official_ones(size, fused):
     inputs = {"G": (Generator, (2, 512)), "D": (Discriminator, (2, size, size, 3))}
     for net, (constructor, shape) in inputs.items():
         init = functools.partial(constructor(resolution=size, fused_scale=fused).init, train=True)
-        made = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-        assert sum(x.size for x in jax.tree.leaves(made)) == counts[net]
+        variables = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+        assert sum(x.size for x in jax.tree.leaves(variables)) == counts[net]
 
 
 @pytest.mark.parametrize("size, channels", (((24, 32), 4), ((8, 16), 1), ((10, 14), 2)))

@@ -39,15 +39,15 @@ def _halve(x):
 
 
 def _generate(params, running, z, base, train):
-    def norm(x, layer, kept):
-        mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if train else (kept["mean"], kept["var"])
+    def norm(x, layer, statistics):
+        mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if train else (statistics["mean"], statistics["var"])
         return np.maximum((x - mean) / np.sqrt(var + 1e-5) * layer["scale"] + layer["bias"], 0)
 
     x = (z @ params["stem"]["kernel"] + params["stem"]["bias"]).reshape(len(z), *base, -1)
     for name in ("block0", "block1"):
-        block, kept = params[name], running[name]
-        y = _conv(_double(norm(x, block["norm0"], kept["norm0"])), block["conv0"])
-        y = _conv(norm(y, block["norm1"], kept["norm1"]), block["conv1"])
+        block, statistics = params[name], running[name]
+        y = _conv(_double(norm(x, block["norm0"], statistics["norm0"])), block["conv0"])
+        y = _conv(norm(y, block["norm1"], statistics["norm1"]), block["conv1"])
         x = y + _conv(_double(x), block["skip"])
     return np.tanh(_conv(norm(x, params["norm"], running["norm"]), params["image"]))
 

@@ -165,14 +165,15 @@ def test_full_size_parameter_counts_are_the_official_ones():
     for size in (1024, 256):
         expected = counts[f"stylegan1_{size}"]
         init = functools.partial(Generator(resolution=size).init, jax.random.key(0), jnp.zeros((2, 512)), train=True)
-        made = jax.eval_shape(init)
-        sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in {**made, **made["params"]}.items()}
+        variables = jax.eval_shape(init)
+        trees = {**variables, **variables["params"]}
+        sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in trees.items()}
         assert sizes["mapping_network"] == expected["G_mapping"]
         assert sizes["synthesis_network"] == expected["G_synthesis"]
         assert sizes["noise"] == expected["noise_buffers"]
         init = functools.partial(Discriminator(resolution=size).init, jax.random.key(0), train=True)
-        made = jax.eval_shape(lambda init=init, size=size: init(jnp.zeros((2, size, size, 3))))
-        assert sum(x.size for x in jax.tree.leaves(made)) == expected["D"]
+        variables = jax.eval_shape(lambda init=init, size=size: init(jnp.zeros((2, size, size, 3))))
+        assert sum(x.size for x in jax.tree.leaves(variables)) == expected["D"]
         init = functools.partial(Generator(resolution=size, grow=False).init, jax.random.key(0), train=True)
         fixed = jax.eval_shape(lambda init=init: init(jnp.zeros((2, 512))))
         assert sum(x.size for x in jax.tree.leaves(fixed["params"])) == expected["G_total_without_ToRGB_lod1plus"]

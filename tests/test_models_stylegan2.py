@@ -95,12 +95,12 @@ def test_initial_values_have_the_official_deviations():
     g = stylegan2.Generator(**config, latent_size=32, w_size=32, mapping_layers=2)
     d = stylegan2.Discriminator(**config, architecture="orig")
     label = jnp.zeros((2,), jnp.int32)
-    made = {
+    by_letter = {
         "G": jax.jit(partial(g.init, train=True))(jax.random.key(0), jnp.zeros((2, 32)), label),
         "D": jax.jit(d.init)(jax.random.key(0), jnp.zeros((2, 32, 32, 3)), label),
     }
-    assert not np.any(made["G"]["w_avg"]["mapping_network"]["w_avg"])
-    for letter, variables in made.items():
+    assert not np.any(by_letter["G"]["w_avg"]["mapping_network"]["w_avg"])
+    for letter, variables in by_letter.items():
         for entry in json.loads(str(npz[f"table/stylegan2-ada/cifar/res32/c10/{letter}"]))["parameters"]:
             (_, path), _ = names.stylegan(entry["name"], np.broadcast_to(np.float32(0), entry["shape"]))
             leaf = variables["params"]

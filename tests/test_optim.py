@@ -283,8 +283,8 @@ def test_ema_update_copies_exactly():
     )
     copied = optim.ema_update(old, new, jnp.float32(0.0))
     np.testing.assert_array_equal(copied["w"], new["w"])
-    kept = optim.ema_update(new, new, 0.9)
-    np.testing.assert_array_equal(kept["w"], new["w"])
+    average = optim.ema_update(new, new, 0.9)
+    np.testing.assert_array_equal(average["w"], new["w"])
     assert int(optim.ema_update(old, new, 0.9)["n"]) == 5
 
 

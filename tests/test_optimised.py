@@ -17,8 +17,8 @@ CHOSEN = (
 def test_golden_steps_and_a_resumed_run_at_the_default_optimisation():
     flags = {"XLA_FLAGS": "", "GAN_JAX_TEST_OPTIMISED": "1"}
     own = ("PYTEST_", "GAN_JAX_TEST_DIR", "GAN_JAX_CACHE_DIR", "GAN_JAX_DATA_DIR")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *CHOSEN]
-    env = {**kept, **flags}
+    env = {**environment, **flags}
     done = subprocess.run(command, env=env, cwd=settings.ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and "6 passed" in done.stdout, done.stdout + done.stderr

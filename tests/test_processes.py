@@ -140,8 +140,8 @@ def test_networks_see_what_they_see_in_one_process(tmp_path):
 
 def test_only_the_first_process_writes_and_talks(four_devices, two_processes):
     def files(folder):
-        found = (path.relative_to(folder) for path in folder.rglob("*") if "checkpoints" not in path.parts)
-        return sorted(str(path).split(".tfevents")[0] for path in found)
+        paths = (path.relative_to(folder) for path in folder.rglob("*") if "checkpoints" not in path.parts)
+        return sorted(str(path).split(".tfevents")[0] for path in paths)
 
     assert files(four_devices) == files(two_processes)
     assert "complete at 24 images, step 3" in _said(two_processes, 0)

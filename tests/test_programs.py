@@ -70,12 +70,12 @@ def _run(**overrides) -> runs.Run:
 
 def _lengths(run, end: int, step: int = 0) -> list[int]:
     """The lengths of all calls from a step to a number of images."""
-    found = []
+    lengths = []
     while step * 8 < end:
-        found.append(programs.length(run, step, step * 8, end))
-        step += found[-1]
+        lengths.append(programs.length(run, step, step * 8, end))
+        step += lengths[-1]
     assert step * 8 == end
-    return found
+    return lengths
 
 
 def test_a_call_ends_where_a_step_is_to_be_looked_at():

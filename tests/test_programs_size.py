@@ -21,9 +21,9 @@ def test_programs_are_no_larger_than_they_were(family):
     run = programs.build(programs.FAMILIES[family]["smoke"])
     mesh = parallel.make_mesh(jax.devices()[:1])
     assert programs.names(run) == tuple(MOST[family])
-    found = {}
+    counts = {}
     for name in programs.names(run):
         program, arguments = programs.program(run, name, mesh)
         count, _ = operations.lowered(program.lower(*arguments).compiler_ir("stablehlo"))
-        found[name] = count.all
-    assert all(found[name] <= most for name, most in MOST[family].items()), (found, MOST[family])
+        counts[name] = count.all
+    assert all(counts[name] <= most for name, most in MOST[family].items()), (counts, MOST[family])

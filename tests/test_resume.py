@@ -123,9 +123,9 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(whole, tmp_path):
     process = start(workdir, limit=largest // 8, total_images=368)  # no checkpoint's files are all as small
     out, err = process.communicate(timeout=60)
     assert process.returncode == 2 and "resumed at 320 images" in out, err
-    told = r"error: \S+checkpoints: the .* could not be written: .*; the checkpoint of step 40 is complete. .*\n"
+    message = r"error: \S+checkpoints: the .* could not be written: .*; the checkpoint of step 40 is complete. .*\n"
     echo = r"Traceback \(most recent call last\):\n(?:  .*\n)+RuntimeError: Event loop is closed\n"
-    assert re.fullmatch(told, re.sub(echo, "", err)), err  # a writer's thread may outlive the interpreter's hooks
+    assert re.fullmatch(message, re.sub(echo, "", err)), err  # a writer's thread may outlive the interpreter's hooks
     assert final_state(workdir).step == 40
     out, err = start(workdir, total_images=368).communicate(timeout=60)
     assert "resumed at 320 images" in out and "complete at 368 images, step 46" in out, err
@@ -168,9 +168,9 @@ def command(monkeypatch, capfd):
 
     def call(name, workdir, *flags):
         file = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
-        given = {key: f"--config.{key}={value}" for key, value in SHORT.items()}
-        given |= {flag[9:].partition("=")[0]: flag for flag in flags}
-        config = [file, *given.values()] if name == "train" else flags
+        overrides = {key: f"--config.{key}={value}" for key, value in SHORT.items()}
+        overrides |= {flag[9:].partition("=")[0]: flag for flag in flags}
+        config = [file, *overrides.values()] if name == "train" else flags
         capfd.readouterr()
         code = cli.main([name, f"--workdir={workdir}", *config])
         out, err = capfd.readouterr()
@@ -281,8 +281,8 @@ def test_a_full_disk_under_the_log(command, workdir):
     (workdir / "metrics.jsonl").unlink()
     (workdir / "metrics.jsonl").symlink_to("/dev/full")
     code, _, err = command("train", workdir, "--config.total_images=40")
-    told = r"error: \S+metrics.jsonl: cannot be written: No space left on device; checkpoints are kept. Make room .*\n"
-    assert code == 2 and re.fullmatch(told, err), err
+    line = r"error: \S+metrics.jsonl: cannot be written: No space left on device; checkpoints are kept. Make room .*\n"
+    assert code == 2 and re.fullmatch(line, err), err
     assert saved_steps(workdir) == [2, 3]
     (workdir / "metrics.jsonl").unlink()
     (workdir / "metrics.jsonl").write_text(lines)
@@ -335,9 +335,9 @@ def test_a_huge_learning_rate_stops_the_run(command, workdir, tmp_path):
     run = tmp_path / "diverged"
     code, _, err = command("train", run, "--config.optim.discriminator.learning_rate=1e30", "--config.total_images=800",
                            "--config.every.log_images=80", "--config.every.checkpoint_images=400")  # fmt: skip
-    told = r"diverged: step (\d+): (\w+) of the phase '(\w+)' is (nan|inf|-inf); the last good checkpoint is kept. .*\n"
-    found = re.fullmatch(told, err)
-    assert code == 1 and found and int(found[1]) <= 3 and found[3] in ("discriminator", "generator"), err
+    line = r"diverged: step (\d+): (\w+) of the phase '(\w+)' is (nan|inf|-inf); the last good checkpoint is kept. .*\n"
+    match = re.fullmatch(line, err)
+    assert code == 1 and match and int(match[1]) <= 3 and match[3] in ("discriminator", "generator"), err
     assert saved_steps(run) == []
 
 

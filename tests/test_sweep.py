@@ -68,9 +68,9 @@ def calls(folder):
 
 def test_values():
     def values(text, seed=0):
-        key, found = sweeping.expand(f"config.a.b={text}", seed)
+        key, expanded = sweeping.expand(f"config.a.b={text}", seed)
         assert key == "config.a.b"
-        return found
+        return expanded
 
     assert values("1,2") == ["1", "2"]
     assert values("x, (1,(2,3)),[4,5]") == ["x", "(1,(2,3))", "[4,5]"]
@@ -118,9 +118,9 @@ def test_every_combination_and_a_sorted_table(program, tmp_path, capsys):
         "file.py:smoke", [("seed", "7")], ["config.a=3,1,2", "config.b=1,10"], folder, jobs=2, command=program
     )
     assert failed == 0
-    made = calls(folder)
-    assert len(made) == 6
-    flags = made[1]
+    runs = calls(folder)
+    assert len(runs) == 6
+    flags = runs[1]
     assert flags.pop("workdir") == str(folder / "001-a=3,b=10")
     assert flags == {"config": "file.py:smoke", "config.seed": "7", "config.a": "3", "config.b": "10"}
     rows = read_csv(folder)

@@ -54,8 +54,8 @@ def test_a_new_run_starts_from_the_other_one_and_frozen_layers_stay(source, tmp_
     folder, _ = source
     config = _config(transfer__workdir=str(folder), transfer__freeze_layers=3)
     assert train(config, str(tmp_path / "run"))
-    taken = len(jax.tree.leaves([getattr(_state(folder), field) for field in ("params", "variables", "ema")]))
-    assert f"{taken} of {taken} arrays from {folder}, step 0" in capsys.readouterr().out
+    count = len(jax.tree.leaves([getattr(_state(folder), field) for field in ("params", "variables", "ema")]))
+    assert f"{count} of {count} arrays from {folder}, step 0" in capsys.readouterr().out
     before, after = _state(folder).params["discriminator"], _state(tmp_path / "run").params["discriminator"]
     for path, old in jax.tree_util.tree_leaves_with_path(before):
         new = after
@@ -69,14 +69,14 @@ def test_every_array_is_taken_over(source):
     folder, _ = source
     run = settings.build(_config(), SHAPE)
     fresh = jax.jit(lambda: runs.init_state(run))()
-    state, told = folders.transfer(run, fresh, str(folder), parallel.make_mesh(jax.devices()[:1]))
+    state, message = folders.transfer(run, fresh, str(folder), parallel.make_mesh(jax.devices()[:1]))
     theirs = _state(folder)
     for field in ("params", "variables", "ema"):
         pairs = zip(jax.tree_util.tree_leaves_with_path(getattr(state, field)),
                     jax.tree_util.tree_leaves_with_path(getattr(theirs, field)), strict=True)  # fmt: skip
-        for (path, ours), (other, taken) in pairs:
-            assert path == other and np.array_equal(np.asarray(ours), np.asarray(taken)), (field, path)
-    assert "fresh" not in told and int(state.step) == 0
+        for (path, ours), (other, copy) in pairs:
+            assert path == other and np.array_equal(np.asarray(ours), np.asarray(copy)), (field, path)
+    assert "fresh" not in message and int(state.step) == 0
 
 
 def test_what_does_not_fit_is_fresh_and_told(source):
@@ -85,8 +85,8 @@ def test_what_does_not_fit_is_fresh_and_told(source):
     run = settings.build(config, SHAPE)
     mesh = parallel.make_mesh(jax.devices()[:1])
     fresh = jax.jit(lambda: runs.init_state(run))()
-    state, told = folders.transfer(run, fresh, str(folder), mesh)
-    assert "fresh: generator/mapping_network/fc0/bias, " in told
+    state, message = folders.transfer(run, fresh, str(folder), mesh)
+    assert "fresh: generator/mapping_network/fc0/bias, " in message
     other = _state(folder)
     same = lambda a, b: np.array_equal(np.asarray(a), np.asarray(b))  # noqa: E731
     assert all(jax.tree.leaves(jax.tree.map(same, state.params["discriminator"], other.params["discriminator"])))

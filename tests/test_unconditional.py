@@ -44,7 +44,7 @@ def _gradients(run, state, batch):
     sharded = parallel.shard_batch(batch, mesh)
     after, _ = step(jax.tree.map(jax.numpy.copy, state), sharded)
     keeper = optax.GradientTransformation(lambda params: params, lambda grads, opt, params=None: (grads, grads))
-    kept = {}
+    gradients = {}
     for number, (net, name) in enumerate({"D": "discriminator", "G": "generator"}.items()):
         now = after if number else state
         optimizers = dict(run.optimizers, **{name: optim.Optimizer(lambda images: keeper, lambda images: 0.0)})
@@ -52,9 +52,9 @@ def _gradients(run, state, batch):
         step = parallel.data_parallel(
             steps.make_step(run.phases[number : number + 1], optimizers, seed=0, ema=run.ema), mesh
         )
-        found, _ = step(jax.tree.map(jax.numpy.copy, now), sharded)
-        kept[net] = jax.device_get(found.opt[name])[name]
-    return kept
+        moved, _ = step(jax.tree.map(jax.numpy.copy, now), sharded)
+        gradients[net] = jax.device_get(moved.opt[name])[name]
+    return gradients
 
 
 def _close(ours, theirs, tolerance):

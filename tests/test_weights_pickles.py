@@ -47,16 +47,16 @@ def test_an_ordered_dict_of_pairs(tmp_path):
     numbers = np.arange(3, dtype=np.float32)
     tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"),
                   (files._reference(numbers, "0"), 0, (3,), (1,), False, {}))
-    made = Call(Global("collections", "OrderedDict"), ([["a", tensor]],))
-    value = containers.read_file(_write(tmp_path / "x.pth", files.zipped(made, {"0": numbers}))).value
+    call = Call(Global("collections", "OrderedDict"), ([["a", tensor]],))
+    value = containers.read_file(_write(tmp_path / "x.pth", files.zipped(call, {"0": numbers}))).value
     np.testing.assert_array_equal(containers.array(value["a"]), numbers)
 
 
 @pytest.mark.parametrize("pairs", [[["a"]], [[["a"], 1]], ["ab", 1], 7, {"a": 1}])
 def test_a_dict_of_something_else_than_pairs(tmp_path, pairs):
-    made = Call(Global("collections", "OrderedDict"), (pairs,))
+    call = Call(Global("collections", "OrderedDict"), (pairs,))
     with pytest.raises(UserError, match="damaged"):
-        containers.read_file(_write(tmp_path / "x.pth", files.zipped(made, {})))
+        containers.read_file(_write(tmp_path / "x.pth", files.zipped(call, {})))
 
 
 def test_copies_without_end_are_refused(tmp_path):
@@ -121,12 +121,12 @@ EVIL = {
 def test_evil_files_are_refused_and_do_nothing(evil, wrap, tmp_path, capsys):
     target = tmp_path / "written"
     value = {"G_ema": evil(target)}
-    made = {"pkl": files.pickled, "legacy": lambda v: files.legacy(v, {}), "zip": lambda v: files.zipped(v, {})}
-    path = _write(tmp_path / "x.pkl", made[wrap](value))
+    writers = {"pkl": files.pickled, "legacy": lambda v: files.legacy(v, {}), "zip": lambda v: files.zipped(v, {})}
+    path = _write(tmp_path / "x.pkl", writers[wrap](value))
     assert cli.main(["import", f"--from={path}", f"--workdir={tmp_path / 'run'}"]) == 2
-    told = capsys.readouterr().err
+    err = capsys.readouterr().err
     expected = EVIL[evil] if wrap == "pkl" or "torch.storage" not in str(evil(target)) else "torch.storage"
-    assert told.startswith("error: ") and "refused" in told and expected in told and len(told.splitlines()) == 1
+    assert err.startswith("error: ") and "refused" in err and expected in err and len(err.splitlines()) == 1
     assert not target.exists() and not (tmp_path / "run").exists()
 
 
@@ -145,17 +145,17 @@ def test_stand_ins_cannot_be_changed():
         for state in ({"__call__": 1, "__code__": 2}, (None, {"__defaults__": (1,), "__setstate__": 3})):
             with pytest.raises(pickles.Damaged):
                 pickles.read_bytes(b"\x80\x03" + files.opcodes(target) + files.opcodes(state) + b"b.")
-    made = Call(Global("collections", "OrderedDict"), (), {"items": "shadowed", "__class__": 5}, {"a": 1})
-    assert dict(pickles.read_bytes(files.pickled(made)).items()) == {"a": 1}
+    call = Call(Global("collections", "OrderedDict"), (), {"items": "shadowed", "__class__": 5}, {"a": 1})
+    assert dict(pickles.read_bytes(files.pickled(call)).items()) == {"a": 1}
 
 
 def test_records_are_names_alone():
-    made = Call(Global("torch.nn.modules.linear", "Linear"), (3,), {"bias": None})
-    record = pickles.read_bytes(files.pickled(made))
+    call = Call(Global("torch.nn.modules.linear", "Linear"), (3,), {"bias": None})
+    record = pickles.read_bytes(files.pickled(call))
     assert isinstance(record, pickles.Record) and record.origin == "torch.nn.modules.linear Linear"
     assert record.args == (3,) and record.state == {"bias": None}
     with pytest.raises(pickles.Damaged, match="not callable"):
-        pickles.read_bytes(files.pickled(Call(made, ())))
+        pickles.read_bytes(files.pickled(Call(call, ())))
 
 
 def _bomb_of_places() -> bytes:
@@ -269,10 +269,10 @@ def _twofold_name() -> bytes:
     """Of an argument, in a list of pairs where the arguments within an argument are expected."""
     arrays, kwargs = _small()
     network = files.network("G", arrays, {**kwargs, "synthesis_kwargs": "HERE"})
-    made = files.pickled({"G": network})
+    data = files.pickled({"G": network})
     here = files.opcodes("HERE")
-    assert made.count(here) == 1
-    return made.replace(here, b"](" + _TWICE + b"K\x01\x86e")
+    assert data.count(here) == 1
+    return data.replace(here, b"](" + _TWICE + b"K\x01\x86e")
 
 
 def _small() -> tuple[dict, dict]:
@@ -348,8 +348,8 @@ DAMAGED = {
 def test_bombs_and_lies_are_told(made, tmp_path, capsys):
     path = _write(tmp_path / "x.pkl", made())
     assert cli.main(["import", f"--from={path}", f"--workdir={tmp_path / 'run'}"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: --from={path}: ") and DAMAGED[made] in told and len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: --from={path}: ") and DAMAGED[made] in message and len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize("made", [files.legacy_state_dict, files.zipped_state_dict, lambda w: files.pickled(
@@ -361,14 +361,14 @@ def test_every_cut_and_many_flips_of_a_file(made, tmp_path):
     broken = [data[:n] for n in range(0, len(data), 7)]
     for place, value in zip(rng.integers(0, len(data), 300), rng.integers(1, 256, 300), strict=True):
         broken.append(data[:place] + bytes([data[place] ^ value]) + data[place + 1 :])
-    told = 0
+    count = 0
     for one in broken:
         path.write_bytes(one)
         try:
             containers.read_file(path)
         except UserError as error:
-            told += str(path) in str(error)
-    assert told > len(data) // 7
+            count += str(path) in str(error)
+    assert count > len(data) // 7
 
 
 def test_keys_of_known_files():

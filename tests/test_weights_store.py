@@ -130,8 +130,8 @@ def test_a_file_is_found_where_it_is_given(catalogue, tmp_path, monkeypatch):
     assert store.find("net") == cached
     monkeypatch.setenv(store.VARIABLE, str(tmp_path / "variable"))
     assert store.find("net") == cached  # where the variable's folder has none
-    named = _put(tmp_path / "variable" / "net.pth", DATA)
-    assert store.find("net") == named
+    path = _put(tmp_path / "variable" / "net.pth", DATA)
+    assert store.find("net") == path
     with pytest.raises(MissingPathError):  # a folder that was given is the only one
         store.find("net", folder=tmp_path / "cache")
 
@@ -140,11 +140,11 @@ def test_what_is_missing_is_told(catalogue, tmp_path, monkeypatch):
     monkeypatch.setenv(store.VARIABLE, str(tmp_path / "variable"))
     with pytest.raises(MissingPathError) as error:
         store.load("net")
-    told = str(error.value)
+    message = str(error.value)
     for part in ("net.pth or net-again.pth", str(tmp_path / "variable"), str(catalogue), URL, f"{len(DATA):,} bytes",
                  "--download", "config.evaluation.download=True", "docs/metrics_weights.md"):  # fmt: skip
-        assert part in told
-    assert "\n" not in told
+        assert part in message
+    assert "\n" not in message
     for download in (False, True):  # a path that is mistyped starts no download
         with pytest.raises(MissingPathError, match="absent.pth: no such file or folder"):
             store.load("net", folder=tmp_path / "absent.pth", download=download)
@@ -169,8 +169,8 @@ def test_another_hash_is_refused_unread(data, catalogue, tmp_path, monkeypatch):
     for folder in (path, tmp_path):
         with pytest.raises(UserError) as error:
             store.load("net", folder=folder, download=True)
-        told = str(error.value)
-        assert all(part in told for part in (str(path), _sha(data), _sha(DATA), URL)) and "\n" not in told
+        message = str(error.value)
+        assert all(part in message for part in (str(path), _sha(data), _sha(DATA), URL)) and "\n" not in message
 
 
 def test_safetensors_are_read_but_not_as_published(catalogue, tmp_path):
@@ -240,8 +240,8 @@ def test_a_download_is_asked_for(catalogue, tmp_path, monkeypatch, capsys):
         _same(weights.state, NET)
         assert weights.path == catalogue / "net.pth" and weights.published
     assert server.asked == [URL] and [path.name for path in catalogue.iterdir()] == ["net.pth"]
-    told = capsys.readouterr()
-    assert told.out == "" and told.err == f"downloading {catalogue / 'net.pth'}: {len(DATA):,} bytes from {URL}\n"
+    output = capsys.readouterr()
+    assert output.out == "" and output.err == f"downloading {catalogue / 'net.pth'}: {len(DATA):,} bytes from {URL}\n"
 
 
 def test_both_files_of_lpips_are_downloaded(catalogue, monkeypatch):
@@ -265,8 +265,8 @@ def test_a_download_that_fails_leaves_nothing(answer, part, catalogue, monkeypat
     _serve(monkeypatch, answer)
     with pytest.raises(UserError) as error:
         store.load("net", download=True)
-    told = str(error.value)
-    assert part in told and URL in told and "\n" not in told and list(catalogue.iterdir()) == []
+    message = str(error.value)
+    assert part in message and URL in message and "\n" not in message and list(catalogue.iterdir()) == []
 
 
 def test_a_download_without_end_is_cut(catalogue, monkeypatch):

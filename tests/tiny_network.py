@@ -23,8 +23,8 @@ def prepare(images):
 
 def _build(outputs):
     def apply(variables, x):
-        found = {"2048": x @ variables["features.weight"].T, "logits_unbiased": x @ variables["logits.weight"].T}
-        return {name: found[name] for name in outputs}
+        by_name = {"2048": x @ variables["features.weight"].T, "logits_unbiased": x @ variables["logits.weight"].T}
+        return {name: by_name[name] for name in outputs}
 
     return apply
 

@@ -97,10 +97,10 @@ class StyledConv(nn.Module):
             x = self.filter(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
         x = x * demodulation[:, :, None, None]
         if noise == "random":
-            drawn = torch.randn(len(x), 1, self.resolution, self.resolution, device=x.device)
+            noise_image = torch.randn(len(x), 1, self.resolution, self.resolution, device=x.device)
         else:
-            drawn = self.noise_const
-        x = x + drawn * self.noise_strength + self.bias[:, None, None]
+            noise_image = self.noise_const
+        x = x + noise_image * self.noise_strength + self.bias[:, None, None]
         return F.leaky_relu(x, 0.2) * ROOT
 
 
@@ -266,9 +266,9 @@ class Trainer:
 
     def __init__(self, config: dict, shape: tuple[int, int, int], *, layout=torch.contiguous_format, compiled=False):
         self.config, self.layout, self.images, self.pl_mean = config, layout, 0, torch.zeros(())
-        made = {"generator": Generator, "discriminator": Discriminator}
+        classes = {"generator": Generator, "discriminator": Discriminator}
         for name in NETS:
-            setattr(self, name, made[name](config[name], shape[0], shape[2]).to(memory_format=layout))
+            setattr(self, name, classes[name](config[name], shape[0], shape[2]).to(memory_format=layout))
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizers = {
             "generator": self._adam("generator", "path_length_steps"),

@@ -99,18 +99,18 @@ class Ada(Augmentation):
         """
         count = sum(n for _, n, _ in _DRAWS.values())
         uniform, normal = random.Draw("uniform", (count,)), random.Draw("normal", (count,))
-        drawn = random.draw(keys, {0: uniform, 1: normal, 2: uniform, 3: random.KEY})
-        numbers, gates = {"uniform": drawn[0], "normal": drawn[1]}, drawn[2]
+        streams = random.draw(keys, {0: uniform, 1: normal, 2: uniform, 3: random.KEY})
+        numbers, gates = {"uniform": streams[0], "normal": streams[1]}, streams[2]
         draws, start = {}, 0
-        for name, (kind, n, own) in _DRAWS.items():
+        for name, (kind, n, gate_count) in _DRAWS.items():
             if self._multiplier(name) > 0 and not (name in _ONLY_RGB and shape[2] < 3):
                 draws[name] = tuple(
                     x[:, start] if k == 1 else x[:, start : start + k]
-                    for x, k in ((numbers[kind], n), (gates, own))
+                    for x, k in ((numbers[kind], n), (gates, gate_count))
                 )
             start += n
         if "noise" in draws:
-            draws["noise_image"] = random.normal(drawn[3], shape)
+            draws["noise_image"] = random.normal(streams[3], shape)
         return draws
 
     def _multiplier(self, name: str) -> float:
@@ -126,11 +126,11 @@ class Ada(Augmentation):
           name -> (B,) or (B, n), in the units of `apply`.
         """
         result = {}
-        for name, drawn in draws.items():
+        for name, numbers in draws.items():
             if name == "noise_image":
-                result[name] = drawn
+                result[name] = numbers
                 continue
-            values, gates = drawn
+            values, gates = numbers
             amount, off = self._amount(name, values)
             chance = self._multiplier(name) * strength
             if name.startswith("rotate_"):  # two of them: either one turns the image with the probability asked for
@@ -214,11 +214,11 @@ def _recolour(x, p):
         return x
     if x.shape[3] >= 3:
         colour = jnp.einsum("bhwc,bdc->bhwd", x[..., :3], matrix[:, :3, :3], precision="highest")
-        colour, rest = colour + matrix[:, None, None, :3, 3], x[..., 3:]
+        colour, opacity = colour + matrix[:, None, None, :3, 3], x[..., 3:]
     else:
         row = matrix[:, :3].mean(1)[:, None, None, None]  # (B, 1, 1, 1, 4)
-        colour, rest = x[..., :1] * row[..., :3].sum(-1) + row[..., 3], x[..., 1:]
-    return jnp.concatenate([colour, rest], 3) if rest.shape[3] else colour
+        colour, opacity = x[..., :1] * row[..., :3].sum(-1) + row[..., 3], x[..., 1:]
+    return jnp.concatenate([colour, opacity], 3) if opacity.shape[3] else colour
 
 
 def _colour_matrix(p, b):

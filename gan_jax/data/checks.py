@@ -22,7 +22,7 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> UserError:
 
 def natural(what: str, value: object, *, least: int) -> int:
     """`value` as an int of at least `least`; a UserError for anything else, booleans and fractions too."""
-    whole = not isinstance(value, bool) and hasattr(value, "__index__")
-    if not whole or int(value) < least:
+    integral = not isinstance(value, bool) and hasattr(value, "__index__")
+    if not integral or int(value) < least:
         raise UserError(f"{what}={value!r}: expected a whole number of at least {least}.")
     return int(value)

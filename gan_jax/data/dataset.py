@@ -45,8 +45,8 @@ class Dataset:
 
     def protocol(self) -> dict:
         """What a result must state about its data; JSON-able."""
-        kept = {"name": self.name, "split": self.split, **self.settings, "flip": self.flip}
-        return {**kept, "count": self.size, "skipped": self.skipped, "fingerprint": self.fingerprint}
+        settings = {"name": self.name, "split": self.split, **self.settings, "flip": self.flip}
+        return {**settings, "count": self.size, "skipped": self.skipped, "fingerprint": self.fingerprint}
 
     def examples(self, indices: np.ndarray) -> Batch:
         """Examples in the order of the set.
@@ -97,8 +97,8 @@ class Dataset:
     def order(self, *, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         """The places in `packed` of the examples of `stream`, for the same arguments: `index` int32 (R,)."""
         arguments = _stream_arguments(seed, start, batch_size, rows)
-        places = ({"index": found.astype(np.int32)} for found in self.reader.places(*arguments))
-        return prefetch(places, BATCHES_AHEAD)
+        batches = ({"index": places.astype(np.int32)} for places in self.reader.places(*arguments))
+        return prefetch(batches, BATCHES_AHEAD)
 
 
 def _stream_arguments(seed: int, start: int, batch_size: int, rows: np.ndarray) -> tuple:
@@ -196,10 +196,10 @@ def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, 
     size, skipped, fingerprint = source.count, 0, pack.content_key(source, fit.shape)
     reader: Packed | Live = Live(source, None)
     if packed or skip_corrupt:
-        kept = pack.open_pack(source, fit.shape, skip_corrupt=skip_corrupt, with_images=packed)
-        size, skipped, fingerprint = (kept.meta[key] for key in ("count", "skipped", "fingerprint"))
-        labels = kept.labels if source.class_names else None
-        reader = Packed(kept.images, labels) if packed else Live(source, kept.kept)
+        contents = pack.open_pack(source, fit.shape, skip_corrupt=skip_corrupt, with_images=packed)
+        size, skipped, fingerprint = (contents.meta[key] for key in ("count", "skipped", "fingerprint"))
+        labels = contents.labels if source.class_names else None
+        reader = Packed(contents.images, labels) if packed else Live(source, contents.usable)
     look = {"resolution": [fit.height, fit.width], "channels": fit.channels, "crop": fit.crop}
     return Dataset(
         **common,

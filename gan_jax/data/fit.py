@@ -76,10 +76,10 @@ def crop_box(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
         if min(w, h) < fit.crop_size:
             raise CorruptImageError(f"{w}x{h} pixels are fewer than data.crop_size={fit.crop_size}")
         w = h = fit.crop_size
-    kept_w = min(w, max(1, round(h * fit.width / fit.height)))
-    kept_h = min(h, max(1, round(w * fit.height / fit.width)))
-    left, upper = (width - kept_w) // 2, (height - kept_h) // 2
-    return left, upper, left + kept_w, upper + kept_h
+    crop_w = min(w, max(1, round(h * fit.width / fit.height)))
+    crop_h = min(h, max(1, round(w * fit.height / fit.width)))
+    left, upper = (width - crop_w) // 2, (height - crop_h) // 2
+    return left, upper, left + crop_w, upper + crop_h
 
 
 def _eight_bit(image):

@@ -19,7 +19,7 @@ OVERVIEW = "grid.png"  # beside the images that `sample` writes
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 
 
-def _wanted(parts: tuple[str, ...]) -> bool:
+def _is_image(parts: tuple[str, ...]) -> bool:
     """Whether a relative path is an image: not hidden, not above (`..`), not macOS's junk in zips."""
     junk = any(not part or part.startswith(".") or part == "__MACOSX" for part in parts)
     return not junk and parts[-1].lower().endswith(SUFFIXES)
@@ -32,7 +32,7 @@ def _list_folder(root: pathlib.Path) -> dict[str, tuple]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         base = pathlib.Path(folder).relative_to(root)
         for name in names:
-            if _wanted((*base.parts, name)):
+            if _is_image((*base.parts, name)):
                 status = os.stat(os.path.join(folder, name))
                 files[(base / name).as_posix()] = (status.st_size, status.st_mtime_ns)
     return files
@@ -50,7 +50,7 @@ def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
 def _list_zip(archive: zipfile.ZipFile) -> dict[str, tuple]:
     """Name -> (size, CRC-32) of each image; the names are only ever keys, nothing is extracted."""
     entries = (info for info in archive.infolist() if not info.is_dir())
-    return {e.filename: (e.file_size, e.CRC) for e in entries if _wanted(tuple(e.filename.split("/")))}
+    return {e.filename: (e.file_size, e.CRC) for e in entries if _is_image(tuple(e.filename.split("/")))}
 
 
 def _select(names: list[str], split: str, root: pathlib.Path) -> dict[str, str]:
@@ -68,9 +68,9 @@ def _select(names: list[str], split: str, root: pathlib.Path) -> dict[str, str]:
     others = sorted(tops & set(SPLIT_FOLDERS))
     if split == "train" and not others:
         return {name: name for name in names}
-    have = f"it has {', '.join(others)}" if others else "without such sub-folders everything is 'train'"
+    splits = f"it has {', '.join(others)}" if others else "without such sub-folders everything is 'train'"
     raise UserError(
-        f"data.split={split!r}: {root} has no sub-folder {split!r} with images ({have}). Make one,"
+        f"data.split={split!r}: {root} has no sub-folder {split!r} with images ({splits}). Make one,"
         " or set data.split to 'train', 'all' (everything) or the name of a sub-folder."
     )
 
@@ -113,8 +113,8 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
       UserError: neither folder nor zip, no images, no such split, images beside class folders.
     """
     root, files, load = _open(path)
-    chosen = _select(sorted(files), split, root)
-    names, inner = list(chosen), list(chosen.values())
+    paths = _select(sorted(files), split, root)
+    names, inner = list(paths), list(paths.values())
     classes = _classes(inner, root)
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[name.split("/")[0]] if classes else -1 for name in inner]
@@ -147,8 +147,8 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
         sizes.setdefault(_size(f"{root}/{name}", data), name)
         digests.append(hashlib.sha256(data).hexdigest())
     if len(sizes) > 1:
-        found = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
-        raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {found}: expected one size for all. "
+        examples = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
+        raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {examples}: expected one size for all. "
                         "Resize them first, as whatever made them would have.")
     width, height = next(iter(sizes))
     fit = Fit(height, width, 3, "none", 0, "lanczos")
@@ -189,12 +189,12 @@ def _size(full: str, data: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            sideways = image.getexif().get(ORIENTATION, 1) >= 5
     except Image.UnidentifiedImageError as error:  # whose own words name an object in memory
         raise unusable(full, "it is no image that can be read") from error
     except Exception as error:  # whatever a damaged file makes PIL raise
         raise unusable(full, error) from error
-    return (height, width) if turned else (width, height)
+    return (height, width) if sideways else (width, height)
 
 
 def _bytes(full: str, name: str, load: Callable[[str], bytes]) -> bytes:

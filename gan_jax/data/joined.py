@@ -63,7 +63,7 @@ class Joined:
             name: part.stream(seed=part_seed(seed, name), start=start, batch_size=batch_size, rows=rows)
             for name, part in self.parts.items()
         }
-        return _together(streams)
+        return _merged_stream(streams)
 
     def packed(self) -> None:
         """None: the order of each part is its own."""
@@ -75,7 +75,7 @@ def part_seed(seed: int, name: str) -> int:
     return int(bits(np.array([zlib.crc32(name.encode())]), seed)[0] >> np.uint64(1))
 
 
-def _together(streams: dict[str, Iterator[Batch]]) -> Iterator[Batch]:
+def _merged_stream(streams: dict[str, Iterator[Batch]]) -> Iterator[Batch]:
     try:
         while True:
             yield _merged({name: next(stream) for name, stream in streams.items()})

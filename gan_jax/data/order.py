@@ -62,8 +62,8 @@ def shuffled(count: int, seed: int) -> Callable[[np.ndarray], np.ndarray]:
         epochs, within = np.divmod(np.asarray(positions, np.int64), count)
         out = np.empty(within.shape, np.int64)
         for epoch in np.unique(epochs):
-            here = epochs == epoch
-            out[here] = epoch_order(int(epoch))[within[here]]
+            in_epoch = epochs == epoch
+            out[in_epoch] = epoch_order(int(epoch))[within[in_epoch]]
         return out
 
     return indices

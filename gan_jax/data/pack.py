@@ -27,7 +27,7 @@ class Pack(NamedTuple):
 
     images: np.ndarray | None  # uint8 (N, H, W, C), memory-mapped
     labels: np.ndarray  # int32 (N,), -1 without labels
-    kept: np.ndarray  # int64 (N,): indices into the source
+    usable: np.ndarray  # int64 (N,): indices into the source
     meta: dict  # count, skipped, fingerprint
 
 
@@ -109,28 +109,28 @@ def _write(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, w
         _check_room(folder, source.count * math.prod(shape))
         images = np.lib.format.open_memmap(path, "w+", dtype=np.uint8, shape=(source.count, *shape))
     digest = hashlib.sha256(json.dumps([shape, source.class_names]).encode())
-    labels, kept = [], []
+    labels, usable = [], []
     for index, (image, label) in enumerate(decoded(_Tolerant(source, skip_corrupt), range(source.count))):
         if image is None:
             continue
         assert image.shape == tuple(shape) and image.dtype == np.uint8, (image.shape, image.dtype)
         if images is not None:
-            images[len(kept)] = image
+            images[len(usable)] = image
         digest.update(np.ascontiguousarray(image))
         labels.append(label)
-        kept.append(index)
-    if not kept:
+        usable.append(index)
+    if not usable:
         raise UserError(f"None of the {source.count} images can be used; data.skip_corrupt=False tells why.")
     labels = np.asarray(labels, np.int32)
     digest.update(labels.tobytes())
     if images is not None:
         images.flush()
-        if len(kept) < source.count:
-            np.save(folder / "shorter.npy", images[: len(kept)])
+        if len(usable) < source.count:
+            np.save(folder / "shorter.npy", images[: len(usable)])
             os.replace(folder / "shorter.npy", path)
     np.save(folder / "labels.npy", labels)
-    np.save(folder / "kept.npy", np.asarray(kept, np.int64))
-    meta = {"count": len(kept), "skipped": source.count - len(kept), "fingerprint": digest.hexdigest()}
+    np.save(folder / "kept.npy", np.asarray(usable, np.int64))
+    meta = {"count": len(usable), "skipped": source.count - len(usable), "fingerprint": digest.hexdigest()}
     meta["class_names"] = source.class_names
     (folder / "meta.json").write_text(json.dumps(meta))
 

@@ -47,10 +47,10 @@ class Live(NamedTuple):
     """Decoded while used: sets too large to pack."""
 
     source: Source
-    kept: np.ndarray | None  # int64 (N,): usable examples of the source; None: all
+    usable: np.ndarray | None  # int64 (N,): usable examples of the source; None: all
 
     def _at(self, index: int) -> int:
-        return int(index if self.kept is None else self.kept[index])
+        return int(index if self.usable is None else self.usable[index])
 
     def _stack(self, examples: list[tuple[np.ndarray, int]]) -> Batch:
         batch = {"image": np.stack([image for image, _ in examples])}
@@ -64,7 +64,7 @@ class Live(NamedTuple):
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         """The endless shuffled stream, as `Dataset.stream` describes it."""
-        order = shuffled(self.source.count if self.kept is None else len(self.kept), seed)
+        order = shuffled(self.source.count if self.usable is None else len(self.usable), seed)
 
         def index(element: int) -> int:
             batch, row = divmod(element, len(rows))

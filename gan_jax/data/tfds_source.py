@@ -18,8 +18,8 @@ _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\
 
 def data_dir(folder: str) -> pathlib.Path:
     """Where TFDS sets lie: `data.dir`, $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    chosen = folder or os.environ.get("GAN_JAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
-    return pathlib.Path(chosen or "~/tensorflow_datasets").expanduser()
+    folder_name = folder or os.environ.get("GAN_JAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
+    return pathlib.Path(folder_name or "~/tensorflow_datasets").expanduser()
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = 
     with quiet():
         import tensorflow_datasets as tfds
 
-        _check_known(match["set"], match["config"], root)
+        _check_exists(match["set"], match["config"], root)
         try:
             builder = tfds.builder(name, data_dir=root)
         except Exception as error:  # TFDS raises many types: config, version, missing files
@@ -106,21 +106,21 @@ def _prepare(name: str, root: pathlib.Path):
         builder = tfds.builder(name, data_dir=root, file_format="array_record")
         builder.download_and_prepare(download_config=config)
     except Exception as error:  # no network, a page that asks for a login, a builder that needs TensorFlow
-        what = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        told = f"data.name='tfds:{name}' cannot be downloaded: {what}."
-        raise UserError(f"{told} {_how_to_prepare(name, root)}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        message = f"data.name='tfds:{name}' cannot be downloaded: {reason}."
+        raise UserError(f"{message} {_how_to_prepare(name, root)}") from error
     return builder
 
 
-def _check_known(name: str, config: str | None, root: pathlib.Path) -> None:
+def _check_exists(name: str, config: str | None, root: pathlib.Path) -> None:
     """A UserError for a set or config that neither TFDS knows nor the data folder holds."""
     import tensorflow_datasets as tfds
 
-    known = tfds.list_builders(with_community_datasets=False)
+    sets = tfds.list_builders(with_community_datasets=False)
     if (root / name / (config or "")).is_dir():
         return
-    if name not in known:
-        near = unknown("data.name", f"tfds:{name}", [f"tfds:{one}" for one in known])
+    if name not in sets:
+        near = unknown("data.name", f"tfds:{name}", [f"tfds:{one}" for one in sets])
         raise UserError(
             f"{str(near).split(' Choose')[0]} TFDS lists its sets at"
             f" https://www.tensorflow.org/datasets/catalog; {root} holds no such set either."
@@ -149,11 +149,11 @@ def _check_prepared(builder, name: str, root: pathlib.Path) -> None:
             f"data.name='tfds:{name}' is not prepared in {root} (looked for {builder.data_path}),"
             f" and is downloaded only with --config.data.download=True. {command}"
         )
-    have = builder.info.available_file_formats()
-    if not have & set(file_adapters.FileFormat.with_random_access()):
-        formats = ", ".join(sorted(one.value for one in have)) or "unknown"
+    formats = builder.info.available_file_formats()
+    if not formats & set(file_adapters.FileFormat.with_random_access()):
+        names = ", ".join(sorted(one.value for one in formats)) or "unknown"
         raise UserError(
-            f"data.name='tfds:{name}' lies in {builder.data_path} in the format {formats}, without"
+            f"data.name='tfds:{name}' lies in {builder.data_path} in the format {names}, without"
             f" random access. Delete that folder or choose another data.dir. {command}"
         )
 
@@ -174,8 +174,8 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
 
     features = dict(builder.info.features.items())
     if not isinstance(features.get("image"), tfds.features.Image):
-        have = ", ".join(features)
-        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {have}.")
+        names = ", ".join(features)
+        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {names}.")
     try:
         with quiet():
             rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -195,9 +195,9 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         raise UserError(f"data.split={split!r} of {name!r} is empty.")
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-    kept = {"set": builder.info.full_name, "split": split, "files": files}
+    content = {"set": builder.info.full_name, "split": split, "files": files}
     return Source(
-        identity={"kind": "tfds", **kept, **fit._asdict()},
+        identity={"kind": "tfds", **content, **fit._asdict()},
         count=len(rows),
         class_names=classes,
         read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),

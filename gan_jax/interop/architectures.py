@@ -57,25 +57,24 @@ def _mapping(network: Network, prefix: str = "mapping.") -> Fields:
     layers = len([name for name in tensors if re.fullmatch(re.escape(prefix) + r"fc\d+\.weight", name)])
     embed = tensors.get(f"{prefix}embed.weight")
     classes, embedded = (embed.shape[1], embed.shape[0]) if embed is not None else (0, 0)
-    found: Fields = {"num_classes": classes, "mapping_layers": layers}
+    settings: Fields = {"num_classes": classes, "mapping_layers": layers}
     if f"{prefix}w_avg" in tensors:
         first = tensors.get(f"{prefix}fc0.weight")
         w_size = tensors[f"{prefix}w_avg"].shape[0]
-        found |= {"w_size": w_size, "latent_size": (first.shape[1] if first is not None else w_size) - embedded}
+        settings |= {"w_size": w_size, "latent_size": (first.shape[1] if first is not None else w_size) - embedded}
     elif not classes:  # a discriminator without labels has no mapping network
         return {"num_classes": 0}
     names = {"lr_multiplier": "mapping_lr_multiplier", "w_avg_beta": "w_avg_beta"}
-    given = arguments.taken(dict(network.kwargs), "mapping_kwargs")
-    known = {"num_layers": layers, "activation": "lrelu", "embed_features": embedded or None, "layer_features": None}
-    if "w_size" in found:
-        known["layer_features"] = found["w_size"]
-    return found | arguments.fields(given, names if "w_size" in found else {}, known | {"lr_multiplier": 0.01})
+    kwargs = arguments.taken(dict(network.kwargs), "mapping_kwargs")
+    expected = {"num_layers": layers, "activation": "lrelu", "embed_features": embedded or None,
+                "layer_features": settings.get("w_size"), "lr_multiplier": 0.01}  # fmt: skip
+    return settings | arguments.fields(kwargs, names if "w_size" in settings else {}, expected)
 
 
 def _blocks(tensors: dict[str, np.ndarray], prefix: str) -> list[str]:
     """Names of the blocks, the smallest first: b4, b8, ..."""
-    found = {match[1] for name in tensors if (match := re.match(re.escape(prefix) + r"(b\d+)\.", name))}
-    blocks = sorted(found, key=lambda name: int(name[1:]))
+    names = {match[1] for name in tensors if (match := re.match(re.escape(prefix) + r"(b\d+)\.", name))}
+    blocks = sorted(names, key=lambda name: int(name[1:]))
     if blocks != [f"b{4 * 2**level}" for level in range(len(blocks))] or len(blocks) < 2:
         raise UserError(f"blocks {', '.join(blocks)} are not those of a network from 4 pixels on")
     return blocks
@@ -84,12 +83,12 @@ def _blocks(tensors: dict[str, np.ndarray], prefix: str) -> list[str]:
 def _widths(widths: list[int], kwargs: dict) -> Fields:
     """channel_base and channel_max of a network with these features, the smallest resolution's first."""
     top, last = max(widths), len(widths) - 1
-    said = {key: kwargs[key] for key in ("channel_base", "channel_max") if kwargs.get(key) is not None}
-    found = {"channel_base": widths[last] * 4 * 2**last, "channel_max": top}
-    found |= {key: arguments.number(key, value) for key, value in said.items()}
-    if [features_at(level, **found) for level in range(last + 1)] != widths:
-        raise UserError(f"blocks of {widths} features do not follow a base and a maximum: {found}")
-    return found
+    overrides = {key: kwargs[key] for key in ("channel_base", "channel_max") if kwargs.get(key) is not None}
+    settings = {"channel_base": widths[last] * 4 * 2**last, "channel_max": top}
+    settings |= {key: arguments.number(key, value) for key, value in overrides.items()}
+    if [features_at(level, **settings) for level in range(last + 1)] != widths:
+        raise UserError(f"blocks of {widths} features do not follow a base and a maximum: {settings}")
+    return settings
 
 
 def _taps(tensors: dict[str, np.ndarray], name: str) -> Fields:
@@ -107,8 +106,8 @@ def _taps(tensors: dict[str, np.ndarray], name: str) -> Fields:
     taps = taps.sum(1) if taps.ndim == 2 else taps
     if first.ndim == 2 and not np.allclose(np.outer(taps, taps) / taps.sum() ** 2, first / first.sum(), atol=1e-6):
         raise UserError(f"the resampling filter {key} is not separable, which is not supported")
-    whole = taps / np.abs(taps[taps != 0]).min()
-    taps = np.rint(whole) if np.allclose(whole, np.rint(whole), atol=1e-4) else taps / taps.sum()
+    scaled = taps / np.abs(taps[taps != 0]).min()
+    taps = np.rint(scaled) if np.allclose(scaled, np.rint(scaled), atol=1e-4) else taps / taps.sum()
     return {"taps": tuple(int(n) if n == int(n) else float(n) for n in taps)}
 
 
@@ -120,8 +119,8 @@ _SHARED = {"img_resolution": ..., "img_channels": ..., "c_dim": ..., "z_dim": ..
 
 def _clamp(network: Network) -> Fields:
     """conv_clamp as the network's parts have it, for a file without the argument."""
-    said = {name: value for name, value in network.attributes.items() if name == "conv_clamp"}
-    return arguments.fields(said, {"conv_clamp": "conv_clamp"}, {})
+    attributes = {name: value for name, value in network.attributes.items() if name == "conv_clamp"}
+    return arguments.fields(attributes, {"conv_clamp": "conv_clamp"}, {})
 
 
 def stylegan2(network: Network) -> Fields:
@@ -131,19 +130,19 @@ def stylegan2(network: Network) -> Fields:
     architecture = "skip" if f"{blocks[0]}.torgb.weight" in tensors else "orig"
     if f"{blocks[1]}.skip.weight" in tensors:
         architecture = "resnet"
-    given = dict(network.kwargs)
-    given |= arguments.taken(given, "synthesis_kwargs")
-    given |= arguments.taken(given, "block_kwargs")
-    found = {
+    kwargs = dict(network.kwargs)
+    kwargs |= arguments.taken(kwargs, "synthesis_kwargs")
+    kwargs |= arguments.taken(kwargs, "block_kwargs")
+    settings = {
         "resolution": int(blocks[-1].rpartition("b")[2]),
         "channels": tensors[f"{blocks[-1]}.torgb.weight"].shape[0],
         "architecture": architecture,
         **_mapping(network),
-        **_widths([tensors[f"{name}.conv1.weight"].shape[0] for name in blocks], given),
+        **_widths([tensors[f"{name}.conv1.weight"].shape[0] for name in blocks], kwargs),
         **_taps(tensors, "resample_filter"),
         **_clamp(network),
     }
-    return found | arguments.fields(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED)
+    return settings | arguments.fields(kwargs, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED)
 
 
 def stylegan2_discriminator(network: Network) -> Fields:
@@ -155,24 +154,25 @@ def stylegan2_discriminator(network: Network) -> Fields:
         architecture = "resnet"
     last = tensors["b4.conv.weight"].shape
     width = tensors["b4.out.weight"].shape[0]
-    given = dict(network.kwargs)
-    epilogue = arguments.taken(given, "epilogue_kwargs")
-    given |= arguments.taken(given, "block_kwargs")
-    found = {
+    kwargs = dict(network.kwargs)
+    epilogue = arguments.taken(kwargs, "epilogue_kwargs")
+    kwargs |= arguments.taken(kwargs, "block_kwargs")
+    settings = {
         "resolution": int(blocks[-1][1:]),
         "channels": tensors[f"{blocks[-1]}.fromrgb.weight"].shape[1],
         "architecture": architecture,
         **_mapping(network),
-        **_widths([last[0], *(tensors[f"{name}.conv0.weight"].shape[0] for name in blocks[1:])], given),
+        **_widths([last[0], *(tensors[f"{name}.conv0.weight"].shape[0] for name in blocks[1:])], kwargs),
         "mbstd_channels": last[1] - last[0],
         **_taps(tensors, "resample_filter"),
         **_clamp(network),
     }
-    if found["num_classes"] and width != last[0]:
-        found["mapping_size"] = width
-    same = {"mbstd_num_channels": found["mbstd_channels"], "activation": "lrelu"}
-    found |= arguments.fields(epilogue, {"mbstd_group_size": "mbstd_group"}, same)
-    return found | arguments.fields(given, {"conv_clamp": "conv_clamp"}, _BLOCK_KWARGS | _SHARED | {"cmap_dim": ...})
+    if settings["num_classes"] and width != last[0]:
+        settings["mapping_size"] = width
+    same = {"mbstd_num_channels": settings["mbstd_channels"], "activation": "lrelu"}
+    settings |= arguments.fields(epilogue, {"mbstd_group_size": "mbstd_group"}, same)
+    expected = _BLOCK_KWARGS | _SHARED | {"cmap_dim": ...}
+    return settings | arguments.fields(kwargs, {"conv_clamp": "conv_clamp"}, expected)
 
 
 _STYLEGAN3 = {name: name for name in ("channel_base", "channel_max", "num_critical", "first_cutoff", "first_stopband",
@@ -182,17 +182,17 @@ _STYLEGAN3 |= {"last_stopband_rel": "last_stopband", "lrelu_upsampling": "upsamp
 
 def stylegan3(network: Network) -> Fields:
     """Fields of `models.stylegan3.Generator`."""
-    tensors, given = network.tensors, dict(network.kwargs)
-    given |= arguments.taken(given, "synthesis_kwargs")
+    tensors, kwargs = network.tensors, dict(network.kwargs)
+    kwargs |= arguments.taken(kwargs, "synthesis_kwargs")
     table = {m[0]: m for name in tensors if (m := re.match(r"synthesis\.(L(\d+)_(\d+)_(\d+))", name))}
     rows = sorted((int(m[2]), int(m[3]), int(m[4]), m[0]) for m in table.values())
     _, side, channels, _ = rows[-1]
     kernel = tensors[f"{rows[0][3]}.weight"].shape[2]
     radial = [value.ndim == 2 for name, value in tensors.items() if name.endswith(".down_filter")]
-    ours = {
+    kwarg_fields = {
         "channel_max": max(row[2] for row in rows),
         **arguments.fields(
-            given,
+            kwargs,
             _STYLEGAN3,
             {
                 "conv_kernel": kernel,
@@ -203,24 +203,24 @@ def stylegan3(network: Network) -> Fields:
             },
         ),
     }
-    bands = {name: ours[name] for name in ("num_critical", "first_cutoff", "first_stopband", "last_stopband")
-             if name in ours}  # fmt: skip
+    bands = {name: kwarg_fields[name] for name in ("num_critical", "first_cutoff", "first_stopband", "last_stopband")
+             if name in kwarg_fields}  # fmt: skip
     design = filter_design(side, num_layers=len(rows) - 1, **bands)
-    found = {
+    settings = {
         "resolution": side,
         "channels": channels,
         "num_layers": len(rows) - 1,
         "kernel_size": kernel,
         "margin": round((rows[0][1] - design.rates[0]) / 2),
-        "radial_filters": any(radial) if radial else bool(given.get("use_radial_filters", kernel == 1)),
-        "channel_base": _base([row[2] for row in rows[:-1]], design.cutoffs, ours["channel_max"]),
+        "radial_filters": any(radial) if radial else bool(kwargs.get("use_radial_filters", kernel == 1)),
+        "channel_base": _base([row[2] for row in rows[:-1]], design.cutoffs, kwarg_fields["channel_max"]),
         **_mapping(network),
-        **ours,
+        **kwarg_fields,
     }
-    if not 0 <= found["margin"] <= _MOST_MARGIN:
-        raise UserError(f"{rows[0][3]} has a margin of {found['margin']}; expected 0 to {_MOST_MARGIN}")
-    _check_design(found, [row[3] for row in rows], tensors)
-    return found
+    if not 0 <= settings["margin"] <= _MOST_MARGIN:
+        raise UserError(f"{rows[0][3]} has a margin of {settings['margin']}; expected 0 to {_MOST_MARGIN}")
+    _check_design(settings, [row[3] for row in rows], tensors)
+    return settings
 
 
 def _base(widths: list[int], cutoffs: np.ndarray, most: int) -> int:
@@ -233,17 +233,19 @@ def _base(widths: list[int], cutoffs: np.ndarray, most: int) -> int:
     return power if power <= high else round((low + high) / 2)
 
 
-def _check_design(found: Fields, names: list[str], tensors: dict[str, np.ndarray]) -> None:
+def _check_design(settings: Fields, names: list[str], tensors: dict[str, np.ndarray]) -> None:
     """Raises UserError where the layers of these fields have other names or filters than those of the file."""
-    known = layer_table.__kwdefaults__.keys() | {"resolution", "channels"}
-    table = layer_table(**{name: value for name, value in found.items() if name in known})
-    ours = [f"synthesis.{layer.name}" for layer in table]
-    if ours != names:
-        raise UserError(f"its layers {_brief(names)} are not those of its arguments, {_brief(ours)}")
+    parameters = layer_table.__kwdefaults__.keys() | {"resolution", "channels"}
+    table = layer_table(**{name: value for name, value in settings.items() if name in parameters})
+    expected = [f"synthesis.{layer.name}" for layer in table]
+    if expected != names:
+        raise UserError(f"its layers {_brief(names)} are not those of its arguments, {_brief(expected)}")
     for name, layer in zip(names, table, strict=True):
         for side, taps in zip(("up", "down"), layer_taps(layer), strict=True):
-            given = tensors.get(f"{name}.{side}_filter")
-            if given is not None and (taps is None or given.shape != taps.shape or np.abs(given - taps).max() > 1e-5):
+            file_taps = tensors.get(f"{name}.{side}_filter")
+            if file_taps is None:
+                continue
+            if taps is None or file_taps.shape != taps.shape or np.abs(file_taps - taps).max() > 1e-5:
                 raise UserError(f"{name}.{side}_filter is not the filter of this layer's design")
     shift = tensors.get("synthesis.input.transform")
     if shift is not None and not np.allclose(shift, np.eye(3)):
@@ -267,7 +269,7 @@ def r3gan(network: Network, *, discriminator: bool) -> Fields:
     (basis,) = (value for name, value in tensors.items() if re.search(r"\.Basis(\.weight)?$", name))
     (project,) = (value for name, value in tensors.items() if re.search(r"Layers\.\d+\.LinearLayer\.weight$", name))
     embed = tensors.get("EmbeddingLayer.weight")
-    found = {
+    settings = {
         "resolution": basis.shape[-1] * 2 ** (len(rows) - 1),
         "channels": tensors["ExtractionLayer.Layer.weight"].shape[1] if discriminator
         else tensors["AggregationLayer.Layer.weight"].shape[0],
@@ -279,7 +281,7 @@ def r3gan(network: Network, *, discriminator: bool) -> Fields:
         **_taps(tensors, "Kernel"),
     }  # fmt: skip
     if embed is not None:
-        found["embed_size"] = embed.shape[0]
+        settings["embed_size"] = embed.shape[0]
     if not discriminator:
-        found["latent_size"] = project.shape[1] - (embed.shape[0] if embed is not None else 0)
-    return found
+        settings["latent_size"] = project.shape[1] - (embed.shape[0] if embed is not None else 0)
+    return settings

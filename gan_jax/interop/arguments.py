@@ -37,8 +37,8 @@ def number(field: str, value: Any, name: str = "") -> int | float:
     kind, low, high = _NUMBERS[field]
     if value is None and field in _NONE:
         return _NONE[field]
-    fits = type(value) in (int, float) and low <= value <= high  # which NaN is not
-    if not fits or kind(value) != value:
+    in_bounds = type(value) in (int, float) and low <= value <= high  # which NaN is not
+    if not in_bounds or kind(value) != value:
         what = "whole number" if kind is int else "number"
         raise UserError(f"{name or field} is {brief(value)} in the file; expected a {what} from {low:g} to {high:g}")
     return kind(value)
@@ -54,16 +54,16 @@ def fields(kwargs: dict, names: dict[str, str], expected: dict[str, Any]) -> dic
     Raises:
       UserError: another argument, or another value.
     """
-    found = {}
+    numbers = {}
     for key, value in kwargs.items():
         if key in names:
-            found[names[key]] = number(names[key], value, key)
+            numbers[names[key]] = number(names[key], value, key)
         elif key not in expected:
             name = brief(key).strip("'")
             raise UserError(f"the network was made with {name}={brief(value)}, which is not supported")
         elif value is not None and expected[key] is not ... and value != expected[key]:
             raise UserError(f"the network was made with {key}={brief(value)}; supported: {expected[key]!r}")
-    return found
+    return numbers
 
 
 def taken(kwargs: dict, name: str) -> dict:

@@ -32,13 +32,13 @@ _BASES = {
 }
 
 
-class Found(NamedTuple):
+class Weights(NamedTuple):
     """What a file holds: arrays to put in place of fresh ones, and what it says of the run that they are for."""
 
     spec: specs.Spec
     params: dict[str, dict[str, np.ndarray]]  # net -> arrays by `<collection>/<path>`
     ema: dict[str, dict[str, np.ndarray]]
-    told: str  # for the terminal
+    description: str  # for the terminal
     kind: str = ""  # family of official networks
     fields: dict[str, dict] = {}  # net -> those of its model; of official networks
     config: ConfigDict | None = None  # of our own files
@@ -64,37 +64,37 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
     if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
         raise UserError(f"--workdir={workdir}: holds a run already; give another folder")
     contents = containers.read_file(source, "--from=")
-    with _about(source):
-        found = _own(contents) if "gan_jax" in contents.metadata else _official(contents)
-    if found.config is not None and config:
+    with _errors_about(source):
+        weights = _read_export(contents) if "gan_jax" in contents.metadata else _read_official(contents)
+    if weights.config is not None and config:
         raise UserError(f"--config={config}: the file has its own config; leave the flag out, or override its keys")
     experiment = configs.load(config) if config else None
-    with _about(source, named=False):  # a message may be about a flag
-        stated = _stated(experiment, found) if found.config is None else found.config
-        run = runs.build(configs.resolve(stated, overrides, runs.defaults), found.spec)
-    summary = _summary(run) if found.data is None else found.data
-    with _about(source):
-        state = _state(run, found)
+    with _errors_about(source, prefix=False):  # a message may be about a flag
+        base = _config_with_fields(experiment, weights) if weights.config is None else weights.config
+        run = runs.build(configs.resolve(base, overrides, runs.defaults), weights.spec)
+    summary = _summary(run) if weights.data is None else weights.data
+    with _errors_about(source):
+        state = _state(run, weights)
     imported = {"file": pathlib.Path(source).name, "sha256": _sha256(source)}
     folders.start_folder(folder, run.config, run.spec, {**summary, "imported": imported})
     manager = checkpoint.open_manager(folder / "checkpoints")
     with checkpoint.closing(manager):
         checkpoint.save(manager, state, {"position": 0, "data": summary["fingerprint"], "sums": {}})
-    return f"imported {found.told} into {folder}, as step 0"
+    return f"imported {weights.description} into {folder}, as step 0"
 
 
 @contextlib.contextmanager
-def _about(source: str, *, named: bool = True):
-    """Makes one message of whatever goes wrong with what the file says; `named`: puts its name before our own ones."""
+def _errors_about(source: str, *, prefix: bool = True):
+    """Makes one message of whatever goes wrong with what the file says; `prefix`: puts its name before our own ones."""
     try:
         yield
     except (UserError, Damaged) as error:
-        if not named:
+        if not prefix:
             raise
         raise UserError(f"--from={source}: {error}") from error
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"--from={source}: no network can be built of what the file says: {told:.300}") from error
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--from={source}: no network can be built of what the file says: {message:.300}") from error
 
 
 def _sha256(source: os.PathLike | str) -> str:
@@ -102,55 +102,55 @@ def _sha256(source: os.PathLike | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _official(contents: containers.Contents) -> Found:
-    found, rest = networks.find(contents.value, contents.size)
-    generator = found.get("G_ema") or found.get("G")
+def _read_official(contents: containers.Contents) -> Weights:
+    by_role, others = networks.find(contents.value, contents.size)
+    generator = by_role.get("G_ema") or by_role.get("G")
     if generator is None:
         raise UserError("the file holds a discriminator alone; expected a generator")
     kind = architectures.family(generator.tensors)
     fields = {"generator": architectures.fields(generator, kind, discriminator=False)}
-    if "D" in found:
-        fields["discriminator"] = architectures.fields(found["D"], kind, discriminator=True)
+    if "D" in by_role:
+        fields["discriminator"] = architectures.fields(by_role["D"], kind, discriminator=True)
     spec = _spec(fields)
-    placed = {role: _place(network, kind, role == "D") for role, network in found.items()}
-    params = {"generator": placed.get("G", placed.get("G_ema"))}
-    if "D" in placed:
-        params["discriminator"] = placed["D"]
+    arrays = {role: _place(network, kind, role == "D") for role, network in by_role.items()}
+    params = {"generator": arrays.get("G", arrays.get("G_ema"))}
+    if "D" in arrays:
+        params["discriminator"] = arrays["D"]
     size = "x".join(map(str, spec["image"].shape))
     classes = f"{specs.classes(spec)} classes" if specs.classes(spec) else "without labels"
-    left = f"; left out: {', '.join(rest[:5])}" if rest else ""
-    told = f"{', '.join(sorted(found))} ({kind}, {size}, {classes}{left})"
-    return Found(spec, params, {"generator": placed.get("G_ema", placed.get("G"))}, told, kind, fields)
+    omission = f"; left out: {', '.join(others[:5])}" if others else ""
+    description = f"{', '.join(sorted(by_role))} ({kind}, {size}, {classes}{omission})"
+    return Weights(spec, params, {"generator": arrays.get("G_ema", arrays.get("G"))}, description, kind, fields)
 
 
 def _spec(fields: dict[str, dict]) -> specs.Spec:
     """What the networks say of their data, taken out of their fields. Raises UserError where they disagree."""
-    said = {net: [part.pop(key) for key in ("resolution", "channels", "num_classes")] for net, part in fields.items()}
-    side, channels, classes = said["generator"]
-    if any(other != said["generator"] for other in said.values()):
-        raise UserError(f"generator and discriminator differ in resolution, channels and labels: {said}")
+    shapes = {net: [part.pop(key) for key in ("resolution", "channels", "num_classes")] for net, part in fields.items()}
+    side, channels, classes = shapes["generator"]
+    if any(other != shapes["generator"] for other in shapes.values()):
+        raise UserError(f"generator and discriminator differ in resolution, channels and labels: {shapes}")
     if not (1 <= side <= _LARGEST and 1 <= channels <= _LARGEST and classes <= 2**20):
         raise UserError(f"images of {side}x{side}x{channels} with {classes} classes are larger than any that are known")
     return specs.labelled((side, side, channels), classes)
 
 
-def _stated(experiment: ConfigDict | None, found: Found) -> ConfigDict:
+def _config_with_fields(experiment: ConfigDict | None, weights: Weights) -> ConfigDict:
     """The experiment, or what the family needs, with the fields of the file's networks."""
     adam = {"optim": {"generator": dict(_ADAM), "discriminator": dict(_ADAM)}}
     config = experiment
     if config is None:
-        config = ConfigDict({**_BASES[found.kind], **adam, "data": {"name": UNKNOWN_DATA}})
-    critic = "stylegan2" if found.kind == "stylegan3" else found.kind  # registered with both
+        config = ConfigDict({**_BASES[weights.kind], **adam, "data": {"name": UNKNOWN_DATA}})
+    critic = "stylegan2" if weights.kind == "stylegan3" else weights.kind  # registered with both
     with config.unlocked():
-        for net, name in (("generator", found.kind), ("discriminator", critic)):
-            stated = dict(config.get(net, {}))
-            section = stated if stated.get("name") == name else {"name": name}
-            if net not in found.fields and experiment is None:  # a fresh discriminator, as wide as the generator
+        for net, name in (("generator", weights.kind), ("discriminator", critic)):
+            current = dict(config.get(net, {}))
+            section = current if current.get("name") == name else {"name": name}
+            if net not in weights.fields and experiment is None:  # a fresh discriminator, as wide as the generator
                 same = ("widths", "blocks", "cardinalities") if name == "r3gan" else ("channel_base", "channel_max")
-                section |= {key: found.fields["generator"][key] for key in same}
-            config[net] = ConfigDict({**section, **found.fields.get(net, {})})
-        config.data.resolution, config.data.channels = found.spec["image"].shape[0], found.spec["image"].shape[2]
-        config.conditional = bool(specs.classes(found.spec))
+                section |= {key: weights.fields["generator"][key] for key in same}
+            config[net] = ConfigDict({**section, **weights.fields.get(net, {})})
+        config.data.resolution, config.data.channels = weights.spec["image"].shape[0], weights.spec["image"].shape[2]
+        config.conditional = bool(specs.classes(weights.spec))
     return config
 
 
@@ -160,15 +160,15 @@ def _summary(run: runs.Run) -> dict[str, Any]:
     if name == UNKNOWN_DATA:
         return {"name": name, "fingerprint": ""}
     dataset = runs.open_data(run.config)
-    seen = runs.data_spec(run.config, dataset)
-    if seen != run.spec:
-        raise UserError(f"config.data.name={name!r}: the networks are for {run.spec}, and these data are {seen}")
+    data_spec = runs.data_spec(run.config, dataset)
+    if data_spec != run.spec:
+        raise UserError(f"config.data.name={name!r}: the networks are for {run.spec}, and these data are {data_spec}")
     return dataset.protocol()
 
 
 def _place(network: Network, kind: str, discriminator: bool) -> dict[str, np.ndarray]:
     """A network's tensors by `<collection>/<path>`, in our names and layouts."""
-    placed = {}
+    arrays = {}
     stages = len({name.split("MainLayers.")[1].split(".")[0] for name in network.tensors if "MainLayers." in name})
     for name, value in network.tensors.items():
         if names.is_constant(name):  # compared with the architecture when that was read
@@ -180,64 +180,69 @@ def _place(network: Network, kind: str, discriminator: bool) -> dict[str, np.nda
                 (collection, path), value = names.stylegan(name, value)
         except (ValueError, IndexError) as error:
             raise UserError(f"{name} has the shape {value.shape}, which does not fit its name") from error
-        placed["/".join((collection, *path))] = value
-    if len(placed) != sum(not names.is_constant(name) for name in network.tensors):
+        arrays["/".join((collection, *path))] = value
+    if len(arrays) != sum(not names.is_constant(name) for name in network.tensors):
         raise UserError("two tensors of the file belong to one place")
-    return placed
+    return arrays
 
 
-def _state(run: runs.Run, found: Found):
+def _state(run: runs.Run, weights: Weights):
     """A fresh State with the file's arrays in place; what the file has is not drawn."""
     shapes = jax.eval_shape(lambda: runs.init_state(run))
-    if found.config is not None and found.params.keys() != shapes.params.keys():
-        raise UserError(f"it holds {', '.join(found.params)}; its config has the networks {', '.join(shapes.params)}")
-    given: dict[str, dict] = {"params": {}, "variables": {}, "ema": {}}
-    for net, tree in found.params.items():
+    if weights.config is not None and weights.params.keys() != shapes.params.keys():
+        raise UserError(f"it holds {', '.join(weights.params)}; its config has the networks {', '.join(shapes.params)}")
+    arrays: dict[str, dict] = {"params": {}, "variables": {}, "ema": {}}
+    for net, tree in weights.params.items():
         if net not in shapes.params:
             raise UserError(f"the game {run.config.game!r} has no net {net!r}; it has {', '.join(shapes.params)}")
         tree = _fitted(net, tree, {"params": shapes.params[net], **shapes.variables[net]})
-        given["params"][net] = tree.pop("params")
-        given["variables"][net] = tree
-    for net, tree in found.ema.items():
-        given["ema"][net] = _fitted(net, tree, shapes.ema[net])
+        arrays["params"][net] = tree.pop("params")
+        arrays["variables"][net] = tree
+    for net, tree in weights.ema.items():
+        arrays["ema"][net] = _fitted(net, tree, shapes.ema[net])
 
-    def rest():
+    def init_missing():
         state = runs.init_state(run)
-        left = {name: {k: v for k, v in getattr(state, name).items() if k not in nets} for name, nets in given.items()}
-        return state._replace(**left)
+        missing = {
+            name: {net: tree for net, tree in getattr(state, name).items() if net not in nets}
+            for name, nets in arrays.items()
+        }
+        return state._replace(**missing)
 
-    state = jax.jit(rest)()
-    put = {name: {**getattr(state, name), **jax.device_put(nets)} for name, nets in given.items()}
-    order = {name: {net: put[name][net] for net in getattr(shapes, name)} for name in given}
+    state = jax.jit(init_missing)()
+    full = {name: {**getattr(state, name), **jax.device_put(nets)} for name, nets in arrays.items()}
+    order = {name: {net: full[name][net] for net in getattr(shapes, name)} for name in arrays}
     return state._replace(**order)
 
 
-def _fitted(net: str, theirs: dict[str, np.ndarray], expected: dict) -> dict:
+def _fitted(net: str, arrays: dict[str, np.ndarray], expected: dict) -> dict:
     """The given arrays in a tree like the expected one, and of its types.
 
     Raises:
       UserError: arrays that are missing, of another shape, without a place, or not finite.
     """
-    ours = traverse_util.flatten_dict(expected, sep="/")
-    wrong = [f"{name} is missing" for name in ours if name not in theirs]
-    wrong += [f"{name} has no place" for name in theirs if name not in ours]
-    wrong += [
-        f"{name} has the shape {theirs[name].shape}, expected {ours[name].shape}"
-        for name in ours
-        if name in theirs and theirs[name].shape != ours[name].shape
+    leaves = traverse_util.flatten_dict(expected, sep="/")
+    problems = [f"{name} is missing" for name in leaves if name not in arrays]
+    problems += [f"{name} has no place" for name in arrays if name not in leaves]
+    problems += [
+        f"{name} has the shape {arrays[name].shape}, expected {leaves[name].shape}"
+        for name in leaves
+        if name in arrays and arrays[name].shape != leaves[name].shape
     ]
-    wrong += [f"{name} holds NaN or infinity" for name in theirs if not np.isfinite(theirs[name].astype(float)).all()]
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    problems += [
+        f"{name} holds NaN or infinity" for name, array in arrays.items() if not np.isfinite(array.astype(float)).all()
+    ]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(
-            f"the {net}'s tensors do not fit the network of its config: {'; '.join(wrong[:5])}{more}. "
+            f"the {net}'s tensors do not fit the network of its config: {'; '.join(problems[:5])}{more}. "
             f"What shapes cannot tell is set by --config.{net}.KEY=VALUE"
         )
-    kept = {name: np.asarray(theirs[name], leaf.dtype) for name, leaf in ours.items()}
-    return traverse_util.unflatten_dict(kept, sep="/")
+    flat = {name: np.asarray(arrays[name], leaf.dtype) for name, leaf in leaves.items()}
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def _own(contents: containers.Contents) -> Found:
+def _read_export(contents: containers.Contents) -> Weights:
     """A file that `export` has written: it has its config with it."""
     if contents.metadata["gan_jax"] != FORMAT:
         raise UserError(f"written as {contents.metadata['gan_jax']!r}; this version reads {FORMAT!r}")
@@ -254,4 +259,4 @@ def _own(contents: containers.Contents) -> Found:
         net, _, place = name.partition("/")
         nets.setdefault(net, {})[place] = value
     ema = {net: arrays for net, arrays in nets.items() if net in averaged}
-    return Found(spec, nets, ema, f"{', '.join(nets)} of the game {config.get('game')!r}", config=config, data=data)
+    return Weights(spec, nets, ema, f"{', '.join(nets)} of the game {config.get('game')!r}", config=config, data=data)

@@ -52,19 +52,19 @@ def _r3gan(name: str, value: np.ndarray, discriminator: bool, stages: int) -> tu
     match = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.*)", name)
     if not match:
         return name.split("."), value
-    stage, layer, rest = int(match[1]), int(match[2]), match[3]
+    stage, layer, field = int(match[1]), int(match[2]), match[3]
     level = stages - 1 - stage if discriminator else stage
-    if rest in ("Basis", "Basis.weight"):
+    if field in ("Basis", "Basis.weight"):
         return ["basis"], value.reshape(value.shape[0], *value.shape[-2:]).transpose(1, 2, 0)
-    if rest == "LinearLayer.weight":
+    if field == "LinearLayer.weight":
         return ["project", "kernel"], value.T
-    if rest == "LinearLayer.Layer.weight":
+    if field == "LinearLayer.Layer.weight":
         return [f"stage{level}_change", "kernel"], value[:, :, 0, 0].T
     block = f"stage{level}_block{layer if discriminator else layer - 1}"
-    if rest == "LinearLayer2.Layer.weight":
+    if field == "LinearLayer2.Layer.weight":
         return [block, "kernel"], value.transpose(2, 3, 1, 0)
-    if rest in ("LinearLayer1.Layer.weight", "LinearLayer3.Layer.weight"):
-        return [block, "expand" if "1" in rest else "reduce", "kernel"], value[:, :, 0, 0].T
-    if rest in ("NonLinearity1.Bias", "NonLinearity2.Bias"):
-        return [block, "bias" + rest[12]], value
-    return [block, *rest.split(".")], value
+    if field in ("LinearLayer1.Layer.weight", "LinearLayer3.Layer.weight"):
+        return [block, "expand" if "1" in field else "reduce", "kernel"], value[:, :, 0, 0].T
+    if field in ("NonLinearity1.Bias", "NonLinearity2.Bias"):
+        return [block, "bias" + field[12]], value
+    return [block, *field.split(".")], value

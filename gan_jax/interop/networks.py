@@ -39,15 +39,15 @@ def find(value: Any, size: int = 2**40) -> tuple[dict[str, Network], list[str]]:
       UserError: nothing that is known as a network.
       Damaged: tensors without their numbers, networks within themselves.
     """
-    left = _SHARED * size
+    bytes_left = _SHARED * size
 
     def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
-        nonlocal left
+        nonlocal bytes_left
         numbers = array(tensor)
         if not numbers.size:  # its other sizes may be anything
             raise Damaged(f"a tensor of shape {numbers.shape}, which holds no number")
-        left -= numbers.nbytes
-        if left < 0:
+        bytes_left -= numbers.nbytes
+        if bytes_left < 0:
             raise Damaged("many tensors of the same numbers")
         return numbers
 
@@ -58,14 +58,14 @@ def find(value: Any, size: int = 2**40) -> tuple[dict[str, Network], list[str]]:
         raise UserError(f"expected networks or their tensors, and this file holds a {type(value).__name__}")
     modules = {key: item for key, item in value.items() if _is_module(item)}
     if modules:
-        found = {ROLES[key]: _of_module(item, numbers) for key, item in modules.items() if key in ROLES}
-        rest = [brief(key) for key in value if key not in ROLES]
+        networks = {ROLES[key]: _of_module(item, numbers) for key, item in modules.items() if key in ROLES}
+        others = [brief(key) for key in value if key not in ROLES]
     else:
-        found, rest = _of_tensors(value, numbers)
-    if not found:
+        networks, others = _of_tensors(value, numbers)
+    if not networks:
         names = ", ".join(map(brief, list(value)[:5])) or "nothing"
         raise UserError(f"no generator or discriminator in this file: it holds {names}")
-    return found, rest
+    return networks, others
 
 
 def _is_module(value: Any) -> bool:
@@ -75,8 +75,8 @@ def _is_module(value: Any) -> bool:
 
 
 def _of_module(module: Module | Record, numbers: Callable) -> Network:
-    given = module.state.get("_init_kwargs")
-    network = Network(kwargs=dict(given) if isinstance(given, dict) else {})
+    init_kwargs = module.state.get("_init_kwargs")
+    network = Network(kwargs=dict(init_kwargs) if isinstance(init_kwargs, dict) else {})
     if module.state.get("_init_args"):
         raise UserError("a network that was made with arguments without names, which is not supported")
     for path, state in _parts(module):
@@ -94,18 +94,18 @@ def _of_module(module: Module | Record, numbers: Callable) -> Network:
 
 def _parts(module: Module | Record) -> Iterator[tuple[tuple[str, ...], dict]]:
     """(path, attributes) of a network and all networks within it."""
-    left = [((), module)]
+    stack = [((), module)]
     for _ in range(_MOST):
-        if not left:
+        if not stack:
             return
-        path, part = left.pop()
+        path, part = stack.pop()
         yield path, part.state
-        if len(path) > _DEEPEST or len(left) > _MOST:
+        if len(path) > _DEEPEST or len(stack) > _MOST:
             break
-        inner = [(name, item) for name, item in _dict(part.state.get("_modules")).items() if item is not None]
-        if not all(_is_module(item) for _, item in inner):
+        children = [(name, item) for name, item in _dict(part.state.get("_modules")).items() if item is not None]
+        if not all(_is_module(item) for _, item in children):
             raise Damaged(f"something else than networks within {'.'.join(path) or 'a network'}")
-        left += [((*path, _name(name)), item) for name, item in inner]
+        stack += [((*path, _name(name)), item) for name, item in children]
     raise Damaged("networks within networks without end")
 
 
@@ -123,41 +123,41 @@ def _dict(value: Any) -> dict:
 
 def _of_tensors(value: dict, numbers: Callable) -> tuple[dict[str, Network], list[str]]:
     """Networks of a state dict, or of a dict of such, told apart by the first part of their names."""
-    found: dict[str, Network] = {}
-    single, rest = Network(), []
+    networks: dict[str, Network] = {}
+    single = Network()
     for name, tensor in _flat(value):
         parts = name.split(".")
         while len(parts) > 1 and parts[0] in _WRAPPERS:
             parts.pop(0)
         network = single
         if len(parts) > 1 and parts[0] in ROLES:
-            network = found.setdefault(ROLES[parts.pop(0)], Network())
+            network = networks.setdefault(ROLES[parts.pop(0)], Network())
             while len(parts) > 1 and parts[0] in _WRAPPERS:
                 parts.pop(0)
         if ".".join(parts) in network.tensors:
             raise UserError(f"the tensor {name} is in the file twice")
         network.tensors[".".join(parts)] = numbers(tensor)
-    if single.tensors and found:
-        rest = list(single.tensors)
-        raise UserError(f"tensors that belong to no network: {', '.join(rest[:5])}")
+    if single.tensors and networks:
+        strays = list(single.tensors)
+        raise UserError(f"tensors that belong to no network: {', '.join(strays[:5])}")
     if single.tensors:
-        found[_role(single.tensors)] = single
-    return found, [brief(key) for key, item in value.items() if not isinstance(item, dict | Tensor | np.ndarray)]
+        networks[_role(single.tensors)] = single
+    return networks, [brief(key) for key, item in value.items() if not isinstance(item, dict | Tensor | np.ndarray)]
 
 
 def _flat(value: dict) -> Iterator[tuple[str, Any]]:
     """(name, tensor) of nested dicts, names joined by dots; everything else is left out."""
-    left = [((), value)]
+    stack = [((), value)]
     for _ in range(_MOST):
-        if not left:
+        if not stack:
             return
-        path, item = left.pop()
+        path, item = stack.pop()
         if isinstance(item, Tensor | np.ndarray):
             yield ".".join(path), item
         elif isinstance(item, dict):
-            if len(path) > _DEEPEST or len(left) > _MOST:
+            if len(path) > _DEEPEST or len(stack) > _MOST:
                 break
-            left += [((*path, _name(name)), inner) for name, inner in reversed(item.items())]
+            stack += [((*path, _name(name)), inner) for name, inner in reversed(item.items())]
     raise Damaged("dicts within dicts without end")
 
 

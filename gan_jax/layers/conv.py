@@ -45,7 +45,7 @@ def conv(
     """
     assert x.ndim == w.ndim == 4 and x.shape[3] == w.shape[2] * groups, (x.shape, w.shape, groups)
     assert w.shape[3] % groups == 0, (w.shape, groups)
-    x, w = _alike(x, w)
+    x, w = _same_dtype_and_axes(x, w)
     return _conv(x, w, as_pair(stride), _pads(padding), groups)
 
 
@@ -69,7 +69,7 @@ def conv_transpose(
         (n - 1) * s + k - sum(p) + e
         for n, s, k, p, e in zip(x.shape[1:3], stride, w.shape[:2], padding, extra, strict=True)
     )
-    x, w = _alike(x, w)
+    x, w = _same_dtype_and_axes(x, w)
     return _tconv(x, jnp.swapaxes(w, 2, 3), stride, padding, size, 1)
 
 
@@ -89,7 +89,7 @@ def _pads(padding: Padding) -> Padding:
     return (top, bottom), (left, right)
 
 
-def _alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _same_dtype_and_axes(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Gives both operands the same type: dtype, and under `shard_map` the same varying mesh axes.
 
     A `custom_vjp` must return cotangents of its inputs' types; a replicated operand is cast here, so that its
@@ -107,7 +107,7 @@ def _alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, w, stride, padding, groups):
-    if _whole(x.shape[1:3], w, padding, groups):
+    if _covers_image(x.shape[1:3], w, padding, groups):
         y = x.reshape(x.shape[0], -1) @ w.reshape(-1, w.shape[3])
         return y[:, None, None, :]
 
@@ -130,7 +130,7 @@ def _correlate(x, w, groups, **options):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _tconv(g, w, stride, padding, size, groups):
-    if _whole(size, w, padding, groups):
+    if _covers_image(size, w, padding, groups):
         x = g[:, 0, 0, :] @ w.reshape(-1, w.shape[3]).T
         return x.reshape(g.shape[0], *w.shape[:3])
 
@@ -174,7 +174,7 @@ def _wgrad(x, g, stride, padding, kernel, groups):
     return _on_platform(x, g, conv_cpu.wgrad(x, g, stride, padding, pads, kernel, groups, ungrouped), plain)
 
 
-def _whole(size, w, padding, groups):
+def _covers_image(size, w, padding, groups):
     """Whether the window is the image: a matrix product, which spares `_tconv` its products with padding."""
     return groups == 1 and size == w.shape[:2] and padding == ((0, 0), (0, 0))
 
@@ -183,8 +183,8 @@ def _conv_forward(x, w, stride, padding, groups):
     return _conv(x, w, stride, padding, groups), (x, w)
 
 
-def _conv_backward(stride, padding, groups, saved, g):
-    x, w = saved
+def _conv_backward(stride, padding, groups, residuals, g):
+    x, w = residuals
     return (
         _tconv(g, w, stride, padding, x.shape[1:3], groups),
         _wgrad(x, g, stride, padding, w.shape[:2], groups),
@@ -195,24 +195,24 @@ def _tconv_forward(g, w, stride, padding, size, groups):
     return _tconv(g, w, stride, padding, size, groups), (g, w)
 
 
-def _tconv_backward(stride, padding, size, groups, saved, x):
-    g, w = saved
-    return _exact(_conv(x, w, stride, padding, groups), g), _wgrad(x, g, stride, padding, w.shape[:2], groups)
+def _tconv_backward(stride, padding, size, groups, residuals, x):
+    g, w = residuals
+    return _checked_shape(_conv(x, w, stride, padding, groups), g), _wgrad(x, g, stride, padding, w.shape[:2], groups)
 
 
 def _wgrad_forward(x, g, stride, padding, kernel, groups):
     return _wgrad(x, g, stride, padding, kernel, groups), (x, g)
 
 
-def _wgrad_backward(stride, padding, kernel, groups, saved, w):
-    x, g = saved
+def _wgrad_backward(stride, padding, kernel, groups, residuals, w):
+    x, g = residuals
     return (
         _tconv(g, w, stride, padding, x.shape[1:3], groups),
-        _exact(_conv(x, w, stride, padding, groups), g),
+        _checked_shape(_conv(x, w, stride, padding, groups), g),
     )
 
 
-def _exact(y, like):
+def _checked_shape(y, like):
     assert y.shape == like.shape, (y.shape, like.shape)
     return y
 

@@ -117,8 +117,8 @@ def _parts(x, g, kernel, groups):
     if groups == 1 or not all(isinstance(side, int) for side in (*x, *g)):
         return 0
     narrow, products = min(x[3], g[3]) // groups, math.prod(g) * math.prod(kernel) * (x[3] // groups)
-    enough = _PART if products >= winograd.LEAST_PRODUCTS else narrow * groups
-    size = next(n for n in range(1, groups + 1) if groups % n == 0 and (n * narrow >= enough or n == groups))
+    least_channels = _PART if products >= winograd.LEAST_PRODUCTS else narrow * groups
+    size = next(n for n in range(1, groups + 1) if groups % n == 0 and (n * narrow >= least_channels or n == groups))
     return groups // size if size <= _FEW_GROUPS else 0
 
 
@@ -128,39 +128,41 @@ def _in_parts(ungrouped, count, groups, x, w):
 
     def one(part):
         x, w = part
-        return ungrouped(x, _spread(w, groups // count))
+        return ungrouped(x, _block_diagonal(w, groups // count))
 
-    return _mapped(one, count, x, w)
+    return _map_parts(one, count, x, w)
 
 
 def _wgrad_in_parts(ungrouped, count, groups, x, g):
     """The gradients of those kernels, without what lies between the groups."""
-    return _mapped(lambda part: _gathered(ungrouped(*part), groups // count), count, x, g)
+    return _map_parts(lambda part: _diagonal_blocks(ungrouped(*part), groups // count), count, x, g)
 
 
-def _mapped(one, count, a, b):
-    return _joined(lax.map(one, (_dealt(a, count), _dealt(b, count)))) if count > 1 else one((a, b))
+def _map_parts(one, count, a, b):
+    if count == 1:
+        return one((a, b))
+    return _join_channels(lax.map(one, (_split_channels(a, count), _split_channels(b, count))))
 
 
-def _dealt(x, count):
+def _split_channels(x, count):
     """(..., C) -> (count, ..., C / count)"""
     return jnp.moveaxis(x.reshape(*x.shape[:-1], count, -1), -2, 0)
 
 
-def _joined(x):
+def _join_channels(x):
     x = jnp.moveaxis(x, 0, -2)
     return x.reshape(*x.shape[:-2], -1)
 
 
-def _spread(w, groups):
+def _block_diagonal(w, groups):
     """(kh, kw, I / groups, O) -> (kh, kw, I, O), zero where input and output are of different groups."""
     kh, kw, i, o = w.shape
     same = jnp.eye(groups, dtype=bool)[:, None, :, None]
     return jnp.where(same, w.reshape(kh, kw, 1, i, groups, o // groups), 0).reshape(kh, kw, groups * i, o)
 
 
-def _gathered(w, groups):
-    """The transpose of `_spread`."""
+def _diagonal_blocks(w, groups):
+    """The transpose of `_block_diagonal`."""
     kh, kw, i, o = w.shape
     w = w.reshape(kh, kw, groups, i // groups, groups, o // groups)
     return jnp.diagonal(w, axis1=2, axis2=4).swapaxes(3, 4).reshape(kh, kw, i // groups, o)

@@ -157,9 +157,9 @@ def _separated(taps, gain):
     """Vertical and horizontal taps, and a factor; multiples of one number, such as 1/8, 3/8, 3/8, 1/8, become whole."""
     if isinstance(taps, np.ndarray) and taps.any():
         unit = np.abs(taps[taps != 0]).min()
-        whole = np.round(taps / unit)
-        if np.abs(whole).max() <= _MOST_WHOLE and np.allclose(taps, whole * unit, rtol=1e-12, atol=0):
-            return whole, whole, float(unit * unit * gain)
+        integers = np.round(taps / unit)
+        if np.abs(integers).max() <= _MOST_WHOLE and np.allclose(taps, integers * unit, rtol=1e-12, atol=0):
+            return integers, integers, float(unit * unit * gain)
     root = math.sqrt(abs(gain))
     return taps * root, taps * math.copysign(root, gain), 1
 
@@ -221,7 +221,7 @@ def _shifted_sums(x, taps, rows, columns, steps_h, steps_w):
         return x if tap == 1 else tap * x
 
     @cache
-    def cut(tap, i, j):
+    def weighed_slice(tap, i, j):
         return weighed(x, tap)[:, _strided(i, *steps_h), _strided(j, *steps_w)]
 
     def phase(row, column):
@@ -236,9 +236,9 @@ def _shifted_sums(x, taps, rows, columns, steps_h, steps_w):
         parts = []
         for tap, places in starts.items():
             if len(places) == 1 and len(rows) * len(columns) > 1:
-                parts.append(cut(tap, *places[0]))
+                parts.append(weighed_slice(tap, *places[0]))
             else:
-                parts.append(weighed(reduce(operator.add, (cut(1, *place) for place in places)), tap))
+                parts.append(weighed(reduce(operator.add, (weighed_slice(1, *place) for place in places)), tap))
         return reduce(operator.add, parts)
 
     return [[phase(row, column) for column in columns] for row in rows]
@@ -277,9 +277,9 @@ def _phases(n, k, up, down, before, size):
     for remainder in range(min(period, size)):
         first = remainder * down - before
         starts.append([(t, (first + t) // up) for t in range(k) if (first + t) % up == 0])
-    used = [start for phase in starts for _, start in phase] or [0]
-    low = max(0, -min(used))
-    high = max(0, max(used) + stride * (count - 1) + 1 - n)
+    all_starts = [start for phase in starts for _, start in phase] or [0]
+    low = max(0, -min(all_starts))
+    high = max(0, max(all_starts) + stride * (count - 1) + 1 - n)
     return [[(t, s + low) for t, s in phase] for phase in starts], (count, stride), (low, high)
 
 

@@ -112,19 +112,19 @@ def _spectral_sigma(module: nn.Module, kernel: jax.Array, train: bool) -> jax.Ar
     matrix = kernel.reshape(-1, kernel.shape[-1]).T  # (features, the rest)
     constant = lax.stop_gradient(matrix)
 
-    def start():
+    def init_vector():
         u = jax.random.normal(module.make_rng("params"), (module.features,), jnp.float32)
         return _unit(u)
 
-    stored = module.variable("spectral", "u", start)
-    u = stored.value
+    vector = module.variable("spectral", "u", init_vector)
+    u = vector.value
     v = _unit(constant.T @ u)
     if train and not module.is_initializing():
         u = _unit(constant @ v)
         if module.axis_name:  # equal on all devices already: this says so to shard_map
             u = lax.pmean(u, module.axis_name)
         if module.is_mutable_collection("spectral"):
-            stored.value = u
+            vector.value = u
     return u @ (matrix @ v)
 
 

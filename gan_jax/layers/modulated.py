@@ -35,7 +35,7 @@ def resample_conv(
     def fir(x, **options):
         return upfirdn2d(x, taps, flip=flip_filter, **options)
 
-    pads = _whole_padding(as_padding(padding), taps, up, down)
+    pads = _total_padding(as_padding(padding), taps, up, down)
     point = w.shape[:2] == (1, 1)
     if up == down == 1:
         return conv(x, w if flip_weight else w[::-1, ::-1], 1, pads)
@@ -125,7 +125,7 @@ def _wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _whole_padding(padding: Padding, taps: Taps, up: int, down: int) -> Padding:
+def _total_padding(padding: Padding, taps: Taps, up: int, down: int) -> Padding:
     """Zeros around the zero-inserted image for the convolution and both filters together."""
     result = []
     for (low, high), k in zip(padding, kernel_size(taps), strict=True):

@@ -26,17 +26,17 @@ class Draw(NamedTuple):
 KEY, UNIFORM = Draw("key"), Draw("uniform")
 
 
-def draw(keys: jax.Array, wanted: Mapping[int, Draw]) -> dict[int, jax.Array]:
+def draw(keys: jax.Array, draws: Mapping[int, Draw]) -> dict[int, jax.Array]:
     """Independent arrays (B, *shape) from keys (B,), which should serve nothing else.
 
     Args:
-      wanted: number of the stream, below 4096 -> what is wanted of it. It does not depend on what else is wanted.
+      draws: number of the stream, below 4096 -> what is wanted of it. It does not depend on what else is wanted.
     """
-    wanted = dict(sorted(wanted.items(), key=lambda item: item[1].kind != "normal"))  # those stand together
-    sizes = [math.prod(one.shape) for one in wanted.values()]
-    assert max(sizes) <= _STREAM and max(wanted) < 2**32 // _STREAM, (wanted, sizes)
-    places = np.concatenate([n * _STREAM + np.arange(size) for n, size in zip(wanted, sizes, strict=True)])
-    count = sum(one.kind == "normal" for one in wanted.values())
+    draws = dict(sorted(draws.items(), key=lambda item: item[1].kind != "normal"))  # those stand together
+    sizes = [math.prod(one.shape) for one in draws.values()]
+    assert max(sizes) <= _STREAM and max(draws) < 2**32 // _STREAM, (draws, sizes)
+    places = np.concatenate([n * _STREAM + np.arange(size) for n, size in zip(draws, sizes, strict=True)])
+    count = sum(one.kind == "normal" for one in draws.values())
     normals = sum(sizes[:count])
 
     words = _words(keys, places.astype(np.uint32))
@@ -45,7 +45,7 @@ def draw(keys: jax.Array, wanted: Mapping[int, Draw]) -> dict[int, jax.Array]:
         parts = _split(_normal(_bits(words[:, :normals])), sizes[:count]) + parts
     return {
         number: _FINISH[one.kind](part).reshape(-1, *one.shape)
-        for (number, one), part in zip(wanted.items(), parts, strict=True)
+        for (number, one), part in zip(draws.items(), parts, strict=True)
     }
 
 

@@ -75,7 +75,7 @@ def conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding) -> jax.Arra
     size = tuple((n + sum(p) - k) // s + 1
                  for n, p, k, s in zip(x.shape[1:3], padding, w.shape[:2], stride, strict=True))
     parts = _parts(x.shape[0], size, x.shape[3] * math.prod(stride), w.shape[3])
-    return _joined(lax.map(lambda x: _conv(x, w, stride, padding, size), _dealt(x, parts)))
+    return _join_batch(lax.map(lambda x: _conv(x, w, stride, padding, size), _split_batch(x, parts)))
 
 
 @jax.named_scope(SCOPE)
@@ -86,28 +86,28 @@ def tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair
                      zip(w.shape[:2], padding, size, g.shape[1:3], strict=True))
         return conv(g, jnp.swapaxes(w[::-1, ::-1], 2, 3), stride, ends)
     parts = _parts(g.shape[0], g.shape[1:3], w.shape[2] * math.prod(stride), g.shape[3])
-    return _joined(lax.map(lambda g: _tconv(g, w, stride, padding, size), _dealt(g, parts)))
+    return _join_batch(lax.map(lambda g: _tconv(g, w, stride, padding, size), _split_batch(g, parts)))
 
 
 @jax.named_scope(SCOPE)
 def wgrad(x: jax.Array, g: jax.Array, stride: Pair, padding: Padding, kernel: Pair) -> jax.Array:
     """The transpose in w: x (B, H, W, I), g (B, h, w, O) -> (kh, kw, I, O)."""
     parts = _parts(g.shape[0], g.shape[1:3], x.shape[3] * math.prod(stride), g.shape[3])
-    found = lax.map(lambda pair: _wgrad(*pair, stride, padding, kernel), (_dealt(x, parts), _dealt(g, parts)))
-    return jnp.sum(found, 0)
+    operands = _split_batch(x, parts), _split_batch(g, parts)
+    return jnp.sum(lax.map(lambda pair: _wgrad(*pair, stride, padding, kernel), operands), 0)
 
 
 def _parts(batch: int, size: Pair, inputs: int, outputs: int) -> int:
     """Into how many parts a batch is dealt: the fewest that `CHUNK_BYTES` holds, and that divide it."""
-    whole = batch * math.prod(_tiles(size)) * 4 * 4 * max(inputs, outputs) * 4
-    return next(n for n in range(1, batch + 1) if batch % n == 0 and (whole <= n * CHUNK_BYTES or n == batch))
+    size_bytes = batch * math.prod(_tiles(size)) * 4 * 4 * max(inputs, outputs) * 4
+    return next(n for n in range(1, batch + 1) if batch % n == 0 and (size_bytes <= n * CHUNK_BYTES or n == batch))
 
 
-def _dealt(x: jax.Array, parts: int) -> jax.Array:
+def _split_batch(x: jax.Array, parts: int) -> jax.Array:
     return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
 
 
-def _joined(x: jax.Array) -> jax.Array:
+def _join_batch(x: jax.Array) -> jax.Array:
     return x.reshape(-1, *x.shape[2:])
 
 
@@ -115,8 +115,8 @@ def _joined(x: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnames=("stride", "padding", "size"))
 def _conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair) -> jax.Array:
     f, (s, _) = _FILTERINGS[w.shape[:2], stride], stride
-    products = _each(jnp.matmul, _inputs(f, x, s, padding, size), _taps(f, w, s))
-    (t, u), y = _tiles(size), _both(f.outputs, products)
+    products = _entrywise(jnp.matmul, _inputs(f, x, s, padding, size), _taps(f, w, s))
+    (t, u), y = _tiles(size), _both_axes(f.outputs, products)
     y = [[part.reshape(x.shape[0], t, u, -1) for part in row] for row in y]
     y = jnp.stack([jnp.stack(row, 3) for row in y], 2)  # (B, T, 2, U, 2, O)
     return y.reshape(x.shape[0], TILE * t, TILE * u, -1)[:, : size[0], : size[1]]
@@ -126,8 +126,8 @@ def _conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair
 def _tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair) -> jax.Array:
     f, (s, _) = _FILTERINGS[w.shape[:2], stride], stride
     (t, u), n = _tiles(g.shape[1:3]), len(f.inputs)
-    products = _each(lambda a, b: a @ b.T, _cotangents(f, g), _taps(f, w, s))
-    parts = [[part.reshape(g.shape[0], t, u, s, s, -1) for part in row] for row in _both(f.inputs.T, products)]
+    products = _entrywise(lambda a, b: a @ b.T, _cotangents(f, g), _taps(f, w, s))
+    parts = [[part.reshape(g.shape[0], t, u, s, s, -1) for part in row] for row in _both_axes(f.inputs.T, products)]
 
     def block(i: int, j: int) -> jax.Array:
         """Input (i, j) of each tile's own, and what the tile before adds to it: (B, T + 1, s, U + 1, s, I)."""
@@ -148,8 +148,8 @@ def _tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pai
 @partial(jax.jit, static_argnames=("stride", "padding", "kernel"))
 def _wgrad(x: jax.Array, g: jax.Array, stride: Pair, padding: Padding, kernel: Pair) -> jax.Array:
     f, (s, _) = _FILTERINGS[kernel, stride], stride
-    products = _each(lambda a, b: a.T @ b, _inputs(f, x, s, padding, g.shape[1:3]), _cotangents(f, g))
-    w = [[part.reshape(s, s, x.shape[3], -1) for part in row] for row in _both(f.taps.T, products)]
+    products = _entrywise(lambda a, b: a.T @ b, _inputs(f, x, s, padding, g.shape[1:3]), _cotangents(f, g))
+    w = [[part.reshape(s, s, x.shape[3], -1) for part in row] for row in _both_axes(f.taps.T, products)]
     w = jnp.stack([jnp.stack(row, 1) for row in w], 0)  # (r, s, r, s, I, O)
     return w.reshape(*kernel, x.shape[3], -1)
 
@@ -173,7 +173,7 @@ def _inputs(f: _Filtering, x: jax.Array, s: int, padding: Padding, size: Pair) -
         (p, i), (q, j) = divmod(i, TILE), divmod(j, TILE)
         return x[:, p : p + t, i, :, q : q + u, j]
 
-    parts = _both(f.inputs, [[pixel(i, j) for j in range(n)] for i in range(n)])
+    parts = _both_axes(f.inputs, [[pixel(i, j) for j in range(n)] for i in range(n)])
     return [[part.transpose(0, 1, 3, 2, 4, 5).reshape(batch * t * u, -1) for part in row] for row in parts]
 
 
@@ -181,7 +181,7 @@ def _taps(f: _Filtering, w: jax.Array, s: int) -> Grid:
     """G w G^T of w (kh, kw, I, O): n x n matrices (s s I, O)."""
     r, channels = f.taps.shape[1], w.shape[3]
     w = w.reshape(r, s, r, s, -1, channels)
-    parts = _both(f.taps, [[w[a, :, b] for b in range(r)] for a in range(r)])
+    parts = _both_axes(f.taps, [[w[a, :, b] for b in range(r)] for a in range(r)])
     return [[part.reshape(-1, channels) for part in row] for row in parts]
 
 
@@ -191,25 +191,25 @@ def _cotangents(f: _Filtering, g: jax.Array) -> Grid:
     t, u = _tiles((height, width))
     g = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), (0, TILE * t - height, 0), (0, TILE * u - width, 0), (0, 0, 0)))
     g = g.reshape(batch, t, TILE, u, TILE, channels)
-    parts = _both(f.outputs.T, [[g[:, :, i, :, j] for j in range(TILE)] for i in range(TILE)])
+    parts = _both_axes(f.outputs.T, [[g[:, :, i, :, j] for j in range(TILE)] for i in range(TILE)])
     return [[part.reshape(batch * t * u, channels) for part in row] for row in parts]
 
 
-def _both(matrix: np.ndarray, grid: Grid) -> Grid:
+def _both_axes(matrix: np.ndarray, grid: Grid) -> Grid:
     """matrix grid matrix^T, each entry of the grid an array."""
-    rows = [_combined(matrix, column) for column in zip(*grid, strict=True)]  # of each column, along the first axis
-    return [_combined(matrix, row) for row in zip(*rows, strict=True)]
+    rows = [_combinations(matrix, column) for column in zip(*grid, strict=True)]  # of each column, along the first axis
+    return [_combinations(matrix, row) for row in zip(*rows, strict=True)]
 
 
-def _combined(matrix: np.ndarray, parts) -> list[jax.Array]:
+def _combinations(matrix: np.ndarray, parts) -> list[jax.Array]:
     """Each row of the matrix times the vector of arrays; what is zero is left out."""
-    found = []
+    combinations = []
     for row in matrix:
         terms = [part if factor == 1 else -part if factor == -1 else factor * part
                  for factor, part in zip(row.tolist(), parts, strict=True) if factor]
-        found.append(sum(terms[1:], terms[0]))
-    return found
+        combinations.append(sum(terms[1:], terms[0]))
+    return combinations
 
 
-def _each(product, a: Grid, b: Grid) -> Grid:
+def _entrywise(product, a: Grid, b: Grid) -> Grid:
     return [[product(x, y) for x, y in zip(*rows, strict=True)] for rows in zip(a, b, strict=True)]

@@ -87,13 +87,13 @@ def squared_error(metric: str, unmoved: jax.Array, moved: jax.Array, move: float
       move: see `motion`.
     """
     if metric == "eqr":
-        reference, known = rotate(unmoved, move)
+        reference, mask = rotate(unmoved, move)
         moved, valid = band_limit(moved, move)
-        known = known * valid
+        mask = mask * valid
     else:
-        reference, known = translate(unmoved, move, whole=metric == "eqt_int")
-    error = float(_squared_error(reference, moved, known))
-    return error, float(np.sum(known)) * unmoved.shape[0] * unmoved.shape[3]
+        reference, mask = translate(unmoved, move, whole=metric == "eqt_int")
+    error = float(_squared_error(reference, moved, mask))
+    return error, float(np.sum(mask)) * unmoved.shape[0] * unmoved.shape[3]
 
 
 def decibels(error: float, weight: float, metric: str) -> float:
@@ -132,8 +132,8 @@ def translate(images: jax.Array, shift: np.ndarray, *, whole: bool = False) -> t
     By whole pixels, or through a Lanczos filter with zeros around the image.
     """
     (h, w), (x, y) = images.shape[1:3], np.asarray(shift, np.float64) * min(images.shape[1:3])
-    (rows, known_y), (columns, known_x) = _shift_matrix(h, y, whole), _shift_matrix(w, x, whole)
-    return _separable(images, rows, columns), np.outer(known_y, known_x).astype(np.float32)
+    (rows, mask_y), (columns, mask_x) = _shift_matrix(h, y, whole), _shift_matrix(w, x, whole)
+    return _separable(images, rows, columns), np.outer(mask_y, mask_x).astype(np.float32)
 
 
 def rotate(images: jax.Array, angle: float) -> tuple[jax.Array, np.ndarray]:
@@ -148,17 +148,17 @@ def rotate(images: jax.Array, angle: float) -> tuple[jax.Array, np.ndarray]:
     y, x = np.meshgrid(np.arange(h) - (h - 1) / 2, np.arange(w) - (w - 1) / 2, indexing="ij")
     x, y = np.moveaxis(np.stack([x, y], -1) @ np.linalg.inv(matrix[:2, :2]).T, -1, 0)
     x, y = _UP * (x + w / 2) + edge, _UP * (y + h / 2) + edge
-    known = _inside(x, w * _UP, edge) & _inside(y, h * _UP, edge)
-    return _read(_enlarge(images, taps.astype(np.float32)), y, x), known.astype(np.float32)
+    mask = _inside(x, w * _UP, edge) & _inside(y, h * _UP, edge)
+    return _read(_enlarge(images, taps.astype(np.float32)), y, x), mask.astype(np.float32)
 
 
 def band_limit(images: jax.Array, angle: float) -> tuple[jax.Array, np.ndarray]:
     """Images (B, H, W, C) low-passed to what `rotate` by this angle keeps, but not turned, and the mask (H, W)."""
     taps = band_limit_taps(rotation(-angle), 1)
     edge = len(taps) // 2
-    known = np.zeros(images.shape[1:3], np.float32)
-    known[edge:-edge, edge:-edge] = 1
-    return _filter(images, taps[::-1, ::-1, None].astype(np.float32), ((edge, edge), (edge, edge))), known
+    mask = np.zeros(images.shape[1:3], np.float32)
+    mask[edge:-edge, edge:-edge] = 1
+    return _filter(images, taps[::-1, ::-1, None].astype(np.float32), ((edge, edge), (edge, edge))), mask
 
 
 def band_limit_taps(matrix: np.ndarray, up: int) -> np.ndarray:

@@ -81,8 +81,8 @@ def root(covariance) -> np.ndarray:
     """
     covariance = np.asarray(covariance, np.float64)
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    return vectors[:, kept] * np.sqrt(values[kept])
+    significant = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return vectors[:, significant] * np.sqrt(values[significant])
 
 
 def frechet_distance(mean1, covariance1, mean2, covariance2, *, root1: np.ndarray | None = None) -> float:

@@ -27,9 +27,9 @@ def squared_mmd(x, y) -> float:
     x, y = (part.astype(np.float64) for part in _pair(x, y))
     m, n = len(x), len(y)
     xx, yy = polynomial_kernel(x, x), polynomial_kernel(y, y)
-    own_x = (xx.sum() - np.trace(xx)) / (m * (m - 1))
-    own_y = (yy.sum() - np.trace(yy)) / (n * (n - 1))
-    return float(own_x + own_y - 2 * polynomial_kernel(x, y).mean())
+    mean_xx = (xx.sum() - np.trace(xx)) / (m * (m - 1))
+    mean_yy = (yy.sum() - np.trace(yy)) / (n * (n - 1))
+    return float(mean_xx + mean_yy - 2 * polynomial_kernel(x, y).mean())
 
 
 def draw_subsets(count_x: int, count_y: int, *, subsets: int, subset_size: int, seed: int):

@@ -47,7 +47,7 @@ def mixture_quality(samples, centres, std, *, weights=None, sigmas: float = 3.0)
     counts = np.bincount(nearest, minlength=len(centres))
     weights = np.full(len(centres), 1 / len(centres)) if weights is None else np.asarray(weights, np.float64)
     assert weights.shape == (len(centres),), weights.shape
-    seen = counts > 0
-    shares = counts[seen] / len(samples)
+    populated = counts > 0
+    shares = counts[populated] / len(samples)
     return MixtureQuality(modes_covered=len(np.unique(nearest[good])), high_quality_share=float(good.mean()),
-                          reverse_kl=float(np.sum(shares * np.log(shares / weights[seen]))), counts=counts)
+                          reverse_kl=float(np.sum(shares * np.log(shares / weights[populated]))), counts=counts)

@@ -35,10 +35,10 @@ class _Tile(NamedTuple):
 
 
 class _Backend(NamedTuple):
-    load: Callable       # a tile -> the same, ready to be compared with many
-    distances: Callable  # two tiles -> (T, T) squared distances, at least 0
-    nearest: Callable    # (T, k) smallest yet, distances, whether they are a tile's to itself -> (T, k), largest last
-    held: Callable       # see `_held`
+    load: Callable         # a tile -> the same, ready to be compared with many
+    distances: Callable    # two tiles -> (T, T) squared distances, at least 0
+    nearest: Callable      # (T, k) smallest yet, distances, whether they are a tile's to itself -> (T, k), largest last
+    memberships: Callable  # see `_memberships`
 
 
 def neighbourhoods(real, fake, *, k: int = 5, inclusive: bool = False, device: bool = False) -> Neighbourhoods:
@@ -70,7 +70,7 @@ def neighbourhoods(real, fake, *, k: int = 5, inclusive: bool = False, device: b
         backend, border = _device(), 0.0
         mean = real.mean(axis=0, dtype=np.float64)
         labels = _labels(real, fake)
-        reals, fakes = (_device_tiles(x, own, rows, mean) for x, own in zip((real, fake), labels, strict=True))
+        reals, fakes = (_device_tiles(*pair, rows, mean) for pair in zip((real, fake), labels, strict=True))
     else:
         backend, reals, fakes = _HOST, _host_tiles(real, rows), _host_tiles(fake, rows)
         border = BORDER * max(tile.squares.max() for tile in reals + fakes) * (1 if inclusive else -1)
@@ -80,7 +80,7 @@ def neighbourhoods(real, fake, *, k: int = 5, inclusive: bool = False, device: b
     balls, covered, recalled = [0] * len(fakes), [False] * len(reals), [False] * len(reals)
     for i, a in enumerate(map(backend.load, reals)):
         for j, b in enumerate(fakes):
-            counts, covers, recalls = backend.held(
+            counts, covers, recalls = backend.memberships(
                 backend.distances(a, b), real_radii[i], fake_radii[j], inclusive=inclusive
             )
             balls[j] = balls[j] + counts
@@ -120,20 +120,20 @@ def _squared_radii(tiles: list[_Tile], count: int, k: int, backend: _Backend) ->
     for i, a in enumerate(map(backend.load, tiles)):
         for j in range(i, len(tiles)):
             block = backend.distances(a, tiles[j])
-            best[i] = backend.nearest(best[i], block, own=i == j)
+            best[i] = backend.nearest(best[i], block, same_tile=i == j)
             if j > i:
-                best[j] = backend.nearest(best[j], block.T, own=False)
-    found = [smallest[:, -1].copy() for smallest in best]  # comparing with a strided view would be slow
-    used = count - len(found[0]) * (len(tiles) - 1)  # of the last tile
-    found[-1] = np.where(np.arange(len(found[-1])) < used, found[-1], -1)
-    return found
+                best[j] = backend.nearest(best[j], block.T, same_tile=False)
+    radii = [smallest[:, -1].copy() for smallest in best]  # comparing with a strided view would be slow
+    last_count = count - len(radii[0]) * (len(tiles) - 1)  # of the last tile
+    radii[-1] = np.where(np.arange(len(radii[-1])) < last_count, radii[-1], -1)
+    return radii
 
 
-def _held(xp, block, radii_a, radii_b, *, inclusive: bool):
+def _memberships(xp, block, radii_a, radii_b, *, inclusive: bool):
     """Of squared distances between reals a and fakes b: each b's number of balls, is an a's filled, is a in any."""
     inside = xp.less_equal if inclusive else xp.less
-    held = inside(block, radii_a[:, None])
-    return held.sum(axis=0), held.any(axis=1), inside(block, radii_b).any(axis=1)
+    in_balls = inside(block, radii_a[:, None])
+    return in_balls.sum(axis=0), in_balls.any(axis=1), inside(block, radii_b).any(axis=1)
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
@@ -163,16 +163,16 @@ def _host_distances(a: _Tile, b: _Tile) -> np.ndarray:
     return np.maximum(block, 0.0, out=block)
 
 
-def _host_nearest(best: np.ndarray, block: np.ndarray, *, own: bool) -> np.ndarray:
+def _host_nearest(best: np.ndarray, block: np.ndarray, *, same_tile: bool) -> np.ndarray:
     k = best.shape[1]
     both = np.concatenate((best, block), axis=1)
-    if own:
+    if same_tile:
         np.fill_diagonal(both[:, k:], np.inf)
     both.partition(k - 1, axis=1)
     return both[:, :k].copy()  # a view would keep the block
 
 
-_HOST = _Backend(_host_load, _host_distances, _host_nearest, functools.partial(_held, np))
+_HOST = _Backend(_host_load, _host_distances, _host_nearest, functools.partial(_memberships, np))
 
 
 def _device_tiles(x: np.ndarray, labels: np.ndarray, rows: int, mean: np.ndarray) -> list[_Tile]:
@@ -204,11 +204,11 @@ def _device() -> _Backend:
         block = jnp.maximum(a.squares[:, None] + b.squares - 2.0 * products, 0.0)
         return jnp.where(a.labels[:, None] == b.labels, 0.0, block)
 
-    @functools.partial(jax.jit, static_argnames="own")
-    def nearest(best: jax.Array, block: jax.Array, *, own: bool) -> jax.Array:
-        if own:
+    @functools.partial(jax.jit, static_argnames="same_tile")
+    def nearest(best: jax.Array, block: jax.Array, *, same_tile: bool) -> jax.Array:
+        if same_tile:
             block = jnp.where(jnp.eye(len(block), dtype=bool), jnp.inf, block)
         return -jax.lax.top_k(-jnp.concatenate((best, block), axis=1), best.shape[1])[0]
 
-    held = jax.jit(functools.partial(_held, jnp), static_argnames="inclusive")
-    return _Backend(lambda tile: tile, distances, nearest, held)
+    memberships = jax.jit(functools.partial(_memberships, jnp), static_argnames="inclusive")
+    return _Backend(lambda tile: tile, distances, nearest, memberships)

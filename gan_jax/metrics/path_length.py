@@ -48,7 +48,7 @@ def positions(uniform: jax.Array, *, sampling: str) -> jax.Array:
     Raises:
       UserError: an unknown sampling.
     """
-    _known("sampling", sampling, SAMPLINGS)
+    _check_choice("sampling", sampling, SAMPLINGS)
     return uniform if sampling == "full" else jnp.zeros_like(uniform)
 
 
@@ -64,7 +64,7 @@ def ends(a: jax.Array, b: jax.Array, t: jax.Array, *, space: str, epsilon: float
     Raises:
       UserError: an unknown space.
     """
-    _known("space", space, SPACES)
+    _check_choice("space", space, SPACES)
     along = slerp if space == "z" else lerp
     t = t.reshape(-1, *[1] * (a.ndim - 1))
     return jnp.concatenate([along(a, b, t), along(a, b, t + epsilon)])
@@ -119,6 +119,6 @@ def trimmed_mean(values) -> float:
     return float(values[(values >= low) & (values <= high)].mean())
 
 
-def _known(what: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"path length with {what} {value!r}; expected one of {', '.join(choices)}")

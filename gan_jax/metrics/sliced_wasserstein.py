@@ -66,13 +66,13 @@ class Descriptors:
         """
         if self._shape is None:
             raise UserError("sliced Wasserstein distance of no images; expected at least one.")
-        finished = {}
+        by_resolution = {}
         for number in range(len(self._parts)):
-            whole = np.concatenate(self._parts[number])
+            descriptors = np.concatenate(self._parts[number])
             self._parts[number] = []
-            finished[self._shape[0] >> number] = normalised(whole)
+            by_resolution[self._shape[0] >> number] = normalised(descriptors)
         self._shape = None
-        return finished
+        return by_resolution
 
 
 def sliced_wasserstein(
@@ -122,8 +122,8 @@ def distances(
                         "expected equally many images of one shape.")
     values = {}
     for level, a in real.items():
-        drawn = [draw_directions(rng, a.shape[1], directions) for _ in range(repeats)]
-        values[str(level)] = SCALE * float(np.mean([projected_distance(a, fake[level], one) for one in drawn]))
+        direction_sets = [draw_directions(rng, a.shape[1], directions) for _ in range(repeats)]
+        values[str(level)] = SCALE * float(np.mean([projected_distance(a, fake[level], one) for one in direction_sets]))
     return {**values, "mean": float(np.mean(list(values.values())))}
 
 
@@ -153,8 +153,8 @@ def neighbourhoods(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarr
     """
     around = np.arange(SIZE) - SIZE // 2
     image = np.repeat(np.arange(len(images)), len(x) // len(images))
-    found = images[image[:, None, None], (y[:, None] + around)[:, None, :], (x[:, None] + around)[:, :, None]]
-    return np.ascontiguousarray(found.transpose(0, 3, 1, 2))
+    squares = images[image[:, None, None], (y[:, None] + around)[:, None, :], (x[:, None] + around)[:, :, None]]
+    return np.ascontiguousarray(squares.transpose(0, 3, 1, 2))
 
 
 def normalised(descriptors: np.ndarray) -> np.ndarray:
@@ -174,8 +174,8 @@ def normalised(descriptors: np.ndarray) -> np.ndarray:
 
 def draw_directions(rng: np.random.RandomState, dim: int, count: int) -> np.ndarray:
     """Unit vectors in columns, float64 (dim, count)."""
-    drawn = rng.randn(dim, count)
-    return drawn / np.sqrt(np.square(drawn).sum(axis=0))
+    vectors = rng.randn(dim, count)
+    return vectors / np.sqrt(np.square(vectors).sum(axis=0))
 
 
 def projected_distance(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> float:
@@ -183,8 +183,8 @@ def projected_distance(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> 
     directions = directions.astype(np.float32)
     total, step = 0.0, max(1, _PROJECTIONS // len(a))
     for start in range(0, directions.shape[1], step):
-        some = directions[:, start:start + step]
-        gap = np.sort(some.T @ a.T, axis=1) - np.sort(some.T @ b.T, axis=1)
+        chunk = directions[:, start:start + step]
+        gap = np.sort(chunk.T @ a.T, axis=1) - np.sort(chunk.T @ b.T, axis=1)
         total += np.abs(gap, out=gap).sum(dtype=np.float64)
     return total / (len(a) * directions.shape[1])
 

@@ -128,8 +128,8 @@ def similarity(x: np.ndarray, y: np.ndarray, window: np.ndarray) -> tuple[np.nda
 
 def _product(factors: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Wang's product of the scales' (SSIM, structure): the last scale's SSIM, the others' structure alone."""
-    chosen = np.array([structure for _, structure in factors[:-1]] + [factors[-1][0]])
-    return np.prod(np.maximum(chosen, 0) ** WEIGHTS[:, None], axis=0)  # a root of a negative number is none
+    scale_values = np.array([structure for _, structure in factors[:-1]] + [factors[-1][0]])
+    return np.prod(np.maximum(scale_values, 0) ** WEIGHTS[:, None], axis=0)  # a root of a negative number is none
 
 
 def _blurred(x: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -70,14 +70,14 @@ class Generator(nn.Module, kw_only=True):
         fading = lod is not None or self.is_initializing()
         x, images = self._base(z, label), None
         for stage, (h, w) in enumerate(sizes(self.resolution)):
-            here = self.levels - stage
-            if here < (level or 0):
+            halvings = self.levels - stage
+            if halvings < (level or 0):
                 break
             if stage:
                 x = self._block(x, stage, f"{h}x{w}")
-            if (here <= (level or 0) + 1 or level is None) if fading else here == (level or 0):
+            if (halvings <= (level or 0) + 1 or level is None) if fading else halvings == (level or 0):
                 rgb = wide(ScaledConv(self.channels, 1, gain=1.0, dtype=x.dtype, name=f"{h}x{w}_to_image")(x))
-                images = rgb if images is None else fade(rgb, upscale(images), 0.0 if lod is None else lod - here)
+                images = rgb if images is None else fade(rgb, upscale(images), 0.0 if lod is None else lod - halvings)
         return images
 
     def _base(self, z, label):

@@ -131,8 +131,8 @@ class Generator(nn.Module, kw_only=True):
         assert z.shape[1:] == (self.latent_size,), (z.shape, self.latent_size)
         w = self.mapping_network(z, label)
         if train and not self.is_initializing() and self.is_mutable_collection("w_avg"):
-            now = jax.lax.stop_gradient(jnp.mean(w, 0))
-            self.average.value = now + (self.average.value - now) * self.w_avg_beta
+            batch_mean = jax.lax.stop_gradient(jnp.mean(w, 0))
+            self.average.value = batch_mean + (self.average.value - batch_mean) * self.w_avg_beta
         ws = jnp.broadcast_to(w[:, None], (len(w), self.num_ws, self.w_size))
         if mixing is not None:
             other, first = mixing
@@ -208,15 +208,15 @@ class Synthesis(nn.Module, kw_only=True):
         levels = len(grid) - 1
         assert self.grow or not level, "this generator does not grow"
         fading = self.grow and (lod is not None or self.is_initializing())
-        shown = grid[: levels + 1 - (level or 0)]
-        noises = _draw(keys, shown) if self.noise and keys is not None else None
+        resolutions = grid[: levels + 1 - (level or 0)]
+        noises = _draw(keys, resolutions) if self.noise and keys is not None else None
         x, images = None, None
-        for stage, (h, w_) in enumerate(shown):
-            here, size = levels - stage, f"{h}x{w_}"
+        for stage, (h, w_) in enumerate(resolutions):
+            halvings, size = levels - stage, f"{h}x{w_}"
             x = self._block(x, stage, size, w, noises) if stage else self._base(w, noises)
-            if (here <= (level or 0) + 1 or level is None) if fading else here == (level or 0):
+            if (halvings <= (level or 0) + 1 or level is None) if fading else halvings == (level or 0):
                 rgb = wide(ScaledConv(self.channels, 1, gain=1.0, dtype=x.dtype, name=f"{size}_to_image")(x))
-                images = rgb if images is None else fade(rgb, upscale(images), 0.0 if lod is None else lod - here)
+                images = rgb if images is None else fade(rgb, upscale(images), 0.0 if lod is None else lod - halvings)
         return images
 
     def _base(self, w, noises):

@@ -132,13 +132,13 @@ class SynthesisLayer(nn.Module, kw_only=True):
 
     def _magnitude(self, x: jax.Array, train: bool) -> jax.Array:
         """The running mean square of x, moved first in training."""
-        stored = self.variable("magnitude_ema", "magnitude_ema", jnp.ones, (), jnp.float32)
+        average = self.variable("magnitude_ema", "magnitude_ema", jnp.ones, (), jnp.float32)
         if train and not self.is_initializing() and self.is_mutable_collection("magnitude_ema"):
-            now = jnp.mean(jnp.square(wide(lax.stop_gradient(x))))
+            mean_square = jnp.mean(jnp.square(wide(lax.stop_gradient(x))))
             if self.axis_name:
-                now = lax.pmean(now, self.axis_name)
-            stored.value = now + self.magnitude_beta * (stored.value - now)
-        return stored.value
+                mean_square = lax.pmean(mean_square, self.axis_name)
+            average.value = mean_square + self.magnitude_beta * (average.value - mean_square)
+        return average.value
 
 
 class Synthesis(nn.Module, kw_only=True):

@@ -23,40 +23,40 @@ class Contents:
         self.value, self.size, self.metadata = value, size, metadata or {}
 
 
-def read_file(path: os.PathLike | str, named: str = "") -> Contents:
+def read_file(path: os.PathLike | str, prefix: str = "") -> Contents:
     """Reads a file of any kind that is known, told by its first bytes.
 
     Args:
       path: the file.
-      named: what stands before its path in an error, such as the flag that gave it.
+      prefix: what stands before its path in an error, such as the flag that gave it.
     Raises:
       MissingPathError: no such file.
       UserError: a file that cannot be read, is damaged, or asks for more than data.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise MissingPathError(f"{named}{path}: no such file")
+        raise MissingPathError(f"{prefix}{path}: no such file")
     try:
         with path.open("rb") as file:
             start = file.read(9)
             lengthy = start[4:] == b"\x00\x00\x00\x00{"  # of safetensors: the header's length, and the header
             data = b"" if lengthy else start + file.read()  # the length may begin as a pickle does
     except OSError as error:
-        raise UserError(f"{named}{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{prefix}{path}: cannot be read: {error.strerror}") from error
     try:
         if lengthy:
             return _safetensors(path)
         if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
-            return Contents(_saved(data, nested=_nested), len(data))
+            return Contents(_read_torch(data, nested=_read_nested), len(data))
     except UserError as error:
-        raise UserError(f"{named}{path}: refused: {error}") from error
+        raise UserError(f"{prefix}{path}: refused: {error}") from error
     except Exception as error:  # Damaged, and whatever else a broken file makes of its readers
-        told = str(error)[:200] if isinstance(error, Damaged) else f"{type(error).__name__}: {str(error)[:200]}"
-        raise UserError(f"{named}{path}: the file is damaged: {told}; fetch it again") from error
-    raise UserError(f"{named}{path}: expected a .pkl, .pth or .safetensors file, and this begins with {start[:8]!r}")
+        reason = str(error)[:200] if isinstance(error, Damaged) else f"{type(error).__name__}: {str(error)[:200]}"
+        raise UserError(f"{prefix}{path}: the file is damaged: {reason}; fetch it again") from error
+    raise UserError(f"{prefix}{path}: expected a .pkl, .pth or .safetensors file, and this begins with {start[:8]!r}")
 
 
-def _saved(data: bytes, **options) -> Any:
+def _read_torch(data: bytes, **options) -> Any:
     """The value of a pickle, or of a file that torch has saved in either of its formats."""
     if data[:4] == b"PK\x03\x04":
         return _zipped(data)
@@ -65,11 +65,11 @@ def _saved(data: bytes, **options) -> Any:
     return _legacy(file) if type(value) is int and value == _MAGIC else value
 
 
-def _nested(data: Any, *rest) -> Storage:
+def _read_nested(data: Any, *rest) -> Storage:
     """A storage that torch has saved for itself inside of a pickle; there may be no further one in it."""
     if not isinstance(data, bytes):
         raise Damaged("a saved storage that is not bytes")
-    value = _saved(data)
+    value = _read_torch(data)
     if not isinstance(value, Storage):
         raise Damaged("something else where a saved storage was expected")
     return value
@@ -83,11 +83,11 @@ def _legacy(file: io.BytesIO) -> Any:
     storages: dict[str, Storage] = {}
 
     def storage(pid: Any) -> Storage:
-        key, made = pickles.storage_of(pid)
-        kept = storages.setdefault(key, made)
-        if (kept.dtype, kept.count) != (made.dtype, made.count) or any(part is not None for part in pid[5:]):
+        key, current = pickles.storage_of(pid)
+        first = storages.setdefault(key, current)
+        if (first.dtype, first.count) != (current.dtype, current.count) or any(part is not None for part in pid[5:]):
             raise Damaged(f"storage {key!r} in two forms")
-        return kept
+        return first
 
     value = pickles.read(file, storage=storage)
     for key in pickles.read(file):
@@ -118,10 +118,10 @@ def _unzipped(archive: zipfile.ZipFile, names: set[str]) -> Any:
     storages: dict[str, Storage] = {}
 
     def storage(pid: Any) -> Storage:
-        key, made = pickles.storage_of(pid)
+        key, entry = pickles.storage_of(pid)
         if key not in storages:
-            made.fill(archive.read(f"{root}data/{key}"))
-            storages[key] = made
+            entry.fill(archive.read(f"{root}data/{key}"))
+            storages[key] = entry
         return storages[key]
 
     return pickles.read_bytes(archive.read(f"{root}data.pkl"), storage=storage)

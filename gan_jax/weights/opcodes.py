@@ -48,31 +48,31 @@ def check(file) -> None:
         start = len(stack) - (1 if name in _PUT else len(before))
         if start < (marks[-1] if marks else 0):
             raise Damaged(f"the step {name} without its values")
-        taken, stack[start:] = stack[start:], []
-        _check_keys(name, taken, marked)
-        stack += _made(name, argument, taken, memory, number) or [name] * len(opcode.stack_after)
+        operands, stack[start:] = stack[start:], []
+        _check_keys(name, operands, marked)
+        stack += _results(name, argument, operands, memory, number) or [name] * len(opcode.stack_after)
 
 
-def _made(name: str, argument, taken: list[str], memory: dict[int, str], number: int) -> list[str]:
+def _results(name: str, argument, operands: list[str], memory: dict[int, str], number: int) -> list[str]:
     """What a step leaves of other steps' values, which it may put into the memory; [] of a step with its own."""
     if name in _PUT and int(argument) > number:
         raise Damaged(f"place {argument} after {number} steps")
     if name in _PUT or name == "MEMOIZE":
-        memory[len(memory) if name == "MEMOIZE" else int(argument)] = taken[0]
-        return taken
+        memory[len(memory) if name == "MEMOIZE" else int(argument)] = operands[0]
+        return operands
     if name in _GET:
         if int(argument) not in memory:
             raise Damaged(f"place {argument}, which is empty")
         return [memory[int(argument)]]
     if name == "LONG1" and argument.bit_length() > 64:
         return ["a long number"]
-    return taken * 2 if name == "DUP" else []
+    return operands * 2 if name == "DUP" else []
 
 
-def _check_keys(name: str, taken: list[str], marked: list[str]) -> None:
+def _check_keys(name: str, operands: list[str], marked: list[str]) -> None:
     keys: list[str] = []
     if name == "SETITEM":
-        keys = taken[1:2]
+        keys = operands[1:2]
     elif name in ("SETITEMS", "DICT"):
         keys = marked[::2]
     elif name in ("ADDITEMS", "FROZENSET"):

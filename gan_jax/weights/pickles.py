@@ -245,7 +245,7 @@ class Reader(pickle.Unpickler):
 
     def __init__(self, file, size: int, *, storage: Callable | None = None, nested: Callable | None = None):
         super().__init__(file, encoding="latin1")
-        self._left = _SHARED * size
+        self._budget = _SHARED * size
         self._storage, self._nested = storage, nested
         self._classes: dict[str, Any] = {}
 
@@ -262,8 +262,8 @@ class Reader(pickle.Unpickler):
 
     def _spend(self, args: tuple) -> None:
         """Counts what functions are given to copy, which a short file may give again and again."""
-        self._left -= sum(len(arg) for arg in args if isinstance(arg, bytes | str | list | tuple | set | dict))
-        if self._left < 0:
+        self._budget -= sum(len(arg) for arg in args if isinstance(arg, bytes | str | list | tuple | set | dict))
+        if self._budget < 0:
             raise Damaged("the same values given again and again")
 
     def _stand_in(self, key: str) -> Any:
@@ -276,11 +276,11 @@ class Reader(pickle.Unpickler):
         storage = re.fullmatch(r"torch(?:\.storage)? (\w+)Storage", key)
         if (storage and storage[1] in DTYPES) or _RECORDS.fullmatch(key):
             return type("Record", (Record,), {"__slots__": (), "origin": key})
-        asked = key.replace(" ", ".")
-        if asked.startswith("dnnlib.tflib."):
-            raise UserError(f"it asks for {asked}: a network of TensorFlow; take its conversion to PyTorch")
+        dotted = key.replace(" ", ".")
+        if dotted.startswith("dnnlib.tflib."):
+            raise UserError(f"it asks for {dotted}: a network of TensorFlow; take its conversion to PyTorch")
         raise UserError(
-            f"it asks for {asked:.200}, which is no part of a network's weights; nothing of the file was run. "
+            f"it asks for {dotted:.200}, which is no part of a network's weights; nothing of the file was run. "
             "Do not open it with other programs unless you trust it"
         )
 

@@ -91,8 +91,8 @@ def _dinov2(size: str, sha256: str, length: int) -> Known:
 
 
 KNOWN: dict[str, Known] = {
-    known.name: known
-    for known in (
+    entry.name: entry
+    for entry in (
         Known(
             "inception",
             ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
@@ -139,13 +139,13 @@ def find(name: str, *, folder: os.PathLike | str = "") -> pathlib.Path:
     """
     entry = known(name)
     if folder:
-        given = pathlib.Path(folder).expanduser()
-        if given.is_file():
-            return given
-        if not given.is_dir():
-            raise MissingPathError(f"{given}: no such file or folder, expected the weights {name!r}: give the file, a "
+        path = pathlib.Path(folder).expanduser()
+        if path.is_file():
+            return path
+        if not path.is_dir():
+            raise MissingPathError(f"{path}: no such file or folder, expected the weights {name!r}: give the file, a "
                                    f"folder that holds {' or '.join(entry.files)}, or neither; see {_DOCS}")
-        places = [given]
+        places = [path]
     else:
         variable = os.environ.get(VARIABLE)
         places = [pathlib.Path(variable).expanduser()] if variable else []
@@ -176,8 +176,8 @@ def load(name: str, *, folder: os.PathLike | str = "", download: bool = False) -
       UserError: another hash than the catalogue's, a file that cannot be read, a download that failed.
     """
     entry = known(name)
-    given = pathlib.Path(folder).expanduser() if folder else None
-    path = _obtain(entry, given, download)
+    place = pathlib.Path(folder).expanduser() if folder else None
+    path = _obtain(entry, place, download)
     sha256 = digest(path)
     published = sha256 == entry.sha256
     if not published and path.suffix != ".safetensors":
@@ -188,7 +188,7 @@ def load(name: str, *, folder: os.PathLike | str = "", download: bool = False) -
         )
     state = _arrays(path, published)
     if entry.trunk and published:
-        trunk = load(entry.trunk, folder=path.parent if path == given else folder, download=download)
+        trunk = load(entry.trunk, folder=path.parent if path == place else folder, download=download)
         state, sha256 = trunk.state | state, joint(trunk.sha256, sha256)
     return Weights(state, sha256, path, published)
 
@@ -228,9 +228,9 @@ def fetch(entry: Known, folder: pathlib.Path) -> pathlib.Path:
             )
         os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
-        told = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         raise UserError(
-            f"{entry.url}: the download failed: {told:.200}; nothing was kept: try again, or {_by_hand(entry)}"
+            f"{entry.url}: the download failed: {reason:.200}; nothing was kept: try again, or {_by_hand(entry)}"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -298,9 +298,9 @@ def _cache() -> pathlib.Path:
         ) from error
 
 
-def _way_out(entry: Known, given: pathlib.Path | None) -> str:
+def _way_out(entry: Known, folder: pathlib.Path | None) -> str:
     size = f"{entry.bytes:,} bytes"
-    by_hand = f"put the file into {given}, see {_DOCS}" if given else _by_hand(entry)
+    by_hand = f"put the file into {folder}, see {_DOCS}" if folder else _by_hand(entry)
     return f"--download (config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
 
 

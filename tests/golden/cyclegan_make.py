@@ -107,8 +107,8 @@ def four(norm, rng):
     with torch.no_grad():
         for net in nets.values():
             for key, value in net.named_parameters():
-                drawn = rng.normal(1.0 if value.ndim == 1 else 0.0, 0.02, tuple(value.shape)).astype(np.float32)
-                value.copy_(torch.tensor(drawn if key.endswith("weight") else np.zeros_like(drawn)))
+                numbers = rng.normal(1.0 if value.ndim == 1 else 0.0, 0.02, tuple(value.shape)).astype(np.float32)
+                value.copy_(torch.tensor(numbers if key.endswith("weight") else np.zeros_like(numbers)))
             net.double().train()
     return nets
 
