@@ -1,11 +1,17 @@
 """Named fields: what an example of the data holds, and what games, samples and evaluation call it."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from gan_jax.errors import UserError
 
-KINDS = ("image", "video", "points", "label", "tokens", "mask")
+DTYPES = {  # kind -> type of its arrays on the host
+    "image": np.uint8, "video": np.uint8, "mask": np.uint8, "points": np.float32, "label": np.int32, "tokens": np.int32,
+}  # fmt: skip
+KINDS = tuple(DTYPES)
 
 
 class Field(NamedTuple):
@@ -14,6 +20,16 @@ class Field(NamedTuple):
     kind: str  # see KINDS
     shape: tuple[int, ...]  # of one example: image (H, W, C), points (D,), label ()
     classes: int = 0  # of a label, or the vocabulary of tokens
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of its arrays on the host."""
+        return np.dtype(DTYPES[self.kind])
+
+    @property
+    def size(self) -> int:
+        """Bytes of one example."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 Spec = dict[str, Field]  # by name, in the order of the data

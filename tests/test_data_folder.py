@@ -45,7 +45,7 @@ def make_zip(folder, path) -> None:
 
 def test_labels_order_and_pixels(folder):
     data = open_dataset(name=f"folder:{folder}", **SETTINGS)
-    assert (data.size, data.num_classes, data.class_names) == (3, 2, ("cat", "dog"))
+    assert (data.size, data.spec["label"].classes, data.class_names) == (3, 2, ("cat", "dog"))
     batch = data.examples(np.arange(3))
     np.testing.assert_array_equal(batch["image"], np.stack([noise(0), noise(1), noise(2)]))
     np.testing.assert_array_equal(batch["label"], [0, 1, 1])
@@ -78,7 +78,7 @@ def test_without_subfolders_there_are_no_labels(tmp_path):
     save(tmp_path / "a.png", noise(0))
     save(tmp_path / "b.png", noise(1))
     data = open_dataset(name=f"folder:{tmp_path}", **SETTINGS)
-    assert data.num_classes == 0 and set(data.examples([0])) == {"image"}
+    assert set(data.spec) == set(data.examples([0])) == {"image"}
     stream = data.stream(seed=0, start=0, batch_size=2, rows=np.arange(2))
     assert set(next(stream)) == {"image"}
     stream.close()

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from gan_jax import specs
 from gan_jax.data import open_dataset
 from gan_jax.data.mixture import mixture, points
 from gan_jax.errors import UserError
@@ -49,7 +50,7 @@ def test_sample_i_is_a_pure_function_of_seed_and_i():
 
 def test_stream_and_examples():
     data = open_dataset(name="mixture:grid25")
-    assert (data.size, data.num_classes, data.shape, data.dtype) == (0, 25, (2,), np.float32)
+    assert (data.size, data.spec) == (0, specs.labelled((2,), 25))
     stream = data.stream(seed=4, start=30, batch_size=20, rows=np.arange(5, 15))
     next(stream)
     batch = next(stream)

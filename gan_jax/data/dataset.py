@@ -27,10 +27,8 @@ class Dataset:
 
     name: str  # as in the config
     split: str
-    shape: tuple[int, ...]  # of one example
-    dtype: np.dtype
-    num_classes: int  # 0: no labels
-    class_names: tuple[str, ...]
+    spec: Spec  # the fields of an example; the first is what it is about
+    class_names: tuple[str, ...]  # of the field `label`; empty where there is none
     size: int  # number of examples; 0: endless
     fingerprint: str  # SHA-256 (hex) of the content
     skipped: int  # corrupt images left out
@@ -39,9 +37,9 @@ class Dataset:
     reader: Packed | Live | Drawn = dataclasses.field(repr=False)
 
     @property
-    def spec(self) -> Spec:
-        """The fields of an example."""
-        return labelled(self.shape, self.num_classes)
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's first field."""
+        return next(iter(self.spec.values())).shape
 
     def protocol(self) -> dict:
         """What a result must state about its data; JSON-able."""
@@ -54,15 +52,14 @@ class Dataset:
         Args:
           indices: int (B,), each in [0, size); any non-negative number for a mixture.
         Returns:
-          `image` (B, *shape) and, with labels, `label` int32 (B,).
+          an array (B, ...) for each field of `spec`.
         Raises:
           IndexError: an index outside the set.
           UserError: a corrupt image, where images are decoded while used.
         """
         indices = np.asarray(indices, np.int64).reshape(-1)
         if not len(indices):
-            empty = {"image": np.zeros((0, *self.shape), self.dtype)}
-            return {**empty, "label": np.zeros(0, np.int32)} if self.num_classes else empty
+            return {name: np.zeros((0, *field.shape), field.dtype) for name, field in self.spec.items()}
         if indices.min() < 0 or (self.size and indices.max() >= self.size):
             raise IndexError(f"indices {indices.min()}..{indices.max()} of a set of {self.size} examples")
         return self.reader.examples(indices)
@@ -80,7 +77,7 @@ class Dataset:
           batch_size: global batch, over all processes.
           rows: int (R,), the places in the global batch to load, each in [0, batch_size).
         Returns:
-          an iterator of `image` (R, *shape) and, with labels, `label` int32 (R,); close it to end its thread.
+          an iterator of batches, an array (R, ...) for each field of `spec`; close it to end its thread.
         Raises:
           UserError: here for a wrong argument; from `next` for a corrupt image.
         """
@@ -88,11 +85,8 @@ class Dataset:
         return prefetch(self.reader.batches(*arguments), BATCHES_AHEAD)
 
     def packed(self) -> Batch | None:
-        """All examples, where they lie decoded in one array: `image` (N, *shape) and `label`; None for other sets."""
-        if not isinstance(self.reader, Packed):
-            return None
-        labels = {} if self.reader.labels is None else {"label": self.reader.labels}
-        return {"image": self.reader.images, **labels}
+        """All examples, where they lie decoded, an array (N, ...) for each field; None for other sets."""
+        return self.reader.fields if isinstance(self.reader, Packed) else None
 
     def order(self, *, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         """The places in `packed` of the examples of `stream`, for the same arguments: `index` int32 (R,)."""
@@ -192,20 +186,17 @@ def open_inputs(path: str, section: Mapping[str, Any]) -> tuple[Dataset, tuple[s
 
 def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, packed: bool = True) -> Dataset:
     """A source as a Dataset: `packed` if it fits, otherwise decoded while used."""
-    packed = packed and pack.fits(source, fit.shape)
-    size, skipped, fingerprint = source.count, 0, pack.content_key(source, fit.shape)
+    packed = packed and pack.fits(source)
+    size, skipped, fingerprint = source.count, 0, pack.content_key(source)
     reader: Packed | Live = Live(source, None)
     if packed or skip_corrupt:
-        contents = pack.open_pack(source, fit.shape, skip_corrupt=skip_corrupt, with_images=packed)
+        contents = pack.open_pack(source, skip_corrupt=skip_corrupt, with_fields=packed)
         size, skipped, fingerprint = (contents.meta[key] for key in ("count", "skipped", "fingerprint"))
-        labels = contents.labels if source.class_names else None
-        reader = Packed(contents.images, labels) if packed else Live(source, contents.usable)
+        reader = Packed(contents.fields, size) if packed else Live(source, contents.usable)
     look = {"resolution": [fit.height, fit.width], "channels": fit.channels, "crop": fit.crop}
     return Dataset(
         **common,
-        shape=fit.shape,
-        dtype=np.dtype(np.uint8),
-        num_classes=len(source.class_names),
+        spec=source.spec,
         class_names=source.class_names,
         size=size,
         fingerprint=fingerprint,
@@ -224,9 +215,7 @@ def _open_mixture(name: str, common: dict) -> Dataset:
     centres, std = mixtures.mixture(name)
     return Dataset(
         **common,
-        shape=(2,),
-        dtype=np.dtype(np.float32),
-        num_classes=len(centres),
+        spec=labelled((2,), len(centres)),
         class_names=tuple(str(mode) for mode in range(len(centres))),
         size=0,
         fingerprint=hashlib.sha256(f"{name} {centres.tolist()} {std}".encode()).hexdigest(),

@@ -9,9 +9,12 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
+import numpy as np
+
 from gan_jax.data.fit import Fit, decode, unusable
-from gan_jax.data.source import Source
+from gan_jax.data.source import Example, Source
 from gan_jax.errors import MissingPathError, UserError
+from gan_jax.specs import labelled
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, height and width are exchanged
@@ -117,11 +120,12 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     names, inner = list(paths), list(paths.values())
     classes = _classes(inner, root)
     number = {name: label for label, name in enumerate(classes)}
-    labels = [number[name.split("/")[0]] if classes else -1 for name in inner]
+    labels = [number[name.split("/")[0]] for name in inner] if classes else None
     listing = [(name, *files[name]) for name in names]
     return Source(
         identity={"kind": "folder", "files": listing, "inner": inner, **fit._asdict()},
         count=len(names),
+        spec=labelled(fit.shape, len(classes)),
         class_names=classes,
         read=functools.partial(_read, root=root, names=names, labels=labels, load=load, fit=fit),
         place=str(root.absolute()) if root.is_dir() else "",  # names, sizes and times may be those of another folder
@@ -155,8 +159,9 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     source = Source(
         identity={"kind": "images", "files": list(zip(names, digests, strict=True)), **fit._asdict()},
         count=len(names),
+        spec=labelled(fit.shape),
         class_names=(),
-        read=functools.partial(_read, root=root, names=names, labels=[-1] * len(names), load=load, fit=fit),
+        read=functools.partial(_read, root=root, names=names, labels=None, load=load, fit=fit),
     )
     return source, fit, tuple(names)
 
@@ -177,9 +182,9 @@ def open_inputs(path: str, fit: Fit) -> tuple[Source, tuple[str, ...]]:
     else:
         root, files, load = _open(path)
     names = sorted(files)
-    labels = [-1] * len(names)
-    read = functools.partial(_read, root=root, names=names, labels=labels, load=load, fit=fit)
-    return Source({"kind": "inputs", "files": names, **fit._asdict()}, len(names), (), read), tuple(names)
+    read = functools.partial(_read, root=root, names=names, labels=None, load=load, fit=fit)
+    identity = {"kind": "inputs", "files": names, **fit._asdict()}
+    return Source(identity, len(names), labelled(fit.shape), (), read), tuple(names)
 
 
 def _size(full: str, data: bytes) -> tuple[int, int]:
@@ -204,7 +209,9 @@ def _bytes(full: str, name: str, load: Callable[[str], bytes]) -> bytes:
         raise unusable(full, error) from error
 
 
-def _read(index: int, *, root, names: list[str], labels: list[int], load: Callable[[str], bytes], fit: Fit):
-    """Example `index`: (uint8 (H, W, C), label)."""
+def _read(
+    index: int, *, root, names: list[str], labels: list[int] | None, load: Callable[[str], bytes], fit: Fit
+) -> Example:
     name = f"{root}/{names[index]}"
-    return decode(_bytes(name, names[index], load), fit, name, upright=True), labels[index]
+    example = {"image": decode(_bytes(name, names[index], load), fit, name, upright=True)}
+    return example if labels is None else {**example, "label": np.int32(labels[index])}

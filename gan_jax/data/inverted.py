@@ -10,8 +10,9 @@ import numpy as np
 from gan_jax.data.checks import unknown
 from gan_jax.data.fit import Fit
 from gan_jax.data.order import uniform
-from gan_jax.data.source import Source
+from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
+from gan_jax.specs import labelled
 
 PAPER, INK = (255.0, 240.0, 190.0), (25.0, 35.0, 130.0)  # colours where a digit of `digits` is black, and white
 NOISE = {"": 0.0, "inverted": 0.0, "inverted_noise": 0.06 * 127.5}  # look -> standard deviation, in levels
@@ -29,12 +30,13 @@ def open_digits(look: str, *, split: str, fit: Fit, folder: str) -> Source:
         raise UserError(f"data.name='digits:{look}' is in colour: set data.channels=3, not {fit.channels}")
     grey = tfds_source.open_digits(split=split, fit=fit._replace(channels=1), folder=folder)
     read = functools.partial(_read, grey=grey, std=NOISE[look])
-    return grey._replace(identity={**grey.identity, "look": look, "colours": [PAPER, INK, NOISE[look]]}, read=read)
+    identity = {**grey.identity, "look": look, "colours": [PAPER, INK, NOISE[look]]}
+    return grey._replace(identity=identity, spec=labelled(fit.shape, len(grey.class_names)), read=read)
 
 
-def _read(index: int, *, grey: Source, std: float) -> tuple[np.ndarray, int]:
-    image, label = grey.read(index)
-    return inverted(image, std, index), label
+def _read(index: int, *, grey: Source, std: float) -> Example:
+    example = grey.read(index)
+    return {**example, "image": inverted(example["image"], std, index)}
 
 
 def inverted(image: np.ndarray, std: float, index: int) -> np.ndarray:

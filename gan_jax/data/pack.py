@@ -1,9 +1,8 @@
-"""Decoded sets in the cache: one memory-mapped uint8 array, keyed by the content it was made from."""
+"""Decoded sets in the cache: one memory-mapped array a field, keyed by the content they were made from."""
 
 import hashlib
 import json
 import logging
-import math
 import os
 import pathlib
 import shutil
@@ -15,54 +14,61 @@ import numpy as np
 from gan_jax.cache import cache_dir
 from gan_jax.data.fit import CorruptImageError
 from gan_jax.data.live import decoded
-from gan_jax.data.source import Source
+from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
 
 LIMIT_BYTES = 8 << 30  # sets whose decoded images take more are decoded while they are used
-FORMAT = 1  # raised when what a pack holds changes meaning
+FORMAT = 1  # raised when what a set holds changes meaning: runs of before are then refused on resuming
+USABLE = "_usable.npy"  # which examples of the source; no field is called so
+LAYOUT = "fields"  # of the files; another one is packed anew
 
 
 class Pack(NamedTuple):
-    """What is kept of a set. `images` is None where only the list of usable examples is kept."""
+    """What is kept of a set."""
 
-    images: np.ndarray | None  # uint8 (N, H, W, C), memory-mapped
-    labels: np.ndarray  # int32 (N,), -1 without labels
+    fields: Example  # (N, ...) each, memory-mapped; empty where only the list of usable examples is kept
     usable: np.ndarray  # int64 (N,): indices into the source
     meta: dict  # count, skipped, fingerprint
 
 
-def content_key(source: Source, shape: tuple[int, int, int]) -> str:
+def content_key(source: Source) -> str:
     """SHA-256 (hex) of all that decides a set's content."""
-    text = json.dumps([FORMAT, shape, source.class_names, source.identity], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, *_look(source), source.identity], sort_keys=True).encode()).hexdigest()
 
 
-def fits(source: Source, shape: tuple[int, int, int]) -> bool:
+def _look(source: Source) -> list:
+    """JSON-able: the first field's shape, the classes, and what other fields there are beside a label."""
+    (_, first), *rest = source.spec.items()
+    others = {name: [field.kind, field.shape] for name, field in rest if name != "label"}
+    return [first.shape, source.class_names, *([others] if others else [])]
+
+
+def fits(source: Source) -> bool:
     """Whether the decoded set is small enough to be packed."""
-    return source.count * int(np.prod(shape)) <= LIMIT_BYTES
+    return source.count * sum(field.size for field in source.spec.values()) <= LIMIT_BYTES
 
 
-def open_pack(source: Source, shape: tuple[int, int, int], *, skip_corrupt: bool, with_images: bool) -> Pack:
+def open_pack(source: Source, *, skip_corrupt: bool, with_fields: bool) -> Pack:
     """The pack of a source, from the cache or made now. Two processes may make the same one: the first wins.
 
     Args:
       source: the set.
-      shape: (H, W, C) of its images.
       skip_corrupt: leave unusable images out and count them, instead of raising.
-      with_images: keep the pixels; without, only which examples can be used.
+      with_fields: keep the arrays; without, only which examples can be used.
     Raises:
       CorruptImageError: an unusable image, and not `skip_corrupt`.
       UserError: no usable image at all, or the cache folder cannot be written.
     """
-    key = hashlib.sha256(f"{content_key(source, shape)}{source.place}".encode()).hexdigest()
-    kind = f"{key}{'-skip' if skip_corrupt else ''}{'' if with_images else '-list'}"
+    key = hashlib.sha256(f"{content_key(source)}{source.place}{LAYOUT}".encode()).hexdigest()
+    kind = f"{key}{'-skip' if skip_corrupt else ''}{'' if with_fields else '-list'}"
+    fields = tuple(source.spec) if with_fields else ()
     try:
         folder = cache_dir("packed") / kind
-        pack = _load(folder, with_images)
+        pack = _load(folder, fields)
         if pack is None:
             logging.getLogger(__name__).info("Packing %d images once into %s", source.count, folder)
-            _make(source, shape, folder, skip_corrupt=skip_corrupt, with_images=with_images)
-            pack = _load(folder, with_images)
+            _make(source, folder, skip_corrupt=skip_corrupt, with_fields=with_fields)
+            pack = _load(folder, fields)
     except OSError as error:
         if isinstance(error, UserError):
             raise
@@ -74,24 +80,24 @@ def open_pack(source: Source, shape: tuple[int, int, int], *, skip_corrupt: bool
     return pack
 
 
-def _load(folder: pathlib.Path, with_images: bool) -> Pack | None:
+def _load(folder: pathlib.Path, fields: tuple[str, ...]) -> Pack | None:
     """The pack in a folder; None, and the folder gone, if it is not there or damaged."""
     if not folder.exists():
         return None
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        images = np.asarray(np.load(folder / "images.npy", mmap_mode="r")) if with_images else None
-        return Pack(images, np.load(folder / "labels.npy"), np.load(folder / "kept.npy"), meta)
+        arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in fields}
+        return Pack(arrays, np.load(folder / USABLE), meta)
     except (OSError, ValueError, EOFError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
 
-def _make(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, with_images: bool) -> None:
+def _make(source: Source, folder: pathlib.Path, *, skip_corrupt: bool, with_fields: bool) -> None:
     """Writes a pack beside its place and moves it there when it is whole."""
     work = pathlib.Path(tempfile.mkdtemp(prefix=folder.name[:16] + ".tmp-", dir=folder.parent))
     try:
-        _write(source, shape, work, skip_corrupt=skip_corrupt, with_images=with_images)
+        _write(source, work, skip_corrupt=skip_corrupt, with_fields=with_fields)
         try:
             os.replace(work, folder)
         except OSError:
@@ -101,35 +107,39 @@ def _make(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, wi
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write(source: Source, shape, folder: pathlib.Path, *, skip_corrupt: bool, with_images: bool) -> None:
-    """Decodes a source into a folder; the fingerprint is SHA-256 of shape, classes, pixels and labels."""
-    images = None
-    if with_images:
-        path = folder / "images.npy"
-        _check_room(folder, source.count * math.prod(shape))
-        images = np.lib.format.open_memmap(path, "w+", dtype=np.uint8, shape=(source.count, *shape))
-    digest = hashlib.sha256(json.dumps([shape, source.class_names]).encode())
-    labels, usable = [], []
-    for index, (image, label) in enumerate(decoded(_Tolerant(source, skip_corrupt), range(source.count))):
-        if image is None:
+def _write(source: Source, folder: pathlib.Path, *, skip_corrupt: bool, with_fields: bool) -> None:
+    """Decodes a source into a folder, and writes beside its arrays how many examples there are and their fingerprint.
+
+    That is SHA-256 of shapes and classes, of the examples one by one, and of the labels, -1 where there are none.
+    """
+    arrays, usable, labels = {}, [], []
+    if with_fields:
+        _check_room(folder, source.count * sum(field.size for field in source.spec.values()))
+        for name, field in source.spec.items():
+            shape = (source.count, *field.shape)
+            arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=field.dtype, shape=shape)
+    digest = hashlib.sha256(json.dumps(_look(source)).encode())
+    for index, example in enumerate(decoded(_Tolerant(source, skip_corrupt), range(source.count))):
+        if example is None:
             continue
-        assert image.shape == tuple(shape) and image.dtype == np.uint8, (image.shape, image.dtype)
-        if images is not None:
-            images[len(usable)] = image
-        digest.update(np.ascontiguousarray(image))
-        labels.append(label)
+        for name, field in source.spec.items():
+            value = np.asarray(example[name])
+            assert value.shape == field.shape and value.dtype == field.dtype, (name, value.shape, value.dtype)
+            if name in arrays:
+                arrays[name][len(usable)] = value
+            if name != "label":
+                digest.update(np.ascontiguousarray(value))
+        labels.append(example.get("label", -1))
         usable.append(index)
     if not usable:
         raise UserError(f"None of the {source.count} images can be used; data.skip_corrupt=False tells why.")
-    labels = np.asarray(labels, np.int32)
-    digest.update(labels.tobytes())
-    if images is not None:
-        images.flush()
+    digest.update(np.asarray(labels, np.int32).tobytes())
+    for name, array in arrays.items():
+        array.flush()
         if len(usable) < source.count:
-            np.save(folder / "shorter.npy", images[: len(usable)])
-            os.replace(folder / "shorter.npy", path)
-    np.save(folder / "labels.npy", labels)
-    np.save(folder / "kept.npy", np.asarray(usable, np.int64))
+            np.save(folder / "shorter.npy", array[: len(usable)])
+            os.replace(folder / "shorter.npy", folder / f"{name}.npy")
+    np.save(folder / USABLE, np.asarray(usable, np.int64))
     meta = {"count": len(usable), "skipped": source.count - len(usable), "fingerprint": digest.hexdigest()}
     meta["class_names"] = source.class_names
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -146,7 +156,7 @@ def _check_room(folder: pathlib.Path, size: int) -> None:
 
 
 class _Tolerant:
-    """Reads examples; an unusable one is (None, -1) if `skip`."""
+    """Reads examples; an unusable one is None if `skip`."""
 
     def __init__(self, source: Source, skip: bool):
         self.source, self.skip = source, skip
@@ -157,4 +167,4 @@ class _Tolerant:
         except CorruptImageError:
             if not self.skip:
                 raise
-            return None, -1
+            return None

@@ -1,7 +1,7 @@
 """Three ways to read examples: gathered from a packed array, decoded while used, or drawn from a mixture.
 
 Each has `examples(indices)` and `batches(seed, start, batch_size, rows)`, as `Dataset` documents them, and
-returns batches: `image` and, with labels, `label` int32.
+returns batches: an array (B, ...) for each field of the data.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import numpy as np
 from gan_jax.data.live import Endless, decoded
 from gan_jax.data.mixture import points
 from gan_jax.data.order import shuffled
-from gan_jax.data.source import Source
+from gan_jax.data.source import Example, Source
 
 EXAMPLES_SEED = 1 << 63  # of a mixture's `examples`, so that no ordinary training seed repeats them
 
@@ -20,15 +20,14 @@ Batch = dict[str, np.ndarray]
 
 
 class Packed(NamedTuple):
-    """One array in memory or memory-mapped: a batch is one gather."""
+    """One array a field, in memory or memory-mapped: a batch is one gather of each."""
 
-    images: np.ndarray  # uint8 (N, H, W, C)
-    labels: np.ndarray | None  # int32 (N,)
+    fields: Batch  # (N, ...) each
+    count: int  # N
 
     def examples(self, indices: np.ndarray) -> Batch:
         """The examples at these places of the set."""
-        batch = {"image": self.images[indices]}
-        return batch if self.labels is None else {**batch, "label": self.labels[indices]}
+        return {name: array[indices] for name, array in self.fields.items()}
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         """The endless shuffled stream, as `Dataset.stream` describes it."""
@@ -37,7 +36,7 @@ class Packed(NamedTuple):
 
     def places(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The places int64 (R,) of the examples of each batch."""
-        order = shuffled(len(self.images), seed)
+        order = shuffled(self.count, seed)
         while True:
             yield order(start + rows)
             start += batch_size
@@ -52,15 +51,9 @@ class Live(NamedTuple):
     def _at(self, index: int) -> int:
         return int(index if self.usable is None else self.usable[index])
 
-    def _stack(self, examples: list[tuple[np.ndarray, int]]) -> Batch:
-        batch = {"image": np.stack([image for image, _ in examples])}
-        if not self.source.class_names:
-            return batch
-        return {**batch, "label": np.asarray([label for _, label in examples], np.int32)}
-
     def examples(self, indices: np.ndarray) -> Batch:
         """The examples at these places of the set; raises `CorruptImageError`."""
-        return self._stack(list(decoded(self.source.read, [self._at(index) for index in indices])))
+        return _stacked(list(decoded(self.source.read, [self._at(index) for index in indices])))
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
         """The endless shuffled stream, as `Dataset.stream` describes it."""
@@ -73,7 +66,7 @@ class Live(NamedTuple):
         examples = decoded(self.source.read, Endless(index))
         try:
             while True:
-                yield self._stack([next(examples) for _ in rows])
+                yield _stacked([next(examples) for _ in rows])
         finally:
             examples.close()
 
@@ -93,3 +86,7 @@ class Drawn(NamedTuple):
         while True:
             yield self.examples(start + rows, seed)
             start += batch_size
+
+
+def _stacked(examples: list[Example]) -> Batch:
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

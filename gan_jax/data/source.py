@@ -5,12 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gan_jax.specs import Spec
+
+Example = dict[str, np.ndarray]  # a field's name -> its array, of the field's shape and type
+
 
 class Source(NamedTuple):
     """A finite data set before decoding."""
 
     identity: dict  # JSON-able; changes whenever the content may have changed
     count: int  # number of examples
-    class_names: tuple[str, ...]  # empty: no labels
-    read: Callable[[int], tuple[np.ndarray, int]]  # i -> (uint8 (H, W, C), label or -1), or CorruptImageError
+    spec: Spec  # the fields of an example
+    class_names: tuple[str, ...]  # of the field `label`; empty where there is none
+    read: Callable[[int], Example]  # i -> the example, or CorruptImageError
     place: str = ""  # where it lies, if `identity` alone could be that of other content in another place

@@ -7,8 +7,9 @@ import numpy as np
 from gan_jax.data.checks import unknown
 from gan_jax.data.fit import Fit
 from gan_jax.data.order import bits, uniform
-from gan_jax.data.source import Source
+from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
+from gan_jax.specs import labelled
 
 CLASSES = 10
 SPLITS = ("train", "test")
@@ -46,6 +47,12 @@ def open_synthetic(count: str, *, split: str, fit: Fit) -> Source:
     return Source(
         identity={"kind": "synthetic", "count": int(count), "key": key, "shape": fit.shape},
         count=int(count),
+        spec=labelled(fit.shape, CLASSES),
         class_names=tuple(str(label) for label in range(CLASSES)),
-        read=lambda index: picture(index, fit.shape, key),
+        read=lambda index: _read(index, fit.shape, key),
     )
+
+
+def _read(index: int, shape: tuple[int, int, int], key: int) -> Example:
+    image, label = picture(index, shape, key)
+    return {"image": image, "label": np.int32(label)}

@@ -8,9 +8,12 @@ import os
 import pathlib
 import re
 
+import numpy as np
+
+from gan_jax import specs
 from gan_jax.data.checks import unknown
 from gan_jax.data.fit import CorruptImageError, Fit, decode
-from gan_jax.data.source import Source
+from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -199,17 +202,18 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
     return Source(
         identity={"kind": "tfds", **content, **fit._asdict()},
         count=len(rows),
+        spec=specs.labelled(fit.shape, len(classes)),
         class_names=classes,
         read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),
     )
 
 
-def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit):
-    """Example `index`: (uint8 (H, W, C), label)."""
+def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit) -> Example:
     try:
         row = rows[index]
     except Exception as error:  # array_record raises its own types on a damaged file
         raise CorruptImageError(
             f"{name}, example {index} cannot be read: {error}. Prepare it again."
         ) from error
-    return decode(row["image"], fit, f"{name}, example {index}"), int(row["label"]) if labelled else -1
+    example = {"image": decode(row["image"], fit, f"{name}, example {index}")}
+    return {**example, "label": np.int32(row["label"])} if labelled else example
