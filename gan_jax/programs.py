@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import lowered, optim, parallel, runs
+from gan_jax import games, lowered, optim, parallel, runs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
@@ -39,6 +39,7 @@ class Programs:
         compiled: dict[Key, Callable],
         phases: bool = False,
         kept: bool = True,
+        fixed: dict[str, Any] | None = None,
     ):
         """Knows the programs that are `compiled` already.
 
@@ -48,7 +49,9 @@ class Programs:
           compiled: by name.
           phases: whether each phase is a program of its own.
           kept: whether lowered programs are kept on disk.
+          fixed: net -> arrays on every device, see `games.fixed`.
         """
+        self.fixed = fixed or {}
         self.kept = kept
         self.mesh, self.resident, self.compiled, self.phases = mesh, resident, compiled, phases
         self._shared = (resident,) if resident else ()
@@ -85,7 +88,7 @@ class Programs:
         kind = _kind(run)
         if kind not in self._numbers:
             numbers = steps.hyper(run.phases, run.optimizers, seed=run.config.seed, ema=run.ema)
-            self._numbers[kind] = parallel.replicate(numbers, self.mesh)
+            self._numbers[kind] = parallel.replicate(numbers, self.mesh)._replace(fixed=self.fixed)
         return self._numbers[kind]
 
     def keys(self, run: runs.Run, step: int, count: int = 1) -> tuple[Key, ...]:
@@ -296,8 +299,9 @@ def prepare(run: runs.Run, dataset, mesh) -> Programs:
             "program; take 'auto', or one step a call"
         )
     phases = config.programs == "phases" or (config.programs == "auto" and apart(run))
+    fixed = parallel.replicate(games.fixed(run.game, config), mesh)
     if not config.resident_data:
-        return Programs(mesh, {}, {}, phases)
+        return Programs(mesh, {}, {}, phases, fixed=fixed)
     arrays = dataset.packed()
     if arrays is None:
         raise UserError(
@@ -314,7 +318,7 @@ def prepare(run: runs.Run, dataset, mesh) -> Programs:
         )
     everywhere = parallel.replicated(mesh)
     placed = {name: jax.make_array_from_process_local_data(everywhere, np.asarray(x)) for name, x in arrays.items()}
-    return Programs(mesh, placed, {}, phases)
+    return Programs(mesh, placed, {}, phases, fixed=fixed)
 
 
 def apart(run: runs.Run) -> bool:

@@ -77,9 +77,13 @@ class Hyper(NamedTuple):
     rates: dict[str, dict[str, Any]]  # player -> `Optimizer.rates`
     weights: dict[str, dict[str, Any]]  # phase -> `Phase.weights`
     ema: dict[str, Any]  # the numbers of `Ema` that are not 0
+    fixed: dict[str, Any] = {}  # noqa: RUF012, never changed: net -> arrays that losses see among `params`, never trained
 
 
-def hyper(phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, seed: int, ema: Ema = Ema()) -> Hyper:
+def hyper(
+    phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, seed: int, ema: Ema = Ema(),
+    fixed: Mapping[str, Any] | None = None,
+) -> Hyper:
     """The numbers of a game's steps, on the host; zeros are left out, as they leave terms out."""
     numbers = {name: getattr(ema, name) for name in EMA_NUMBERS if getattr(ema, name)}
     return Hyper(
@@ -87,6 +91,7 @@ def hyper(phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, 
         {player: jax.tree.map(np.float32, dict(optimizers[player].rates)) for player in players(phases)},
         {phase.name: jax.tree.map(np.float32, dict(phase.weights)) for phase in phases},
         jax.tree.map(np.float32, numbers),
+        dict(fixed or {}),
     )
 
 
@@ -170,7 +175,8 @@ def make_phases(
             if numbers is not None:
                 optimizer = optimizer.at_rates(numbers.rates[phase.player])
             with jax.named_scope(phase.name):  # seen in a profile, as the scopes below
-                state, measured = descend(state, _weighted(phase, numbers), optimizer, batch, key)
+                fixed = {} if numbers is None else numbers.fixed
+                state, measured = descend(state, _weighted(phase, numbers), optimizer, batch, key, fixed)
             metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
         return state, metrics
 
@@ -242,6 +248,7 @@ def descend(
     optimizer: optim.Optimizer,
     batch: dict,  # arrays (micro-batches, samples of this device, ...)
     key: jax.Array,  # of this step and phase
+    fixed: Mapping[str, Any] | None = None,  # net -> arrays, see `Hyper.fixed`
 ) -> tuple[State, dict[str, jax.Array]]:
     """Plays one phase: gradients of its loss, averaged over micro-batches and devices, then one optimizer update.
 
@@ -249,7 +256,7 @@ def descend(
       The new state, and the phase's metrics: its terms, `loss`, `grad_norm`, `update_norm`, `param_norm`. The run's
       loop stops where one of them is not finite.
     """
-    grads, variables, memory, metrics = _gradients(state, phase, batch, key)
+    grads, variables, memory, metrics = _gradients(state, phase, batch, key, fixed or {})
     grads, metrics = parallel.mean(grads), _mean_metrics(metrics)
     params = _pick(state.params, phase.nets)
     with jax.named_scope(UPDATE):
@@ -274,10 +281,10 @@ def _mean_metrics(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return dict(zip(metrics, parallel.mean(jnp.stack(list(metrics.values()))), strict=True))
 
 
-def _gradients(state: State, phase: Phase, batch: dict, key: jax.Array):
+def _gradients(state: State, phase: Phase, batch: dict, key: jax.Array, fixed: Mapping[str, Any]):
     """Sums over micro-batches what `_micro_batch` finds; variables and memory pass from one to the next."""
     accumulate = jax.tree.leaves(batch)[0].shape[0]
-    params = flat.unpack(parallel.vary(state.params))
+    params = flat.unpack(parallel.vary(state.params)) | parallel.vary(dict(fixed))
 
     def body(carry, xs):
         total, variables, memory, metrics = carry

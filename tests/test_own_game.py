@@ -14,6 +14,7 @@ GAME = '''
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gan_jax import config as configs
 from gan_jax.layers import random
@@ -37,6 +38,10 @@ def asks(config):
     return ()
 
 
+def fixed(config):
+    return {"teacher": {"centre": np.float32([3.0, 4.0])}}
+
+
 def nets(config, spec):
     made = constructors(config)
     return {net: configs.build(made[net], config[net], net, shape=spec["image"].shape) for net in NETS}
@@ -56,7 +61,8 @@ def phases(config, nets):
     def critic(params, state, batch, rng):
         judge = lambda x: nets["critic"].apply({"params": params["critic"]}, x)
         gap = judge(fakes(params, rng)).mean() - judge(batch["image"]).mean()
-        return gap + config.loss.sharpness * jnp.square(gap), Out({"gap": gap}, {})
+        return gap + config.loss.sharpness * jnp.square(gap), Out(
+            {"gap": gap, "from_centre": jnp.linalg.norm(params["teacher"]["centre"])}, {})
 
     def painter(params, state, batch, rng):
         return -nets["critic"].apply({"params": params["critic"]}, fakes(params, rng)).mean(), Out({}, {})
@@ -129,6 +135,8 @@ def test_it_is_trained_resumed_sampled_and_evaluated_by_the_commands(own, capsys
     rows = [json.loads(line) for line in (own / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(np.isfinite(row["critic/gap"]) for row in rows)
+    assert all(row["critic/from_centre"] == 5.0 for row in rows)  # of `fixed`, which no checkpoint holds
+    assert not [path for path in (own / "run" / "checkpoints").rglob("*") if "teacher" in path.name]
 
     assert cli.main(["sample", "--workdir=run", "--seeds=0-4", "--out=out"]) == 0
     assert np.loadtxt(own / "out" / "points.csv", delimiter=",", skiprows=1).shape == (5, 2)

@@ -92,6 +92,23 @@ def test_gradient_is_the_mean_over_all_devices(devices):
     assert float(metrics["only/loss"]) == pytest.approx(x.mean())
 
 
+@pytest.mark.parametrize(("devices", "mode"), [(1, "shard_map"), (8, "shard_map"), (8, "pmap")])
+def test_fixed_networks_are_seen_by_losses_and_do_not_move(devices, mode):
+    """(w - c)^2 / 4 for a c among the numbers: a step of rate 1 leads half of the way, in micro-batches too."""
+
+    def loss(params, state, batch, rng):
+        return 0.25 * jnp.square(params["net"] - params["teacher"]["c"]) * batch["image"].mean(), steps.Out({}, {})
+
+    phases, optimizers, state = _toy(loss)
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    numbers = steps.hyper(phases, optimizers, seed=0, fixed={"teacher": {"c": np.float32(5)}})
+    step = parallel.data_parallel(steps.make_step(phases, optimizers, seed=0), mesh, mode)
+    batch = parallel.shard_batch({"image": np.ones((16, 1), np.float32)}, mesh, 2)
+    after, _ = step(parallel.replicate(state, mesh), batch, parallel.replicate(numbers, mesh))
+    assert set(after.params) == {"net"}
+    assert float(after.params["net"].addressable_data(0).reshape(())) == 3.0
+
+
 def test_a_forgotten_mean_is_an_error_at_trace_time():
     def loss(params, state, batch, rng):
         return params["net"] * 0.0, steps.Out({}, {}, memory=(batch["image"].sum(),))

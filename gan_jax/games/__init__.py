@@ -11,6 +11,8 @@ A game is a module with
     init(config, nets, spec, key) -> (params, variables, memory), each but memory a dict keyed by net
     phases(config, nets)          -> tuple of step.Phase; numbers that are to be inputs of a program, and not part of
                                   it, are a phase's `weights`
+    fixed(config)                 optional: {net: arrays} of networks that never train, such as `features.networks.load`
+                                  gives; losses see them among `params`, and State does not hold them
     asks(config)                  -> names of the fields that `sample` must be given
     sample(nets, ema, keys, given) -> {name: array (B, ...)}, images in [-1, 1]; each row is a function of its own key
                                   and of its row of `given`, {field: array as in the data}. The first array is the one
@@ -65,6 +67,11 @@ def find(name: str) -> ModuleType:
 def drawn(game: ModuleType, config) -> str:
     """Name of the data's field that samples of the game are to be like."""
     return game.drawn(config) if hasattr(game, "drawn") else "image"
+
+
+def fixed(game: ModuleType, config) -> dict:
+    """The arrays of the game's fixed networks, by net."""
+    return game.fixed(config) if hasattr(game, "fixed") else {}
 
 
 def stages(game: ModuleType, config, spec) -> tuple[Stage, ...]:
