@@ -55,9 +55,9 @@ def open_manager(
         raise UserError(f"config.checkpoints.keep={keep}: expected 1 or more")
     if read_only and not folder.is_dir():
         raise MissingPathError(f"{folder.parent}: no checkpoints here; give the --workdir of a run that has trained")
-    kept = [policies.LatestN(n=keep), _Best(folder, metric, lower_is_better)]
+    to_keep = [policies.LatestN(n=keep), _Best(folder, metric, lower_is_better)]
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(kept),
+        preservation_policy=policies.AnyPreservationPolicy(to_keep),
         cleanup_tmp_directories=not read_only,
         read_only=read_only,
         create=not read_only,
@@ -84,9 +84,9 @@ class _Best:
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         """Orbax's question about all checkpoints of the folder, oldest first."""
-        found = {info.step: self._metric(info.step) for info in checkpoints}
-        known = [step for step, metric in found.items() if metric is not None]
-        best = max(known, key=lambda step: (self.sign * found[step], step), default=None)
+        metrics = {info.step: self._metric(info.step) for info in checkpoints}
+        measured = [step for step, metric in metrics.items() if metric is not None]
+        best = max(measured, key=lambda step: (self.sign * metrics[step], step), default=None)
         return [info.step == best for info in checkpoints]
 
     def _metric(self, step: int) -> float | None:
@@ -147,8 +147,8 @@ def _writing(manager, what: str, action: Callable) -> None:
         manager.check_for_errors()
         action()
     except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the storage
-        kept = max(_complete_steps(manager), default=None)
-        last = "no checkpoint is complete yet" if kept is None else f"the checkpoint of step {kept} is complete"
+        newest = max(_complete_steps(manager), default=None)
+        last = "no checkpoint is complete yet" if newest is None else f"the checkpoint of step {newest} is complete"
         raise UserError(
             f"{manager.directory}: {what} could not be written: {_first_line(error)}; {last}. "
             "Make room (or mend the folder) and run the same command again"
@@ -306,11 +306,11 @@ def _checksums(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     words = _words(x)
     places = lax.iota(jnp.uint32, words.size)
     first, second = (_mix(words ^ _mix(places + jnp.uint32(salt))) for salt in (0, 0x9E3779B9))
-    odd = ~jnp.isfinite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros(x.shape, bool)
-    odd = jnp.repeat(odd.reshape(-1), max(words.size // max(x.size, 1), 1))  # wider types have several words
+    broken = ~jnp.isfinite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros(x.shape, bool)
+    broken = jnp.repeat(broken.reshape(-1), max(words.size // max(x.size, 1), 1))  # wider types have several words
     start = (jnp.uint32(0), jnp.uint32(0), jnp.bool_(False))
-    *sums, found = lax.reduce((first, second, odd), start, lambda a, b: (a[0] + b[0], a[1] + b[1], a[2] | b[2]), (0,))
-    return jnp.stack(sums), ~found
+    *sums, one = lax.reduce((first, second, broken), start, lambda a, b: (a[0] + b[0], a[1] + b[1], a[2] | b[2]), (0,))
+    return jnp.stack(sums), ~one
 
 
 def _words(x: jax.Array) -> jax.Array:

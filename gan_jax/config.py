@@ -100,26 +100,26 @@ def _unshared(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def complete(config: ml_collections.ConfigDict, defaults: Callable[[ml_collections.ConfigDict], dict]):
     """Fills in what a config leaves to `defaults`, see `load`. Raises UserError for a key that nothing reads."""
-    known = defaults(config)
-    _reject_unread(config, known)
+    readable = defaults(config)
+    _reject_unread(config, readable)
     with config.unlocked():
-        _fill(config, known)
+        _fill(config, readable)
     return config
 
 
-def _reject_unread(config: ml_collections.ConfigDict, known: dict, prefix: str = "") -> None:
+def _reject_unread(config: ml_collections.ConfigDict, readable: dict, prefix: str = "") -> None:
     """Raises UserError for a key of the experiment that nothing reads."""
     for key, value in config.items():
-        if key not in known:
-            near = _nearest(key, known)
+        if key not in readable:
+            near = _nearest(key, readable)
             hint = f"; did you mean config.{prefix}{near}?" if near else ""
             raise UserError(f"the experiment sets config.{prefix}{key}, which nothing reads{hint}")
-        if isinstance(value, ml_collections.ConfigDict) and isinstance(known[key], dict) and known[key]:
-            _reject_unread(value, known[key], f"{prefix}{key}.")
+        if isinstance(value, ml_collections.ConfigDict) and isinstance(readable[key], dict) and readable[key]:
+            _reject_unread(value, readable[key], f"{prefix}{key}.")
 
 
-def _fill(config: ml_collections.ConfigDict, known: dict) -> None:
-    for key, value in known.items():
+def _fill(config: ml_collections.ConfigDict, readable: dict) -> None:
+    for key, value in readable.items():
         if key not in config:
             config[key] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
         elif isinstance(value, dict) and isinstance(config[key], ml_collections.ConfigDict):
@@ -185,26 +185,26 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 
 def _unknown(config, key: str, missing: str) -> UserError:
-    known = [k for k, _ in flatten(config)]
-    near = _nearest(key, known)
-    hint = f"; did you mean --config.{near}?" if near else f"; known: {', '.join(known)}"
+    keys = [k for k, _ in flatten(config)]
+    near = _nearest(key, keys)
+    hint = f"; did you mean --config.{near}?" if near else f"; known: {', '.join(keys)}"
     return UserError(f"--config.{key}: config has no key {missing!r}{hint}")
 
 
-def _nearest(key: str, known: Iterable[str]) -> str:
+def _nearest(key: str, keys: Iterable[str]) -> str:
     """The known key that was probably meant: one that it abbreviates, as lr does learning_rate, or is spelled like."""
     section, _, last = key.rpartition(".")
-    for one in known:
+    for one in keys:
         place, _, name = one.rpartition(".")
         words = [word for word in name.split("_") if word]
         is_short = len(words) > 1 and "".join(word[0] for word in words) == last
         if place.endswith(section) and (name == last or is_short):
             return one
-    return next(iter(difflib.get_close_matches(key, known, 1, 0.3)), "")
+    return next(iter(difflib.get_close_matches(key, keys, 1, 0.3)), "")
 
 
 def _parse(key: str, text: str, old: Any) -> Any:
-    wanted = type(old).__name__
+    kind = type(old).__name__
     if isinstance(old, str):
         return text
     if isinstance(old, bool):
@@ -223,7 +223,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
         else:
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        raise UserError(f"--config.{key}={text}: expected {wanted}, as in {old!r}") from None
+        raise UserError(f"--config.{key}={text}: expected {kind}, as in {old!r}") from None
     if isinstance(old, tuple) or text.startswith("("):
         return tuple(value) if isinstance(value, tuple | list) else (value,)
     return value

@@ -37,7 +37,7 @@ def grid_by_label(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, l
     Returns:
       The picture, as of `grid`, and how many rows or images of which label it shows from top to bottom.
     """
-    found, counts = np.unique(labels, return_counts=True)
+    classes, counts = np.unique(labels, return_counts=True)
     most = int(counts.max())
 
     def rows(columns: int) -> np.ndarray:
@@ -53,8 +53,8 @@ def grid_by_label(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, l
                   for part, n in zip(parts, numbers, strict=True)]  # fmt: skip
         order = np.concatenate(padded)
     blank = np.full_like(images[:1], BLANK)
-    told = [f"{n} {unit}{'s' * (n != 1)} of label {label}" for n, label in zip(numbers.tolist(), found, strict=True)]
-    return grid(np.concatenate([images, blank])[order], columns), told
+    lines = [f"{n} {unit}{'s' * (n != 1)} of label {label}" for n, label in zip(numbers.tolist(), classes, strict=True)]
+    return grid(np.concatenate([images, blank])[order], columns), lines
 
 
 def beside(pictures: list[np.ndarray]) -> np.ndarray:

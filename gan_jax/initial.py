@@ -51,13 +51,13 @@ def _run(closed: core.ClosedJaxpr, inputs: list) -> list:
 
 def _needed(jaxpr) -> list:
     """The equations that some output depends on, in order."""
-    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
-    chosen = []
+    atoms = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+    equations = []
     for equation in reversed(jaxpr.eqns):
-        if any(var in wanted for var in equation.outvars):
-            chosen.append(equation)
-            wanted.update(atom for atom in equation.invars if not isinstance(atom, core.Literal))
-    return chosen[::-1]
+        if any(var in atoms for var in equation.outvars):
+            equations.append(equation)
+            atoms.update(atom for atom in equation.invars if not isinstance(atom, core.Literal))
+    return equations[::-1]
 
 
 def _apply(equation, inputs: list) -> list:

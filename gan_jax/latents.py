@@ -44,8 +44,8 @@ def mix(rows: np.ndarray, columns: np.ndarray, layers: np.ndarray) -> np.ndarray
     Returns:
       (R, C, num_ws, S).
     """
-    chosen = np.isin(np.arange(rows.shape[1]), layers)[:, None]
-    return np.where(chosen, columns[None], rows[:, None])
+    is_columns = np.isin(np.arange(rows.shape[1]), layers)[:, None]
+    return np.where(is_columns, columns[None], rows[:, None])
 
 
 def save(path: os.PathLike | str, arrays: dict[str, np.ndarray]) -> None:

@@ -44,8 +44,8 @@ def drop_lines_after(path: pathlib.Path, step: int) -> None:
         return
     part = path.with_name(f".{path.name}.part")
     try:
-        kept = [row for row in read_lines(path) if row.get("step", 0) <= step]
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        rows = [row for row in read_lines(path) if row.get("step", 0) <= step]
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -189,8 +189,8 @@ class Log:
             from tqdm import tqdm
 
             line = "{n_fmt} of {total_fmt} images {bar} {rate_noinv_fmt}, {remaining} left{postfix}"
-            known = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # containers have terminals of no size
-            width = {"dynamic_ncols": True} if known else {"ncols": 100, "nrows": 24}
+            has_size = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # containers have terminals of no size
+            width = {"dynamic_ncols": True} if has_size else {"ncols": 100, "nrows": 24}
             self.bar = tqdm(total=total_images, initial=images, unit=" images", bar_format=line, **width)
 
     def say(self, text: str) -> None:

@@ -38,14 +38,14 @@ def adversarial(name: str, **options) -> Adversarial:
       UserError: an unknown name or option.
     """
     if name not in _LOSSES:
-        known = ", ".join(NAMES)
-        raise UserError(f"unknown adversarial loss {name!r}: expected one of {known}{_nearest(name, NAMES)}")
+        expected = ", ".join(NAMES)
+        raise UserError(f"unknown adversarial loss {name!r}: expected one of {expected}{_nearest(name, NAMES)}")
     accepted = tuple(inspect.signature(_LOSSES[name]).parameters)
     for option in options:
         if option not in accepted:
-            known = f"expected {', '.join(accepted)}" if accepted else "it has none"
+            expected = f"expected {', '.join(accepted)}" if accepted else "it has none"
             raise UserError(
-                f"adversarial loss {name!r} has no option {option!r}: {known}{_nearest(option, accepted)}"
+                f"adversarial loss {name!r} has no option {option!r}: {expected}{_nearest(option, accepted)}"
             )
     return _LOSSES[name](**options)
 

@@ -80,8 +80,8 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 @functools.cache  # once a process
 def _mention_idle_gpu(platforms: frozenset[str]) -> None:
     """One line on stderr where JAX computes on the CPU beside a GPU, and nobody has asked for that."""
-    asked = "cpu" in (jax.config.jax_platforms or "").split(",")  # JAX_PLATFORMS, or what a program has set
-    if platforms == {"cpu"} and not asked and _machine_has_gpu():
+    is_asked_for = "cpu" in (jax.config.jax_platforms or "").split(",")  # JAX_PLATFORMS, or what a program has set
+    if platforms == {"cpu"} and not is_asked_for and _machine_has_gpu():
         print(
             "warning: this machine has a GPU, and JAX computes on the CPU: pip install 'jax[cuda13]', "
             "with a driver that is new enough for it, or set JAX_PLATFORMS=cpu to stay there",

@@ -182,10 +182,10 @@ class Programs:
 
     def put(self, run: runs.Run, batches: list[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
         """The batches of one call, on the devices."""
-        kept = [wanted(batch, run) for batch in batches]
-        if len(kept) == 1:
-            return parallel.shard_batch(kept[0], self.mesh, run.config.accumulate)
-        return parallel.shard_batches(kept, self.mesh, run.config.accumulate)
+        fields = [wanted(batch, run) for batch in batches]
+        if len(fields) == 1:
+            return parallel.shard_batch(fields[0], self.mesh, run.config.accumulate)
+        return parallel.shard_batches(fields, self.mesh, run.config.accumulate)
 
 
 class Compiling(NamedTuple):
@@ -333,14 +333,14 @@ def example(run: runs.Run, dataset) -> dict[str, np.ndarray]:
 
 def ahead(calls: Programs, run: runs.Run, step: int, images: int, end: int) -> set[Key]:
     """Names of the programs that the calls to come need, as far as `LOOKED_AHEAD`."""
-    found: set[Key] = set()
+    keys: set[Key] = set()
     for _ in range(LOOKED_AHEAD):
         if images >= end:
             break
         count = length(run, step, images, end)
-        found.update(calls.keys(run, step, count))
+        keys.update(calls.keys(run, step, count))
         step, images = step + count, images + count * run.stage.batch_size
-    return found
+    return keys
 
 
 def length(run: runs.Run, step: int, images: int, end: int) -> int:

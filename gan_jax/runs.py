@@ -80,26 +80,26 @@ def defaults(config: ConfigDict) -> dict:
     """
     from gan_jax import data
 
-    known = {key: dict(value) if isinstance(value, dict) else value for key, value in DEFAULTS.items()}
+    keys = {key: dict(value) if isinstance(value, dict) else value for key, value in DEFAULTS.items()}
     game = games.find(config.get("game", DEFAULTS["game"]))
     parts = config.get("data", {}).get("parts", {})
     for section in (*(f"data.parts.{part}" for part in parts), *(() if parts else ("data",)), *game.NETS):
         if "name" not in configs.section(config, section):
             raise UserError(f"the experiment does not set config.{section}.name")
     for section, values in game.DEFAULTS.items():
-        known[section] = known.get(section, {}) | values if isinstance(values, dict) else values
+        keys[section] = keys.get(section, {}) | values if isinstance(values, dict) else values
     for section, constructor in game.constructors(config).items():
-        name = config.get(section, {}).get("name", known.get(section, {}).get("name"))
-        known[section] = {"name": name, **configs.fields(constructor, without=_OF_THE_DATA)}
+        name = config.get(section, {}).get("name", keys.get(section, {}).get("name"))
+        keys[section] = {"name": name, **configs.fields(constructor, without=_OF_THE_DATA)}
     of_one = configs.fields(data.open_dataset)
-    known["data"] = (
+    keys["data"] = (
         {"parts": {part: {"name": section.name, **of_one} for part, section in parts.items()}}
         if parts
         else {"name": config.data.name, **of_one}
     )
-    known["optim"] = {player: dict(optim.Settings._field_defaults) for player in config.get("optim", {})}
-    known["ema"] = configs.fields(steps.Ema, without=("nets", "copied"))
-    return known
+    keys["optim"] = {player: dict(optim.Settings._field_defaults) for player in config.get("optim", {})}
+    keys["ema"] = configs.fields(steps.Ema, without=("nets", "copied"))
+    return keys
 
 
 def generator(run: Run):

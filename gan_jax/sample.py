@@ -40,8 +40,8 @@ def sampler(
       draw(ema, keys, given) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and row i of
       the arrays of `given` alone.
     """
-    made = generator(run, from_latents=from_latents, whole=whole, **options)
-    return _in_passes(made, batch_size or _batch_size(run))
+    function = generator(run, from_latents=from_latents, whole=whole, **options)
+    return _in_passes(function, batch_size or _batch_size(run))
 
 
 def generator(run: runs.Run, *, from_latents: bool = False, whole: bool = False, **options) -> Callable:
@@ -67,14 +67,14 @@ def held_out(run: runs.Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 
     Those are of `config.evaluation.split`, opened here; a number beyond the set's last example begins anew.
     """
-    asked = run.game.asks(run.config)
+    names = run.game.asks(run.config)
     if not runs.sources(run):
         return lambda numbers: with_labels(run, numbers % max(specs.classes(run.spec), 1))
     dataset = runs.open_data(run.config, run.config.evaluation.split)
 
     def examples(numbers: np.ndarray) -> dict[str, np.ndarray]:
         arrays = dataset.examples(numbers % dataset.size if dataset.size else numbers)
-        return {name: arrays[name] for name in asked}
+        return {name: arrays[name] for name in names}
 
     return examples
 
@@ -217,8 +217,8 @@ def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     if job.flags.save_dlatents:
         files["dlatents.npz"] = {"w": ws, "seeds": job.seeds}
     if specs.classes(run.spec) and job.labels is not None:
-        files["grid.png"], told = images.grid_by_label(drawn, job.labels)
-        print(f"grid.png, from the top: {', '.join(told)}", flush=True)
+        files["grid.png"], lines = images.grid_by_label(drawn, job.labels)
+        print(f"grid.png, from the top: {', '.join(lines)}", flush=True)
     else:
         files["grid.png"] = picture(drawn)
     return files

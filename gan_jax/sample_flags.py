@@ -94,15 +94,15 @@ def _check_abilities(flags: Flags, run: runs.Run) -> None:
     if flags.inputs and not runs.sources(run):
         raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from seeds; leave the flag out")
     name, styled = runs.model_name(runs.generator(run)), has_styles(run)
-    asked = {
+    of_styles = {
         "truncation": truncation(flags.truncation)[0] != 1,
         "style_mixing": flags.style_mixing,
         "dlatents": flags.dlatents,
         "save_dlatents": flags.save_dlatents,
         "interpolate_in": flags.interpolate_in == "w",
     }
-    for flag, given in asked.items():
-        if given and not styled:
+    for flag, is_set in of_styles.items():
+        if is_set and not styled:
             raise UserError(
                 f"{_shown(flags, flag)}: {name!r} has no styles; leave the flag out, or take a run of stylegan1, "
                 "stylegan2 or stylegan3"
@@ -192,15 +192,15 @@ def truncation(text: str) -> tuple[float, int | None]:
 
 
 def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
-    known = specs.classes(run.spec)
-    if labels and not known:
+    class_count = specs.classes(run.spec)
+    if labels and not class_count:
         raise UserError(f"--labels={labels}: this run is unconditional; leave the flag out")
     if not labels:
-        return np.arange(count) % max(known, 1)
+        return np.arange(count) % max(class_count, 1)
     classes = numbers("labels", labels)
-    if classes.max() >= known:
+    if classes.max() >= class_count:
         raise UserError(
-            f"--labels={labels}: {classes.max()} is out of range; this run knows the labels 0 to {known - 1}"
+            f"--labels={labels}: {classes.max()} is out of range; this run knows the labels 0 to {class_count - 1}"
         )
     return np.resize(classes, count)
 
@@ -223,12 +223,12 @@ def _mixing(text: str, num_ws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def numbers(flag: str, text: str) -> np.ndarray:
     """Reads `0-63`, `1,5,9` or a mixture of both. Raises UserError otherwise. int64 (N,)."""
-    found: list[int] = []
+    values: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or int(match[2] or match[1]) < int(match[1]) or int(match[2] or match[1]) >= 2**32:
             raise UserError(f"--{flag}={text}: expected whole numbers such as 0-63 or 1,5,9")
         if int(match[2] or match[1]) - int(match[1]) >= MOST:
             raise UserError(f"--{flag}={text}: {part} is too long a range; give at most {MOST} at a time")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return np.array(found, np.int64)
+        values += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return np.array(values, np.int64)

@@ -143,11 +143,11 @@ def _series(definition: str, item: str, draw: random.Random) -> list[str]:
     call = re.fullmatch(r"([a-z]+)\((.*)\)", item)
     if not call:
         return [item]
-    name, known = call[1], ("linear", "log", "random", "lograndom")
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+    name, series = call[1], ("linear", "log", "random", "lograndom")
+    if name not in series:
+        close = difflib.get_close_matches(name, series, n=1)
         nearest = f"; nearest: {close[0]}" if close else ""
-        raise UserError(f"--sweep={definition!r}: {name}(...) is none of {', '.join(known)}{nearest}")
+        raise UserError(f"--sweep={definition!r}: {name}(...) is none of {', '.join(series)}{nearest}")
     try:
         first, last, count = call[2].split(",")
         a, b, n = float(first), float(last), int(count)
@@ -278,11 +278,11 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
     metric = metric or next(iter(names), "")
     rows, lines, better = [], {}, "lower"  # as losses are
     for run, values in combinations.items():
-        found = [line for line in evaluations[run] if line.get("metric") == metric]
-        if not found:
+        lines_of_metric = [line for line in evaluations[run] if line.get("metric") == metric]
+        if not lines_of_metric:
             logged = logs.read_lines(root / run / "metrics.jsonl")
-            found = [{**line, "value": line[metric]} for line in logged if metric in line]
-        last, result = found[-1] if found else {}, _result(root / run)
+            lines_of_metric = [{**line, "value": line[metric]} for line in logged if metric in line]
+        last, result = lines_of_metric[-1] if lines_of_metric else {}, _result(root / run)
         better = last.get("better", better)
         status, seconds = result.get("status", "unfinished"), result.get("seconds")
         lines[run] = last
@@ -324,17 +324,17 @@ def table(rows: Sequence[Row], metric: str) -> list[list[str]]:
 
 def _plot(path: pathlib.Path, rows: Sequence[Row], metric: str) -> None:
     """The metric over every swept key, one panel each; no file where there is no value."""
-    known = [row for row in rows if _finite(row)]
-    if not known:
+    measured = [row for row in rows if _finite(row)]
+    if not measured:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    keys = list(known[0].values)
+    keys = list(measured[0].values)
     figure = Figure(figsize=(4 * len(keys), 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, key in zip(figure.subplots(1, len(keys), sharey=True, squeeze=False)[0], keys, strict=True):
-        texts = [row.values[key] for row in known]
+        texts = [row.values[key] for row in measured]
         try:
             x = [float(text) for text in texts]
             axis.set_xscale("log" if min(x) > 0 and max(x) >= 30 * min(x) else "linear")
@@ -342,7 +342,7 @@ def _plot(path: pathlib.Path, rows: Sequence[Row], metric: str) -> None:
             names = sorted(set(texts))
             axis.set_xticks(range(len(names)), names, rotation=30)
             x = [names.index(text) for text in texts]
-        axis.plot(x, [row.metric for row in known], "o")
+        axis.plot(x, [row.metric for row in measured], "o")
         axis.set_xlabel(key.removeprefix("config."))
     figure.axes[0].set_ylabel(metric)
     figure.savefig(path, dpi=100)

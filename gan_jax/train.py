@@ -214,16 +214,16 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
         log.scalars(now.step, now.images, session.averages.take())
     if "sample" in reached:
         _draw_fakes(session, state, now)
-    kept = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
+    companions = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
     metric = None
     if "evaluate" in reached:
         try:
             metric = _evaluate(session, state, now, last)
         except Exception:
-            checkpoint.save(session.manager, session.named(state), kept)  # what was trained outlives this failure
+            checkpoint.save(session.manager, session.named(state), companions)  # what was trained outlives this failure
             raise
     if "checkpoint" in reached or halt or metric is not None:
-        checkpoint.save(session.manager, session.named(state), kept, metric)
+        checkpoint.save(session.manager, session.named(state), companions, metric)
     log.restart_clock(now.images)
 
 

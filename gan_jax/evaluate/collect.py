@@ -42,10 +42,10 @@ class Needs(NamedTuple):
 
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """Network -> its outputs that are wanted, sorted."""
-        found: dict[str, set[str]] = {}
+        by_network: dict[str, set[str]] = {}
         for want in (*self.moments, *self.rows):
-            found.setdefault(want.network, set()).add(want.output)
-        return {network: tuple(sorted(outputs)) for network, outputs in sorted(found.items())}
+            by_network.setdefault(want.network, set()).add(want.output)
+        return {network: tuple(sorted(outputs)) for network, outputs in sorted(by_network.items())}
 
     def total(self) -> int:
         """Images of the pass."""
@@ -162,11 +162,11 @@ def program(source: Callable, nets: dict[str, FeatureNet], needs: Needs, mesh) -
     def run(shared, *arrays):
         source_shared, variables = shared
         images = source(source_shared, *arrays)
-        found = {"images": images} if with_images else {}
+        results = {"images": images} if with_images else {}
         for network, outputs in wanted.items():
             features = nets[network].apply(variables[network], images, outputs)
-            found |= {f"{network}/{output}": features[output] for output in outputs}
-        return found
+            results |= {f"{network}/{output}": features[output] for output in outputs}
+        return results
 
     compiled = parallel.over_samples(run, mesh)
 

@@ -63,17 +63,17 @@ def compare_folders(
     if paired:
         rows += _pairs(paired, (fakes, names), reference, section)
     opened = functools.partial(_open_reals, reference, workdir, section)
-    chosen = protocols.listed_protocols(section, tuple(name for name in listed if name not in PAIRED))
-    ready = plans.ready(chosen, section, open_reals=opened, shape=fakes.shape, seed=0)
+    of_networks = protocols.listed_protocols(section, tuple(name for name in listed if name not in PAIRED))
+    ready = plans.ready(of_networks, section, open_reals=opened, shape=fakes.shape, seed=0)
     if ready:
         if save_statistics:
             print(ready.save_statistics(save_statistics), flush=True)
         own = real_side.of(fakes)
         rows += ready.measure(lambda needs: ready.forward(needs, own.images), _no_path)
     rows.sort(key=lambda row: listed.index(row["group"]))
-    said = {"images_of": f"folder:{images}", "images_fingerprint": fakes.fingerprint,
+    common = {"images_of": f"folder:{images}", "images_fingerprint": fakes.fingerprint,
             "images_resolution": str(list(fakes.shape[:2])), "samples": fakes.size, "seed": 0}
-    rows = report.finished([{**said, **row} for row in rows], began, provenance.code_sha256())
+    rows = report.finished([{**common, **row} for row in rows], began, provenance.code_sha256())
     if out:
         for row in rows:
             logs.append_line(pathlib.Path(out), row)
@@ -139,21 +139,21 @@ def _pairs(names: list[str], fakes: tuple, reference: str, section: ConfigDict) 
         sizes = f"{ours.shape[:2]} and {theirs.shape[:2]}"
         raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size")
     measures = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
-    told = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "pairs": ours.size, "channels": "RGB"}
+    protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "pairs": ours.size, "channels": "RGB"}
     extra = {name: {"unit": "dB"} if name == "psnr" else {} for name in names}
     for name in names:
         if name.startswith("lpips_"):
             net = networks.perceptual(name.removeprefix("lpips_"), section)
             measures[name] = _perceptual(net)
             extra[name] = {"features": net.name, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
-    found = {name: [] for name in names}
+    values_of = {name: [] for name in names}
     for start in range(0, ours.size, PAIRS_AT_ONCE):
         index = np.arange(start, min(start + PAIRS_AT_ONCE, ours.size))
         a, b = (side.examples(index)["image"] for side in (ours, theirs))
         for name in names:
-            found[name].append(measures[name](a, b))
-    return [{"group": name, "metric": extra[name].get("features", name), **_mean(np.concatenate(values)), **told,
-             **extra[name]} for name, values in found.items()]
+            values_of[name].append(measures[name](a, b))
+    return [{"group": name, "metric": extra[name].get("features", name), **_mean(np.concatenate(values)), **protocol,
+             **extra[name]} for name, values in values_of.items()]
 
 
 def _mean(values: np.ndarray) -> dict:

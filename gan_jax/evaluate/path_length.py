@@ -26,7 +26,7 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
     mesh = parallel.make_mesh(jax.local_devices())
     program = parallel.over_samples(_step(run, **protocol.options), mesh)
     variables = jax.device_put(net.variables, parallel.replicated(mesh))
-    chosen = {}
+    batch = 0  # that fits, once it was tried
 
     def measure(ema: dict, labels: np.ndarray | None) -> float:
         here, values = parallel.local_copy(ema, mesh), []
@@ -36,10 +36,11 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
             keys = sample.keys_from(run.config.seed, "path_length", places)
             return program((here, variables), keys, labels[places])
 
-        if not chosen:
+        nonlocal batch
+        if not batch:
             first = FIRST_BATCH.get(jax.local_devices()[0].platform, 32) * mesh.size
-            chosen["batch"] = collect.largest_batch(lambda b: dispatch(np.zeros(b, np.int64)), first, mesh.size)
-        batch, total = chosen["batch"], protocol.samples
+            batch = collect.largest_batch(lambda b: dispatch(np.zeros(b, np.int64)), first, mesh.size)
+        total = protocol.samples
         share = jax.process_index() * batch + np.arange(batch)
         for start in range(0, total, batch * jax.process_count()):
             values.append(dispatch(np.minimum(start + share, total - 1)))

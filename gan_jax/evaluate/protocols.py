@@ -76,15 +76,15 @@ def parse(name: str) -> Protocol | None:
         samples = int(count) * (1000 if thousands else 1) if count else 50_000
         options = {"space": space, "sampling": sampling, "crop": not second}
         return Protocol(name, "ppl", "lpips_vgg", "", samples, 0, options)
-    found = _NAME.fullmatch(name)
-    if not found:
+    match = _NAME.fullmatch(name)
+    if not match:
         return None
-    start, count, thousands, neighbours, full, extra = found.groups()
+    start, count, thousands, neighbours, full, extra = match.groups()
     family = FAMILIES[start]
     samples = int(count) * ((1024 if start == "swd" else 1000) if thousands else 1)
     options = dict(family.options)
-    odd = [neighbours and "neighbours" not in options, extra and family.kind != "fd"]
-    if any(odd) or full and start in ("is", "msssim", "swd"):
+    misfits = [neighbours and "neighbours" not in options, extra and family.kind != "fd"]
+    if any(misfits) or full and start in ("is", "msssim", "swd"):
         return None
     if neighbours:
         options["neighbours"] = int(neighbours)
@@ -267,5 +267,5 @@ def ranking(config: ConfigDict) -> dict:
     name = next(iter(wanted(config)), "")
     protocol = parse(name)
     lower = not name or better(protocol.kind if protocol else name) == "lower"
-    told = ",".join(f"{key}={config.evaluation[key]}" for key in _OF_THE_VALUE)
-    return {"metric": f"{name} {told}" if name else "", "lower_is_better": lower}
+    settings = ",".join(f"{key}={config.evaluation[key]}" for key in _OF_THE_VALUE)
+    return {"metric": f"{name} {settings}" if name else "", "lower_is_better": lower}

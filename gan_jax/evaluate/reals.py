@@ -59,9 +59,9 @@ class Reals(NamedTuple):
 
     def protocol(self) -> dict[str, Any]:
         """What a row says of the data."""
-        said = self.dataset.protocol()
-        return {"data": said["name"], "split": said["split"], "resolution": str(said.get("resolution", "")),
-                "filter": said.get("filter", ""), "flip": self.flip, "data_fingerprint": said["fingerprint"]}
+        data = self.dataset.protocol()
+        return {"data": data["name"], "split": data["split"], "resolution": str(data.get("resolution", "")),
+                "filter": data.get("filter", ""), "flip": self.flip, "data_fingerprint": data["fingerprint"]}
 
 
 def of(dataset, *, flip: bool = False) -> Reals:
@@ -85,9 +85,9 @@ def statistics(reals: Reals, needs: Needs, nets: dict[str, FeatureNet], forward:
                     tuple(w for w, found in rows.items() if found is None), needs.consumers)
     if lacking.total():
         passed = forward(lacking, reals.images)
-        for kind, made, known in (("moments", passed.moments, moments), ("rows", passed.rows, rows)):
-            for want, value in made.items():
-                known[want] = value
+        for kind, fresh, values in (("moments", passed.moments, moments), ("rows", passed.rows, rows)):
+            for want, value in fresh.items():
+                values[want] = value
                 arrays = value._asdict() if kind == "moments" else {"rows": value}
                 _store(_key(reals, kind, want, nets[want.network]), arrays)
     return Collected(moments, rows)
@@ -163,8 +163,8 @@ def _load(reals: Reals, kind: str, want: Want, net: FeatureNet):
     if kind == "rows":
         forms = {"rows": ((want.count, dim), np.float32)}
     arrays = {} if jax.process_index() else _read(_path(_key(reals, kind, want, net)))
-    found = all(name in arrays and (arrays[name].shape, arrays[name].dtype) == form for name, form in forms.items())
-    if not parallel.from_all_processes(np.array([found]))[0]:
+    complete = all(name in arrays and (arrays[name].shape, arrays[name].dtype) == form for name, form in forms.items())
+    if not parallel.from_all_processes(np.array([complete]))[0]:
         return None
     arrays = {name: parallel.from_first_process(arrays.get(name), *form) for name, form in forms.items()}
     if kind == "rows":
@@ -173,11 +173,11 @@ def _load(reals: Reals, kind: str, want: Want, net: FeatureNet):
 
 
 def _cached(key: dict, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    found = _read(_path(key))
-    if not found:
-        found = make()
-        _store(key, found)
-    return found
+    arrays = _read(_path(key))
+    if not arrays:
+        arrays = make()
+        _store(key, arrays)
+    return arrays
 
 
 def _path(key: dict) -> pathlib.Path:

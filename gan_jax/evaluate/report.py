@@ -17,15 +17,15 @@ def finished(rows: list[dict], began: float, code: str) -> list[dict]:
     A row's warning is told on the terminal's error output as well, by process 0.
     """
     last = {"version": __version__, "code_sha256": code, "seconds": round(time.monotonic() - began, 1)}
-    made = []
+    lines = []
     for row in rows:
         group = row.pop("group")
         kind = row.pop("kind", group)
         row["better"] = protocols.better(row["metric"] if group == "modes" else kind)
-        made.append({**row, **last})
+        lines.append({**row, **last})
         if "warning" in row and jax.process_index() == 0:
             print(f"warning: {row['metric']}: {row['warning']}", file=sys.stderr, flush=True)
-    return made
+    return lines
 
 
 def table(rows: list[dict]) -> str:
@@ -59,10 +59,10 @@ def _number(value: float | None) -> str:
 
 def _protocol(row: dict) -> str:
     accuracy = row.get("features_accuracy")
-    known = "" if accuracy is None else f"test accuracy {100 * accuracy:.2f}%, "
+    accurate = "" if accuracy is None else f"test accuracy {100 * accuracy:.2f}%, "
     parts = []
     if "features" in row:
-        parts += [f"features {row['features']} ({known}sha256 {row['features_sha256'][:12]})", row["preprocessing"]]
+        parts += [f"features {row['features']} ({accurate}sha256 {row['features_sha256'][:12]})", row["preprocessing"]]
     if "reals" in row:
         split = f"/{row['split']}" if "split" in row else ""
         mirrored = " with mirrored copies" if row.get("flip") else ""

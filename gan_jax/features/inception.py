@@ -261,11 +261,11 @@ def _convs_of(prefix: str, branch: Branch, channels: int):
 
 def shapes() -> dict[str, tuple[int, ...]]:
     """Arrays of the PyTorch state dict that count: BatchNorm's `num_batches_tracked` are left out."""
-    found = {}
+    arrays = {}
     for path, conv, channels in _convs():
-        found[f"{path}.conv.weight"] = (conv.features, channels, *conv.kernel)
-        found |= {f"{path}.bn.{name}": (conv.features,) for name in ("weight", "bias", "running_mean", "running_var")}
-    return found | {"fc.weight": (CLASSES, 2048), "fc.bias": (CLASSES,)}
+        arrays[f"{path}.conv.weight"] = (conv.features, channels, *conv.kernel)
+        arrays |= {f"{path}.bn.{name}": (conv.features,) for name in ("weight", "bias", "running_mean", "running_var")}
+    return arrays | {"fc.weight": (CLASSES, 2048), "fc.bias": (CLASSES,)}
 
 
 def from_torch(state: Mapping[str, np.ndarray]) -> dict:

@@ -116,9 +116,9 @@ def _net(net: str) -> Net:
 
 def _heads(variables: Mapping, net: str) -> list:
     heads, channels = variables.get("heads", {}), _net(net).channels
-    found = [np.shape(heads.get(f"lin{k}")) for k in range(len(channels))]
-    if found != [(c,) for c in channels]:
-        raise UserError(f"LPIPS heads of the shapes {found}, expected {channels} channels for net {net!r}: merge the "
+    shapes = [np.shape(heads.get(f"lin{k}")) for k in range(len(channels))]
+    if shapes != [(c,) for c in channels]:
+        raise UserError(f"LPIPS heads of the shapes {shapes}, expected {channels} channels for net {net!r}: merge the "
                         "arrays of its heads' file with those of the trunk, or give lpips=False")
     return [heads[f"lin{k}"] for k in range(len(channels))]
 

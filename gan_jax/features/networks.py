@@ -83,13 +83,13 @@ def check(section) -> None:
     if name not in NAMES or slash and name in NAMES[:2]:
         raise UserError(f"config.evaluation.features={section.features!r}: expected one of {', '.join(NAMES)}")
     if slash and output not in KINDS[name.removeprefix(RANDOM)].outputs:
-        known = ", ".join(KINDS[name.removeprefix(RANDOM)].outputs)
-        raise UserError(f"config.evaluation.features={section.features!r}: {name} has the outputs {known}")
+        expected = ", ".join(KINDS[name.removeprefix(RANDOM)].outputs)
+        raise UserError(f"config.evaluation.features={section.features!r}: {name} has the outputs {expected}")
     if section.batch_size < 0:
         raise UserError(f"config.evaluation.batch_size={section.batch_size}: expected 0 or more")
     if section.preprocessing not in PREPROCESSING:
-        known = ", ".join(PREPROCESSING)
-        raise UserError(f"config.evaluation.preprocessing={section.preprocessing!r}: expected one of {known}")
+        expected = ", ".join(PREPROCESSING)
+        raise UserError(f"config.evaluation.preprocessing={section.preprocessing!r}: expected one of {expected}")
 
 
 def load(network: str, section) -> FeatureNet:

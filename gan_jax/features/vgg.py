@@ -168,22 +168,22 @@ def shapes(network: str, *, classifier: bool = False) -> dict[str, tuple[int, ..
     Raises:
       UserError: there is no such network, or a classifier is asked for of another than VGG16.
     """
-    found: dict[str, tuple[int, ...]] = {}
+    arrays: dict[str, tuple[int, ...]] = {}
     channels = 3
     for index, layer in enumerate(_layers(network)):
         if isinstance(layer, Conv):
-            found[f"features.{index}.weight"] = (layer.features, channels, layer.kernel, layer.kernel)
-            found[f"features.{index}.bias"] = (layer.features,)
+            arrays[f"features.{index}.weight"] = (layer.features, channels, layer.kernel, layer.kernel)
+            arrays[f"features.{index}.bias"] = (layer.features,)
             channels = layer.features
     if classifier:
         if network != "vgg16":
             raise UserError(f"{network} with its classifier: expected vgg16, or the trunk alone")
         width = int(np.prod(MAP))
         for index, features in ((0, WIDTH), (3, WIDTH), (6, CLASSES)):
-            found[f"classifier.{index}.weight"] = (features, width)
-            found[f"classifier.{index}.bias"] = (features,)
+            arrays[f"classifier.{index}.weight"] = (features, width)
+            arrays[f"classifier.{index}.bias"] = (features,)
             width = features
-    return found
+    return arrays
 
 
 def from_torch(state: Mapping[str, np.ndarray]) -> dict:

@@ -91,8 +91,8 @@ def groups(game: ModuleType, config, nets: dict) -> dict[str, int]:
 
     Those of nets are their `sample_groups`, field -> number.
     """
-    found = {net: getattr(module, "sample_groups", {}) for net, module in nets.items()}
-    of_nets = {f"{net}.{field}": size for net, fields in found.items() for field, size in fields.items()}
+    of_net = {net: getattr(module, "sample_groups", {}) for net, module in nets.items()}
+    of_nets = {f"{net}.{field}": size for net, fields in of_net.items() for field, size in fields.items()}
     return of_nets | (game.groups(config) if hasattr(game, "groups") else {})
 
 

@@ -53,14 +53,14 @@ def _by_side(growth, key: str, *, kind=int, least: int = 1) -> dict[int, float]:
     """A setting of `growth` by resolution. Raises UserError where it is not pairs of numbers."""
     pairs = growth[key]
     try:
-        found = dict(pairs)
-        sound = all(isinstance(v, kind) and least <= v < math.inf and isinstance(k, int) for k, v in found.items())
+        numbers = dict(pairs)
+        sound = all(isinstance(v, kind) and least <= v < math.inf and isinstance(k, int) for k, v in numbers.items())
     except (TypeError, ValueError):
         sound = False
     if not sound:
         what = f"(shorter side, {'whole ' if kind is int else ''}number) pairs, the number {least} or more"
         raise UserError(f"config.growth.{key}={pairs!r}: expected {what}, such as ((8, 2), (16, 1)) or ((8, 2),)")
-    return found
+    return numbers
 
 
 def first_level(growth, resolution) -> int:

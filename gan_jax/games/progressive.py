@@ -161,10 +161,10 @@ def _generator_phase(params, state: State, batch: dict, rng: Rng, *, rules: Rule
 def _draws(rules: Rules, rng: Rng) -> dict[int, jax.Array]:
     """What a phase draws for each sample."""
     latent = random.Draw("normal", (rules.nets["generator"].latent_size,))
-    wanted = {LATENT: latent, FLIP: random.UNIFORM, PENALTY: random.UNIFORM}
+    draws = {LATENT: latent, FLIP: random.UNIFORM, PENALTY: random.UNIFORM}
     if rules.mixes:
-        wanted[MIXED_LATENT] = latent
-    return random.draw(rng.samples, wanted | dict.fromkeys((NOISE, AUGMENT_REAL, AUGMENT_FAKE), random.KEY))
+        draws[MIXED_LATENT] = latent
+    return random.draw(rng.samples, draws | dict.fromkeys((NOISE, AUGMENT_REAL, AUGMENT_FAKE), random.KEY))
 
 
 def _view(rules: Rules, state: State, keys: jax.Array) -> View:
