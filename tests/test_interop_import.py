@@ -264,8 +264,10 @@ def test_an_experiment_that_is_not_there(tmp_path, capsys):
     flags = [f"--from={GOLDEN / 'interop_r3gan.pth'}", f"--workdir={tmp_path / 'run'}"]
     assert cli.main(["import", *flags, f"--config={tmp_path / 'absent.py'}"]) == 2
     assert capsys.readouterr().err.startswith("error: --config=")
-    labelled = f"--config={settings.EXPERIMENTS / 'digits_r3gan.py'}"
-    assert cli.main(["import", *flags, labelled, "--config.data.name=folder:nowhere"]) == 2
+    larger = [f"--config.{net}.{key}" for net in ("generator", "discriminator") for key in
+              ("widths=(128,64,32,16)", "blocks=(1,1,1,1)")]  # the file's images have 32 pixels
+    config = [f"--config={settings.EXPERIMENTS / 'digits_r3gan.py'}", *larger, "--config.data.name=folder:nowhere"]
+    assert cli.main(["import", *flags, *config]) == 2
     assert "nowhere" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
