@@ -19,7 +19,6 @@ from gan_jax.errors import MissingPathError, UserError
 
 # A resumed run may change these: they move no number of the steps that are already done.
 SAFE = ("total_images", "every.log_images", "every.sample_images", "every.checkpoint_images", "every.evaluate_images",
-        "translation.direction",
         "evaluation", "checkpoints", "grid", "parallel", "programs", "steps_per_call", "resident_data")  # fmt: skip
 DTYPES = ("float32", "bfloat16", "float64")  # in which a net can compute; the last for tests alone
 RANGES = {  # what `check_range` can expect of a number
@@ -297,12 +296,14 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
-    """Lines `key: old -> new` for every key that a resumed run may not change."""
+def differences(
+    old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, safe: tuple[str, ...] = SAFE
+) -> list[str]:
+    """Lines `key: old -> new` for every key that a resumed run may not change: all but the `safe` keys and sections."""
     before, after = dict(flatten(old)), dict(flatten(new))
     lines = []
     for key in sorted(before | after):
-        if any(key == safe or key.startswith(safe + ".") for safe in SAFE):
+        if any(key == name or key.startswith(name + ".") for name in safe):
             continue
         a, b = before.get(key, "(absent)"), after.get(key, "(absent)")
         if json.dumps(a, default=str) != json.dumps(b, default=str):

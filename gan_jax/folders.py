@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import runs, specs
+from gan_jax import games, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
@@ -24,7 +24,9 @@ def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spe
     trained = (folder / "checkpoints").exists()  # asked first: another process may make both now, this one last
     begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
     if file.is_file():
-        changed = configs.differences(read_config(file), config)
+        game = games.find(config.game)
+        safe = (*configs.SAFE, *getattr(game, "SAMPLE_KEYS", {}).values())
+        changed = configs.differences(read_config(file), config, safe)
         if changed and (begun or (folder / "metrics.jsonl").exists()):  # else nothing was trained: begin afresh
             raise UserError(
                 f"{folder} holds a run with another config:\n  " + "\n  ".join(changed)

@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax import folders, images, latents, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
-from gan_jax.sample_flags import Flags, Job, check, directed, has_styles, read
+from gan_jax.sample_flags import Flags, Job, check, has_styles, override, read
 
 Draw = Callable[..., np.ndarray]  # (ema, keys (N,), given {field: (N, ...)}) -> images
 
@@ -176,7 +176,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
     flags = Flags(**flags)
     check(flags)
     config, spec, _ = folders.read_folder(workdir)
-    directed(flags, config)
+    override(flags, config)
     run = runs.build(config, spec)
     job = read(flags, run)
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gan_jax import latents, runs, specs
+from gan_jax import config as configs
+from gan_jax import games, latents, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 
@@ -62,15 +63,19 @@ class Job(NamedTuple):
     names: tuple[str, ...] = ()  # (N,), of the files of its images
 
 
-def directed(flags: Flags, config) -> None:
-    """Puts `--direction` in the place of the config's. Raises UserError for a game without directions."""
-    if not flags.direction:
-        return
-    if "translation" not in config:
-        raise UserError(f"--direction={flags.direction}: the game {config.game!r} has no directions; leave it out")
-    if flags.direction not in ("ab", "ba"):
-        raise UserError(f"--direction={flags.direction}: expected ab or ba")
-    config.translation.direction = flags.direction
+def override(flags: Flags, config) -> None:
+    """Puts flags that a game has keys for, see `games`, in the place of the config's values.
+
+    Raises:
+      UserError: a flag that this game has no key for.
+    """
+    keys = getattr(games.find(config.game), "SAMPLE_KEYS", {})
+    for flag in ("direction",):
+        text = getattr(flags, flag)
+        if text and flag not in keys:
+            raise UserError(f"--{flag}={text}: the game {config.game!r} has no {flag}; leave it out")
+        if text:
+            configs.override(config, keys[flag], text)
 
 
 def check(flags: Flags) -> None:

@@ -345,14 +345,14 @@ def test_a_poisoned_state_never_becomes_a_checkpoint(command, workdir, monkeypat
     """At step 5 a gradient is NaN, its loss is not. A checkpoint is due at step 6, a line only at step 10."""
     descend = steps.descend
 
-    def poisoned(state, phase, optimizer, batch, key):
+    def poisoned(state, phase, optimizer, batch, key, fixed):
         def loss(params, state, batch, rng):
             value, out = phase.loss(params, state, batch, rng)
             zero = sum(leaf.sum() for leaf in jax.tree.leaves(params["generator"])) * 0.0
             at = (state.step == 4) & (phase.name == "generator")
             return value + jax.numpy.sqrt(jax.numpy.where(at, zero, 1.0)), out  # the slope of a root at 0 is infinite
 
-        return descend(state, phase._replace(loss=loss), optimizer, batch, key)
+        return descend(state, phase._replace(loss=loss), optimizer, batch, key, fixed)
 
     flags = ("--config.total_images=80", "--config.every.log_images=80", "--config.every.checkpoint_images=16")
     with monkeypatch.context() as patch:

@@ -97,6 +97,7 @@ def test_a_label_out_of_range(labelled, tmp_path, labels):
 @pytest.mark.parametrize(("flags", "message"), [
     ({"labels": "1"}, "--labels=1: this run is unconditional"),
     ({"truncation": "0.5"}, "--truncation=0.5: 'dcgan' has no styles; leave the flag out"),
+    ({"direction": "ab"}, "--direction=ab: the game 'unconditional' has no direction; leave it out"),
     ({"seeds": "a"}, "--seeds=a: expected whole numbers such as 0-63"),
     ({"seeds": "5-3"}, "--seeds=5-3: expected"),
     ({"seeds": "-1"}, "--seeds=-1: expected"),

@@ -20,6 +20,7 @@ A game is a module with
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
+    SAMPLE_KEYS                   optional: {flag of `sample`: config key that it sets}; a resumed run may change these
     truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample`, `decode` and `styles`
     styles, paint                 optional, of games with styles, the halves of `decode`: (nets, ema, z, labels) -> ws
                                   (B, num_ws, w_size); (nets, ema, ws, keys, noise=) -> images

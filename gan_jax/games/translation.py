@@ -35,6 +35,7 @@ DEFAULTS = {
     },
 }
 NEEDS = {"generator_ab": ("translates",), "generator_ba": ("translates",)}
+SAMPLE_KEYS = {"direction": "translation.direction"}
 WEIGHTS = ("cycle_a", "cycle_b", "identity")
 
 FLIP, JITTER, POOL, DROPOUT = range(4)  # independent draws, `_draw` numbers those of each
