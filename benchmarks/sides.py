@@ -118,7 +118,7 @@ class JaxSide:
         self.state = parallel.replicate(_without_zeros(runs.fresh_state(self.run)), self.mesh)
         self.packed = parallel.replicate(runs.pack(self.run, jax.device_get(self.state)), self.mesh)  # as steps keep it
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
-        self.calls = programs.Programs(self.mesh, {}, {}, programs.apart(self.run), kept=False)
+        self.calls = programs.Programs(self.mesh, {}, {}, programs.apart(self.run), on_disk=False)
 
     def settings(self) -> dict:
         """The complete config."""

@@ -164,8 +164,8 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
         if not override and name not in FLAGS[command]:
             near = difflib.get_close_matches(name, FLAGS[command], 1)
             hint = f"; did you mean --{near[0]}?" if near else "."
-            flags_taken = ", ".join(f"--{flag}" for flag in FLAGS[command])
-            raise UserError(f"--{name}: {command} has no such flag{hint} It takes {flags_taken}")
+            names = ", ".join(f"--{flag}" for flag in FLAGS[command])
+            raise UserError(f"--{name}: {command} has no such flag{hint} It takes {names}")
         if name in SWITCHES:
             value = (value if equals else "true").lower()
             if value not in ("true", "1", "false", "0"):

@@ -23,8 +23,8 @@ FINISH = "finish"  # the program that ends a step whose phases are programs of t
 LOOKED_AHEAD = 4096  # calls of which the programs are compiled before the first
 NEWS_SECONDS = 5.0  # between two lines about programs that are being compiled
 # Rooms whose code decides what a program computes.
-CODE = ("step", "flat", "optim", "parallel", "losses", "penalties", "augment", "games", "layers", "models", "runs",
-        "programs", "lowered")  # fmt: skip
+CODE = ("step", "flat", "optim", "parallel", "losses", "penalties", "augment", "games", "layers", "models", "features",
+        "runs", "programs", "lowered")  # fmt: skip
 
 Key = tuple  # names a program: the stage's kind, and the phases of each of its steps
 
@@ -38,7 +38,7 @@ class Programs:
         resident: dict[str, jax.Array],
         compiled: dict[Key, Callable],
         phases: bool = False,
-        kept: bool = True,
+        on_disk: bool = True,
         fixed: dict[str, Any] | None = None,
     ):
         """Knows the programs that are `compiled` already.
@@ -48,11 +48,11 @@ class Programs:
           resident: whole arrays of the set, on every device; empty: batches come from the host.
           compiled: by name.
           phases: whether each phase is a program of its own.
-          kept: whether lowered programs are kept on disk.
+          on_disk: whether lowered programs are kept there.
           fixed: net -> arrays on every device, see `games.fixed`.
         """
         self.fixed = fixed or {}
-        self.kept = kept
+        self.on_disk = on_disk
         self.mesh, self.resident, self.compiled, self.phases = mesh, resident, compiled, phases
         self._shared = (resident,) if resident else ()
         self.calls: dict[tuple[Key, ...], Callable] = {}  # that were played, by the names of their programs
@@ -149,7 +149,7 @@ class Programs:
 
     def _compile(self, run: runs.Run, key: Key, state, batch) -> Callable:
         arguments = (state, batch, *map(shapes, (self.numbers(run), *self._shared)))
-        name = _cache_key(run, key, arguments) if self.kept else ""
+        name = _cache_key(run, key, arguments) if self.on_disk else ""
         return lowered.compile_ahead(self.jitted(run, key), arguments, key=name, donate=1)
 
     def built(self, run: runs.Run, key: Key, state: Any, example: dict[str, np.ndarray]) -> tuple[Any, float]:
@@ -300,6 +300,9 @@ def prepare(run: runs.Run, dataset, mesh) -> Programs:
         )
     phases = config.programs == "phases" or (config.programs == "auto" and apart(run))
     fixed = parallel.replicate(games.fixed(run.game, config), mesh)
+    if fixed.keys() & run.nets.keys():
+        raise UserError(f"the game {config.game!r} calls a fixed network as one that it trains: "
+                        f"{', '.join(sorted(fixed.keys() & run.nets.keys()))}; give it another name")
     if not config.resident_data:
         return Programs(mesh, {}, {}, phases, fixed=fixed)
     arrays = dataset.packed()

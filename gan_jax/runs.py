@@ -148,12 +148,13 @@ def _check_offers(config: ConfigDict, game: ModuleType) -> None:
     """Raises UserError where a net does not offer what the game needs of it, see `models`."""
     classes = game.constructors(config)
     for net, names in getattr(game, "NEEDS", {}).items():
-        role = net.partition("_")[0]
-        if missing := models.lacks(classes[role], names):
-            others = ", ".join(models.offering(role, names))
+        section = max((name for name in game.NETS if net.startswith(name)), key=len)
+        if missing := models.lacks(classes[section], names):
+            others = ", ".join(models.offering(section, names))
+            advice = f"take a model that has: {others}; or another game" if others else "take another model, or game"
             raise UserError(
-                f"the game {config.game!r} needs {', '.join(names)} of {net!r}, and {config[role].name!r} has no "
-                f"{', '.join(missing)}; take a model that has: {others}; or another game"
+                f"the game {config.game!r} needs {', '.join(names)} of {net!r}, and {config[section].name!r} has no "
+                f"{', '.join(missing)}; {advice}"
             )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax import folders, images, latents, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
-from gan_jax.sample_flags import Flags, Job, check, has_styles, override, read
+from gan_jax.sample_flags import Flags, Job, check, has_styles, override, overrides, read
 
 Draw = Callable[..., np.ndarray]  # (ema, keys (N,), given {field: (N, ...)}) -> images
 
@@ -177,7 +177,10 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
     check(flags)
     config, spec, _ = folders.read_folder(workdir)
     override(flags, config)
-    run = runs.build(config, spec)
+    try:
+        run = runs.build(config, spec)
+    except UserError as error:
+        raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
     job = read(flags, run)
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:

@@ -14,6 +14,7 @@ from gan_jax.models.stylegan2 import NOISE
 
 MOST = 1_000_000  # numbers in one range of --seeds
 COARSE = 7  # layers whose styles are the column's by default
+GAME_FLAGS = ("direction",)  # that some games have config keys for, see `games`: SAMPLE_KEYS
 CONFLICTS = (
     ("style_mixing", "seeds", "it names its own seeds"),
     ("style_mixing", "interpolate", "they are two pictures"),
@@ -67,15 +68,20 @@ def override(flags: Flags, config) -> None:
     """Puts flags that a game has keys for, see `games`, in the place of the config's values.
 
     Raises:
-      UserError: a flag that this game has no key for.
+      UserError: a flag that this game has no key for, or a value that is of another type.
     """
     keys = getattr(games.find(config.game), "SAMPLE_KEYS", {})
-    for flag in ("direction",):
+    for flag in GAME_FLAGS:
         text = getattr(flags, flag)
         if text and flag not in keys:
             raise UserError(f"--{flag}={text}: the game {config.game!r} has no {flag}; leave it out")
         if text:
             configs.override(config, keys[flag], text)
+
+
+def overrides(flags: Flags) -> str:
+    """The flags that `override` heeds, as they were given, for a message; empty where there are none."""
+    return " ".join(f"--{flag}={getattr(flags, flag)}" for flag in GAME_FLAGS if getattr(flags, flag))
 
 
 def check(flags: Flags) -> None:

@@ -27,7 +27,7 @@ class Field(NamedTuple):
         return np.dtype(DTYPES[self.kind])
 
     @property
-    def size(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of one example."""
         return math.prod(self.shape) * self.dtype.itemsize
 

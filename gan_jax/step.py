@@ -80,10 +80,7 @@ class Hyper(NamedTuple):
     fixed: dict[str, Any] = {}  # noqa: RUF012, never changed: net -> arrays that losses see among `params`, never trained
 
 
-def hyper(
-    phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, seed: int, ema: Ema = Ema(),
-    fixed: Mapping[str, Any] | None = None,
-) -> Hyper:
+def hyper(phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, seed: int, ema: Ema = Ema()) -> Hyper:
     """The numbers of a game's steps, on the host; zeros are left out, as they leave terms out."""
     numbers = {name: getattr(ema, name) for name in EMA_NUMBERS if getattr(ema, name)}
     return Hyper(
@@ -91,7 +88,6 @@ def hyper(
         {player: jax.tree.map(np.float32, dict(optimizers[player].rates)) for player in players(phases)},
         {phase.name: jax.tree.map(np.float32, dict(phase.weights)) for phase in phases},
         jax.tree.map(np.float32, numbers),
-        dict(fixed or {}),
     )
 
 

@@ -12,7 +12,7 @@ from gan_jax.data import mixture
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import equivariance as equivariance_rows
 from gan_jax.evaluate import plans, protocols
-from gan_jax.evaluate import run as run_rows
+from gan_jax.evaluate import run as measuring
 from gan_jax.metrics import equivariance
 from tests import settings
 
@@ -47,7 +47,7 @@ def values_of(run, images, labels=None) -> dict[str, float]:
     section = run.config.evaluation
     planned = plans.ready(
         protocols.listed_protocols(section, section.metrics), section, shape=images.shape[1:], seed=0,
-        open_reals=lambda: runs.open_data(run.config), fit_judge=lambda: run_rows.judge(run, "image"),
+        open_reals=lambda: runs.open_data(run.config), fit_judge=lambda: measuring.judge(run, "image"),
     )  # fmt: skip
     return by_name(planned.measure(planned.of_images(images)[1], None, labels))
 
@@ -142,18 +142,44 @@ def test_labels_agree_with_the_judge_where_the_classes_are_right(reals):
     np.testing.assert_allclose([right[f"class_share/{label}"] for label in range(10)], shares, atol=0.011)
 
 
-def test_labels_are_those_of_the_data_drawn_by_the_seed():
-    """In every metric alike; with replacement, by numpy's generator of the run's seed."""
-    config = settings.digits(conditional=True, evaluation__metrics="('classes',)", evaluation__samples=40, seed=7)
+def test_the_generator_is_given_the_labels_that_it_is_judged_by(reals, monkeypatch):
+    """Those of the data, drawn with replacement by numpy's generator of the run's seed, in every metric alike.
+
+    A generator that draws a real digit of its label is right nearly always.
+    """
+    config = settings.digits(conditional=True, evaluation__metrics="('classes',)", evaluation__samples=150, seed=7)
     run = settings.build(config, num_classes=10)
-    ema = jax.tree.map(jax.numpy.asarray, runs.fresh_state(run).ema)
-    rows = evaluate.measurer(run)(ema, step=0, images=0)
-    assert all(row["labels"] == "drawn from the data" for row in rows)
-    dataset = runs.open_data(config)
-    labels = dataset.examples(np.arange(dataset.size))["label"]
-    drawn = labels[(np.random.default_rng([7, 1]).random(40) * len(labels)).astype(int)]
-    np.testing.assert_array_equal(run_rows._inputs(run, None, 40).labels, drawn)
-    assert len(np.unique(drawn)) > 5
+    digit = jax.numpy.stack([reals["image"][np.flatnonzero(reals["label"] == label)[3]] for label in range(10)])
+    monkeypatch.setattr(measuring.sample, "generator", lambda run: lambda ema, keys, given: digit[given["label"]])
+    rows = evaluate.measurer(run)({}, step=0, images=0)
+    values = by_name(rows)
+    assert values["label_agreement"] > 0.97 and all(row["labels"] == "drawn from the data" for row in rows)
+    drawn = reals["label"][(np.random.default_rng([7, 1]).random(150) * len(reals["label"])).astype(int)]
+    shares = np.bincount(drawn, minlength=10) / 150
+    np.testing.assert_allclose([values[f"class_share/{label}"] for label in range(10)], shares, atol=0.011)
+
+    given = {}
+    monkeypatch.setattr(measuring, "EQUIVARIANCE", {"eqt": "eqt_int"})
+    monkeypatch.setattr(measuring.protocols, "wanted", lambda config, names: ("eqt", "ppl2_wend_20"))
+    monkeypatch.setattr(measuring.equivariance, "rows", lambda run, ema, names, labels: given.update(eqt=labels) or [])
+    walk = lambda ema, labels: given.update(ppl=labels) or 0.0  # noqa: E731
+    monkeypatch.setattr(measuring.path_lengths, "measurer", lambda *_: walk)
+    with monkeypatch.context() as patch:
+        patch.setitem(config.evaluation, "features", "random_vgg16")
+        evaluate.measurer(run)({}, step=0, images=0)
+    for labels in given.values():
+        np.testing.assert_array_equal(labels[:150], drawn)
+    assert set(given) == {"eqt", "ppl"}
+
+
+def test_floors_are_of_the_other_split(digits):
+    """None where the reals are of both; of a part of a split, the whole other one."""
+    counts = {}
+    for split in ("test[:50%]", "all"):
+        rows = evaluate.evaluate(digits[0], metrics="fd", settings={"split": split})
+        counts[split] = {row["metric"].rpartition("/")[2]: row["samples"] for row in rows}
+    assert counts["test[:50%]"]["floor_train_vs_held_out"] == 1437
+    assert "floor_train_vs_held_out" not in counts["all"] and counts["all"]["untrained_generator"] == 96
 
 
 def test_one_device_and_eight_measure_alike(digits, monkeypatch):
@@ -183,7 +209,7 @@ def test_modes_of_a_mixture(tmp_path):
     assert rows[0]["modes"] == len(centres) and rows[0]["within_sigmas"] == 3.0 and rows[0]["samples"] == 500
 
     points, _ = mixture.points("ring8", 0, np.arange(500))
-    values = by_name(run_rows._modes(run, points))
+    values = by_name(measuring._modes(run, points))
     assert values["modes_covered"] == len(centres) and values["high_quality_share"] > 0.96
 
 
@@ -277,7 +303,7 @@ def test_the_classifier_takes_the_settings_of_all_features(digits, reals, tmp_pa
     assert (test[0]["split"], test[0]["reals"], floor["samples"]) == ("test", 360, 1437)
     flipped = evaluate.evaluate(digits[0], metrics="fd", settings={"flip_reals": "True"}, save_statistics=file)
     assert (flipped[0]["reals"], flipped[0]["flip"]) == (2874, True)
-    judge = run_rows.judge(run, "image")
+    judge = measuring.judge(run, "image")
     both = np.concatenate([reals["image"], reals["image"][:, :, ::-1]])
     features = jax.jit(lambda x: judge.apply(judge.variables, x, ("features",)))(both)["features"]
     np.testing.assert_allclose(metrics.load_moments(file).mean, np.mean(features, 0), rtol=1e-4, atol=1e-4)

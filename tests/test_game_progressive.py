@@ -21,7 +21,7 @@ from tests import golden_growing as golden
 from tests import hlo, settings, test_models_progan, test_models_stylegan1
 
 
-def play_of(generator, discriminator, level, **loss):
+def rules_of(generator, discriminator, level, **loss):
     weights = ConfigDict({**progressive.DEFAULTS["loss"], **loss})
     nets = {"generator": generator, "discriminator": discriminator}
     return progressive.Rules(nets, level, generator.levels, None, weights, False, augment.Augmentation(), 0)
@@ -40,7 +40,7 @@ def test_wgan_gp_losses_and_their_gradients(name, lod):
     """Gradient penalty (with respect to images of full size), drift and the classes' cross-entropy."""
     npz, generator, discriminator, (of_g, of_d), labels = test_models_progan.recorded(name)
     level, game = int(lod), losses.adversarial("wasserstein")
-    play = play_of(generator, discriminator, level)
+    rules = rules_of(generator, discriminator, level)
     order = golden.strided_to_neighbours(len(npz["in/reals"]), 4)
     label = None if labels is None else labels[order]
     real = downscale(nhwc(npz["in/reals"])[order], 2**level)
@@ -50,11 +50,11 @@ def test_wgan_gp_losses_and_their_gradients(name, lod):
     def of_discriminator(params):
         fake = generator.apply({"params": of_g}, npz["in/D_loss_latents"][order], label, **options)
         share = npz["in/mixing_factors"].reshape(-1)[order]
-        return progressive.discriminator_loss(play, game, params, real, fake, label, lod, share)[0]
+        return progressive.discriminator_loss(rules, game, params, real, fake, label, lod, share)[0]
 
     def of_generator(params):
         fake = generator.apply({"params": params}, npz["in/G_loss_latents"][order], label, **options)
-        return progressive.generator_loss(play, game, of_d, fake, label, lod)[0]
+        return progressive.generator_loss(rules, game, of_d, fake, label, lod)[0]
 
     for net, loss, params in (("D", of_discriminator, of_d), ("G", of_generator, of_g)):
         value, grads = jax.jit(jax.value_and_grad(loss))(params)
@@ -80,15 +80,15 @@ def test_non_saturating_losses_with_r1_and_r2_and_their_gradients(name, lod):
         return generator.apply({**variables, "params": params}, z[order], label, **options)
 
     def of_discriminator(params, **weights):
-        play = play_of(generator, discriminator, level, gradient_penalty=0.0, drift=0.0, **weights)
+        rules = rules_of(generator, discriminator, level, gradient_penalty=0.0, drift=0.0, **weights)
         images = fake(variables["params"], npz["in/D_loss_latents"])
         arguments = (params, real, images, label, options["lod"], None)
-        return progressive.discriminator_loss(play, game, *arguments)[0]
+        return progressive.discriminator_loss(rules, game, *arguments)[0]
 
     def of_generator(params):
-        play = play_of(generator, discriminator, level)
+        rules = rules_of(generator, discriminator, level)
         images = fake(params, npz["in/G_loss_latents"])
-        return progressive.generator_loss(play, game, of_d, images, label, options["lod"])[0]
+        return progressive.generator_loss(rules, game, of_d, images, label, options["lod"])[0]
 
     def check(loss, params, key):
         value, grads = jax.jit(jax.value_and_grad(loss))(params)
@@ -113,7 +113,7 @@ def test_the_penaltys_second_derivatives_by_finite_differences_in_float64(fused)
     common = {"resolution": 16, "channels": 1, "feature_base": 12, "feature_max": 3, "fused_scale": fused}
     with jax.enable_x64(True):
         net = progan.Discriminator(**common, dtype=jnp.float64)
-        play = play_of(progan.Generator(**common, latent_size=2), net, 1, drift=0.0)
+        rules = rules_of(progan.Generator(**common, latent_size=2), net, 1, drift=0.0)
         rng = np.random.default_rng(3)
         real, fake = rng.normal(size=(2, 4, 8, 8, 1))
         params = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((4, 16, 16, 1)), train=True))()["params"]
@@ -124,7 +124,7 @@ def test_the_penaltys_second_derivatives_by_finite_differences_in_float64(fused)
         @jax.jit
         def penalty(params):
             terms = progressive.discriminator_loss(
-                play, losses.adversarial("wasserstein"), params, real, fake, None, 1.3, share
+                rules, losses.adversarial("wasserstein"), params, real, fake, None, 1.3, share
             )[1]
             return terms["gradient_penalty"]
 
@@ -368,7 +368,8 @@ def test_penalties_are_of_the_images_before_augmentation():
     """Of a discriminator's view that doubles images, the gradient is twice as large, and the logits are of the view."""
     common = {"resolution": 8, "channels": 1, "feature_base": 12, "feature_max": 3}
     net = progan.Discriminator(**common)
-    play = play_of(progan.Generator(**common, latent_size=2), net, 0, r1_gamma=2.0, r2_gamma=2.0, gradient_penalty=0.0)
+    weights = {"r1_gamma": 2.0, "r2_gamma": 2.0, "gradient_penalty": 0.0}
+    rules = rules_of(progan.Generator(**common, latent_size=2), net, 0, **weights)
     real, fake = np.random.default_rng(0).normal(size=(2, 4, 8, 8, 1)).astype(np.float32)
     params = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((4, 8, 8, 1)), train=True))()["params"]
     game = losses.adversarial("non_saturating")
@@ -376,7 +377,7 @@ def test_penalties_are_of_the_images_before_augmentation():
     @jax.jit
     def terms(real, fake, scale):
         views = (lambda x: scale * x, lambda x: scale * x)
-        return progressive.discriminator_loss(play, game, params, real, fake, None, None, None, views)[1]
+        return progressive.discriminator_loss(rules, game, params, real, fake, None, None, None, views)[1]
 
     doubled, plain = terms(real, fake, 2.0), terms(2 * real, 2 * fake, 1.0)
     for name in ("real_logit", "fake_logit"):
@@ -396,12 +397,13 @@ def test_a_loss_that_compares_with_real_images_is_refused_when_the_run_is_built(
 
 def test_what_does_not_grow_is_refused():
     config = config_of()
-    for shape, message in (((2,), "makes images"), ((20, 20, 1), "grow through 5, 10, 20")):
+    points = "'progan' of config.game='progressive' makes images, and this data has the shape .2,.$"
+    for shape, message in (((2,), points), ((20, 20, 1), "grow through 5, 10, 20")):
         with pytest.raises(UserError, match=message):
             runs.build(config, specs.labelled(shape))
     other = config.copy_and_resolve_references()
     configs.override(other, "generator.name", "dcgan")
-    with pytest.raises(UserError, match="'progressive' needs levels .*'dcgan' has no levels; .*: progan, stylegan1;"):
+    with pytest.raises(UserError, match="'progressive' needs levels.*'dcgan' has no levels; .*: progan, stylegan1;"):
         runs.build(other, SPEC)
     with pytest.raises(UserError, match="has no styles"):
         progressive.truncate(runs.build(config, SPEC).nets, 0.7, None)

@@ -257,3 +257,25 @@ def test_without_normalisation_a_pixel_discriminator_is_three_products():
         expected = expected @ params[name]["kernel"][0, 0] + params[name].get("bias", 0.0)
         expected = np.where(expected > 0, expected, 0.2 * expected) if name != "head" else expected
     np.testing.assert_allclose(model.apply({"params": params}, x, train=True), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_without_halvings_a_pixel_reaches_as_far_as_the_kernels_do(blocks):
+    """3 pixels by the first layer, 2 by each block, 3 by the last; sides need not be even."""
+    net = cyclegan.Generator(width=2, halvings=0, blocks=blocks, norm="none")
+    image = jax.random.normal(jax.random.key(0), (1, 21, 19, 3))
+    variables = jax.tree.map(lambda w: 3 * w, net.init(jax.random.key(1), image, train=False))  # above rounding
+    assert not [name for name in variables["params"] if name.startswith(("down", "up"))]
+    apply = jax.jit(lambda x: net.apply(variables, x, train=False))
+    moved = np.any(apply(image) != apply(image.at[0, 0, 0].add(1.0)), axis=(0, 3))
+    reach = 3 + 2 * blocks + 3
+    assert moved[reach].any() and moved[:, reach].any()
+    assert not moved[reach + 1 :].any() and not moved[:, reach + 1 :].any()
+
+
+def test_sides_follow_the_halvings():
+    cases = (1, (10, 7), "multiples of 2, from 4 on"), (3, (8, 8), "multiples of 8, from 16 on")
+    for halvings, sides, message in cases:
+        net = cyclegan.Generator(width=2, halvings=halvings, blocks=1)
+        with pytest.raises(UserError, match=message):
+            net.init(jax.random.key(0), np.zeros((1, *sides, 3)), train=False)

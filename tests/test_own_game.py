@@ -24,6 +24,7 @@ from own_gan import networks
 NETS = ("painter", "critic")
 EMA_NETS = ("painter",)
 DEFAULTS = {"loss": {"sharpness": 1.0}}
+NEEDS = {"painter": ("width",)}
 
 
 def constructors(config):
@@ -136,7 +137,8 @@ def test_it_is_trained_resumed_sampled_and_evaluated_by_the_commands(own, capsys
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(np.isfinite(row["critic/gap"]) for row in rows)
     assert all(row["critic/from_centre"] == 5.0 for row in rows)  # of `fixed`, which no checkpoint holds
-    assert not [path for path in (own / "run" / "checkpoints").rglob("*") if "teacher" in path.name]
+    saved = (own / "run" / "checkpoints" / "4" / "state" / "_METADATA").read_text()
+    assert "painter" in saved and "teacher" not in saved
 
     assert cli.main(["sample", "--workdir=run", "--seeds=0-4", "--out=out"]) == 0
     assert np.loadtxt(own / "out" / "points.csv", delimiter=",", skiprows=1).shape == (5, 2)
@@ -154,15 +156,31 @@ def test_a_game_that_is_not_there_is_named(own, capsys, name, message):
     assert message in error and error.count("\n") == 1 and not (own / "run").exists()
 
 
+def test_a_network_that_lacks_what_the_game_needs_is_named(own, capsys):
+    """Of a section that none of our models is for."""
+    file = own / "own_gan" / "game.py"
+    file.write_text(file.read_text().replace('("width",)', '("width", "brush")'))
+    assert cli.main(["train", "--config=experiment.py", "--workdir=run"]) == 2
+    error = capsys.readouterr().err
+    assert "needs width, brush of 'painter', and 'dense' has no brush; take another model, or game" in error
+
+
+def test_a_fixed_network_that_is_called_as_a_trained_one_is_refused(own, capsys):
+    file = own / "own_gan" / "game.py"
+    file.write_text(file.read_text().replace('{"teacher": {"centre"', '{"critic": {"centre"'))
+    assert cli.main(["train", "--config=experiment.py", "--workdir=run"]) == 2
+    assert "calls a fixed network as one that it trains: critic; give it another name" in capsys.readouterr().err
+
+
 def test_networks_of_a_module_take_the_place_of_ours(own, capsys):
     """`config.<net>.name` may be a dotted path too."""
-    (own / "own_gan" / "pair.py").write_text(
+    (own / "own_gan" / "mine.py").write_text(
         "from gan_jax.models.gan import Discriminator\nfrom gan_jax.models import gan\n\n\n"
         "class Generator(gan.Generator):\n    own: int = 3\n"
     )
     (own / "mine.py").write_text(
         "from experiments_of import get_config as base\n\n\ndef get_config(variant=''):\n    config = base('smoke')\n"
-        "    config.generator.name = 'own_gan.pair'\n    return config\n"
+        "    config.generator.name = 'own_gan.mine'\n    return config\n"
     )
     from tests import settings
 

@@ -107,7 +107,7 @@ def test_pictures_of_any_size_and_mode_are_made_to_fit(made, photos, tmp_path):
     (["--inputs=photos", "--seeds=0-3"], "--seeds=0-3: the game 'translation' draws from --inputs"),
     (["--inputs=photos", "--truncation=0.5"], "--truncation=0.5: 'cyclegan' has no styles"),
     (["--inputs=bad.png"], "bad.png cannot be used"),
-    (["--inputs=photos", "--direction=up"], "config.translation.direction='up': expected ab or ba"),
+    (["--inputs=photos", "--direction=up"], "--direction=up: config.translation.direction='up': expected ab or ba"),
 ])  # fmt: skip
 def test_mistakes_are_one_message(made, photos, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)

@@ -101,7 +101,7 @@ def test_fixed_networks_are_seen_by_losses_and_do_not_move(devices, mode):
 
     phases, optimizers, state = _toy(loss)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    numbers = steps.hyper(phases, optimizers, seed=0, fixed={"teacher": {"c": np.float32(5)}})
+    numbers = steps.hyper(phases, optimizers, seed=0)._replace(fixed={"teacher": {"c": np.float32(5)}})
     step = parallel.data_parallel(steps.make_step(phases, optimizers, seed=0), mesh, mode)
     batch = parallel.shard_batch({"image": np.ones((16, 1), np.float32)}, mesh, 2)
     after, _ = step(parallel.replicate(state, mesh), batch, parallel.replicate(numbers, mesh))

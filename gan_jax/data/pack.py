@@ -44,8 +44,8 @@ def _look(source: Source) -> list:
 
 
 def fits(source: Source) -> bool:
-    """Whether the decoded set is small enough to be packed."""
-    return source.count * sum(field.size for field in source.spec.values()) <= LIMIT_BYTES
+    """Whether the decoded set, its labels apart, is small enough to be packed."""
+    return source.count * sum(field.nbytes for name, field in source.spec.items() if name != "label") <= LIMIT_BYTES
 
 
 def open_pack(source: Source, *, skip_corrupt: bool, with_fields: bool) -> Pack:
@@ -114,7 +114,7 @@ def _write(source: Source, folder: pathlib.Path, *, skip_corrupt: bool, with_fie
     """
     arrays, usable, labels = {}, [], []
     if with_fields:
-        _check_room(folder, source.count * sum(field.size for field in source.spec.values()))
+        _check_room(folder, source.count * sum(field.nbytes for field in source.spec.values()))
         for name, field in source.spec.items():
             shape = (source.count, *field.shape)
             arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=field.dtype, shape=shape)

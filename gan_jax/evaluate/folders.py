@@ -63,13 +63,13 @@ def compare_folders(
     if paired:
         rows += _pairs(paired, (fakes, names), reference, section)
     opened = functools.partial(_open_reals, reference, workdir, section)
-    of_networks = protocols.listed_protocols(section, tuple(name for name in listed if name not in PAIRED))
-    ready = plans.ready(of_networks, section, open_reals=opened, shape=fakes.shape, seed=0)
-    if ready:
+    unpaired = protocols.listed_protocols(section, tuple(name for name in listed if name not in PAIRED))
+    planned = plans.ready(unpaired, section, open_reals=opened, shape=fakes.shape, seed=0)
+    if planned:
         if save_statistics:
-            print(ready.save_statistics(save_statistics), flush=True)
+            print(planned.save_statistics(save_statistics), flush=True)
         own = real_side.of(fakes)
-        rows += ready.measure(lambda needs: ready.forward(needs, own.images), _no_path)
+        rows += planned.measure(lambda needs: planned.forward(needs, own.images), _no_path)
     rows.sort(key=lambda row: listed.index(row["group"]))
     common = {"images_of": f"folder:{images}", "images_fingerprint": fakes.fingerprint,
             "images_resolution": str(list(fakes.shape[:2])), "samples": fakes.size, "seed": 0}
@@ -96,7 +96,7 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     listed = tuple(dict.fromkeys(protocols.meant(name, section) for name in names))
     for name in listed:
         protocol = protocols.parse(name)
-        if name in protocols.PLAIN and section.features in ("none", "digits_classifier"):
+        if name in protocols.PLAIN and section.features in ("none", networks.JUDGE):
             raise UserError(f"metrics={name}: of a folder's images, it needs --features such as inception or "
                             f"random_inception, not {section.features!r}")
         if name in PAIRED:

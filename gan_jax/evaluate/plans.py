@@ -85,12 +85,12 @@ class Plans(NamedTuple):
         rows = []
         for plan in self.plans:
             if plan.protocol.kind == "ppl":
-                numbers = [Value("", path_length(plan), dict(plan.protocol.options))]
+                row_values = [Value("", path_length(plan), dict(plan.protocol.options))]
             else:
                 state = states[plan.protocol.name]
-                numbers = values(plan.protocol, of_reals, of_fakes, plan.reals, state, labels)
+                row_values = values(plan.protocol, of_reals, of_fakes, plan.reals, state, labels)
             warning = self._warning(plan, of_reals)
-            rows += [self._row(plan, value, warning) for value in numbers]
+            rows += [self._row(plan, value, warning) for value in row_values]
         return rows
 
     def compare(self, plan: Plan, sets: dict[str, tuple[int, Callable[[Needs], Collected]]]) -> list[dict]:
@@ -184,7 +184,7 @@ def ready(
     if not listed:
         return None
     names = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
-    if names:
+    if set(names) - {networks.JUDGE}:
         networks.check_channels(shape, "the generator or folder")
     nets = {name: fit_judge() if name == networks.JUDGE else networks.load(name, section) for name in names}
     files = {p.name: real_side.from_file(section.statistics, nets[p.network], p.output)
@@ -328,11 +328,11 @@ def _neighbours(kind: str, real: np.ndarray, fake: np.ndarray, k: int) -> list[V
 def _classes(logits: np.ndarray, labels: np.ndarray | None) -> list[Value]:
     """How sure the classifier is, the shares of the classes, and how often it sees the class that was asked for."""
     shares = metrics.class_shares(logits, logits.shape[1])
-    numbers = {"confidence": metrics.confidence(logits), "class_share_min": shares.min()}
-    numbers |= {f"class_share/{label}": share for label, share in enumerate(shares)}
+    by_name = {"confidence": metrics.confidence(logits), "class_share_min": shares.min()}
+    by_name |= {f"class_share/{label}": share for label, share in enumerate(shares)}
     if labels is not None:
-        numbers["label_agreement"] = metrics.agreement(logits, labels[: len(logits)])
-    return [Value(name, number, {}) for name, number in numbers.items()]
+        by_name["label_agreement"] = metrics.agreement(logits, labels[: len(logits)])
+    return [Value(name, number, {}) for name, number in by_name.items()]
 
 
 def too_few(protocol: Protocol, net: FeatureNet, real: metrics.Moments) -> str:

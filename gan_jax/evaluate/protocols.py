@@ -27,7 +27,7 @@ class Protocol(NamedTuple):
 
     name: str
     kind: str            # see `FAMILIES`
-    network: str         # as `networks.load` knows it; empty where none is needed
+    network: str         # as `networks.load` knows it, or `networks.JUDGE`; empty where none is needed
     output: str          # of the network
     samples: int         # images of the generator
     reals: int | None    # at most so many; None for all, 0 for none
@@ -161,7 +161,7 @@ def check_count(name: str) -> None:
 def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
     """Raises UserError where a protocol cannot be had of so many reals, or of their shape beside the images' own."""
     of = f"{dataset.name}/{dataset.split}"
-    if protocol.network:
+    if protocol.network not in ("", networks.JUDGE):
         networks.check_channels(dataset.shape, of)
     if protocol.kind == "swd" and tuple(dataset.shape) != tuple(shape):
         raise UserError(f"metrics={protocol.name}: of images {tuple(shape)} against reals {tuple(dataset.shape)} of "
@@ -203,11 +203,11 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
     data = _drawn_data(config)
     if judged and features == networks.JUDGE and data.partition(":")[0] != "digits":
         raise UserError(
-            f"config.evaluation.features='digits_classifier' judges the data 'digits', not {data!r}; "
+            f"config.evaluation.features={networks.JUDGE!r} judges the data 'digits', not {data!r}; "
             "measure nothing of this data: '--config.evaluation.metrics=()', or by another network"
         )
     if "classes" in judged and features != networks.JUDGE:
-        raise UserError(f"metrics=classes: they need a classifier of the data, 'digits_classifier'; not {features!r}")
+        raise UserError(f"metrics=classes: they need a classifier of the data, {networks.JUDGE!r}; not {features!r}")
 
 
 def judged_of(listed) -> tuple[str, ...]:
@@ -268,4 +268,6 @@ def ranking(config: ConfigDict) -> dict:
     protocol = parse(name)
     lower = not name or better(protocol.kind if protocol else name) == "lower"
     settings = ",".join(f"{key}={config.evaluation[key]}" for key in _OF_THE_VALUE)
+    if config.evaluation.features == networks.JUDGE:
+        settings += ",labels=drawn"  # earlier values were of labels in turn
     return {"metric": f"{name} {settings}" if name else "", "lower_is_better": lower}

@@ -25,6 +25,7 @@ LABELS_AT_ONCE = 1024
 CODE = ("features", "metrics/frechet.py")  # whose results are kept
 DEVICE_BATCH = 256  # images of one device to begin with
 CPU_BATCH = 16  # of a CPU, where no network is asked
+CPU_PIXELS = 1 << 21  # of a CPU at once, at the most
 
 
 class Reals(NamedTuple):
@@ -81,8 +82,8 @@ def statistics(reals: Reals, needs: Needs, nets: dict[str, FeatureNet], forward:
     """
     moments = {want: _load(reals, "moments", want, nets[want.network]) for want in needs.moments}
     rows = {want: _load(reals, "rows", want, nets[want.network]) for want in needs.rows}
-    lacking = Needs(tuple(w for w, found in moments.items() if found is None),
-                    tuple(w for w, found in rows.items() if found is None), needs.consumers)
+    lacking = Needs(tuple(want for want, value in moments.items() if value is None),
+                    tuple(want for want, value in rows.items() if value is None), needs.consumers)
     if lacking.total():
         passed = forward(lacking, reals.images)
         for kind, fresh, values in (("moments", passed.moments, moments), ("rows", passed.rows, rows)):
@@ -102,7 +103,8 @@ def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Ca
         kind = str(needs.outputs()), bool(needs.consumers)  # what a program depends on
         run = programs.setdefault(kind, collect.program(lambda _, x: x, nets, needs, mesh))
         one = parallel.together(lambda: images(np.zeros(1, np.int64)))
-        first = first_batch(batch_size, [nets[name] for name in needs.outputs()])
+        of_needs = [nets[name] for name in needs.outputs()]
+        first = first_batch(batch_size, of_needs, one.shape[1:], needs.total())
         batch = collect.largest_batch(lambda count: run((), variables, np.repeat(one, count, 0)), first, mesh.size)
         places = _places(needs.total(), batch)
         ahead = prefetch((images(place) for place in places), 2)
@@ -114,13 +116,21 @@ def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Ca
     return forward
 
 
-def first_batch(batch_size: int, nets: list[FeatureNet]) -> int:
-    """Images of this process's first try: the given number, or by what its devices and the networks are."""
+def first_batch(batch_size: int, nets: list[FeatureNet], shape: tuple[int, ...], total: int) -> int:
+    """Images of this process's first try: the given number; or by its devices, the networks, their size and number.
+
+    Args:
+      batch_size: config.evaluation.batch_size.
+      nets: that look at them.
+      shape: of an image.
+      total: images of the pass.
+    """
     if batch_size:
         return batch_size
     if jax.local_devices()[0].platform == "cpu":
-        return min([net.cpu_batch for net in nets], default=CPU_BATCH)
-    return DEVICE_BATCH * jax.local_device_count()
+        by_size = max(CPU_PIXELS // math.prod(shape[:2]), 1)
+        return min([CPU_BATCH if not nets else by_size, total, *(net.cpu_batch for net in nets)])
+    return min(DEVICE_BATCH * jax.local_device_count(), total)
 
 
 def _places(total: int, batch: int):

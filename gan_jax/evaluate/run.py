@@ -12,7 +12,6 @@ import numpy as np
 
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, parallel, provenance, runs, sample, specs
-from gan_jax import metrics as distances
 from gan_jax.errors import UserError
 from gan_jax.evaluate import collect, equivariance, plans, protocols, report
 from gan_jax.evaluate import path_length as path_lengths
@@ -20,6 +19,7 @@ from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
 from gan_jax.features import digits_classifier
 from gan_jax.features.networks import FeatureNet
+from gan_jax.metrics import mixture_quality, pixel_gaussian_samples
 
 Measure = Callable[..., list[dict]]
 
@@ -93,7 +93,7 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
         shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
-        open_reals=partial(runs.open_field, config, drawn, config.evaluation.split),
+        open_reals=lambda: parallel.together(partial(runs.open_field, config, drawn, config.evaluation.split)),
     )
     if save_statistics and not planned:
         raise UserError(f"--save_statistics={save_statistics}: none of the metrics has moments of a network's "
@@ -101,7 +101,7 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
     if save_statistics:
         print(planned.save_statistics(save_statistics), flush=True)
     code = provenance.code_sha256()
-    inputs = _inputs(run, planned, config.evaluation.samples) if listed else None
+    inputs = parallel.together(lambda: _inputs(run, planned, config.evaluation.samples)) if listed else None
     images_of = _Pass(run, planned, inputs) if planned else None
     points_of = sample.sampler(run) if "modes" in listed else None
     walks = {plan.protocol.name: path_lengths.measurer(run, plan.protocol, plan.net)
@@ -117,12 +117,12 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
             rows += planned.measure(
                 partial(images_of, ema), lambda plan: walks[plan.protocol.name](ema, inputs.labels), inputs.labels
             )
-            rows += _baselines(run, planned, images_of, inputs) if baselines else []
+        rows = [{**row, **inputs.protocol} for row in rows]
+        rows += _baselines(run, planned, images_of) if planned and baselines else []
         order = {name: i for i, name in enumerate(listed)}
         rows.sort(key=lambda row: order[row["group"]])
         noise = {"noise": "random"} if "noise" in ema.get(run.game.EMA_NETS[0], {}) else {}
         common = {"step": step, "images": images, "samples": config.evaluation.samples, "seed": config.seed, **noise}
-        common |= inputs.protocol if inputs else {}
         return report.finished([{**common, **row} for row in rows], began, code)
 
     return measure
@@ -131,10 +131,9 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
 class _Inputs(NamedTuple):
     """What the samples of a measurement are given: sample i the same in every metric."""
 
-    rows: Callable[[np.ndarray], dict[str, np.ndarray]]  # numbers (n,) of samples -> what the game asks for
-    labels: np.ndarray | None  # int32, the class that each sample is to show; None where nothing says
-    sources: np.ndarray | None  # the pictures that the samples are made of, where the game asks for such
-    protocol: dict[str, str]  # what a row says of them
+    given: Callable[[np.ndarray], dict[str, np.ndarray]]  # numbers (n,) of samples -> what the game asks for
+    labels: np.ndarray | None = None  # int32, the class that each sample is to show; None where nothing says
+    protocol: dict[str, str] = {}  # noqa: RUF012, never changed: what a row says of them
 
 
 def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
@@ -144,19 +143,21 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
       planned: the protocols; their reals' labels are drawn from.
       count: samples, where no protocol looks at more.
     """
-    total = max(count, planned.samples if planned else 0)
+    total, split = max(count, planned.samples if planned else 0), run.config.evaluation.split
     names = runs.sources(run)
     if names:
-        rows, examples = sample.held_out(run), runs.open_field(run.config, names[0], run.config.evaluation.split)
-        arrays = examples.examples(np.arange(total) % (examples.size or total))
-        return _Inputs(rows, arrays.get("label"), arrays["image"], {})
-    if not specs.classes(run.spec):
-        return _Inputs(lambda numbers: sample.with_labels(run, np.zeros(len(numbers), np.int32)), None, None, {})
+        sources = runs.open_field(run.config, names[0], split)
+        labels = real_side.of(sources).labels() if specs.classes(sources.spec) else None
+        return _Inputs(sample.held_out(run), None if labels is None else np.resize(labels, total))
+    if "label" not in run.game.asks(run.config):
+        return _Inputs(lambda numbers: {})
     reals = planned.reals if planned else None
-    reals = reals or real_side.of(runs.open_field(run.config, "image", run.config.evaluation.split))
-    labels = real_side.draw_labels(reals.labels(), total, run.config.seed)
-    return _Inputs(lambda numbers: sample.with_labels(run, labels[numbers]), labels, None,
-                   {"labels": "drawn from the data"})
+    reals = reals or real_side.of(runs.open_field(run.config, games.drawn(run.game, run.config), split))
+    if reals.dataset.size:
+        labels = real_side.draw_labels(reals.labels(), total, run.config.seed)
+    else:  # endless data are random themselves
+        labels = reals.dataset.examples(np.arange(total))["label"]
+    return _Inputs(lambda numbers: sample.with_labels(run, labels[numbers]), labels, {"labels": "drawn from the data"})
 
 
 class _Pass:
@@ -172,7 +173,8 @@ class _Pass:
         if kind not in self._programs:
             program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
             nets = [self._planned.nets[name] for name in needs.outputs()]
-            first = real_side.first_batch(self._run.config.evaluation.batch_size, nets)
+            shape = self._run.spec[games.drawn(self._run.game, self._run.config)].shape
+            first = real_side.first_batch(self._run.config.evaluation.batch_size, nets, shape, needs.total())
             attempt = partial(self._dispatch, program, here)
             batch = collect.largest_batch(lambda count: attempt(np.zeros(count, np.int64)), first, self._mesh.size)
             self._programs[kind] = program, batch
@@ -181,33 +183,47 @@ class _Pass:
 
     def _dispatch(self, program: Callable, ema: dict, numbers: np.ndarray) -> dict[str, Any]:
         keys = sample.keys_from(self._run.config.seed, "evaluation", numbers)
-        return program(ema, self._planned.variables, keys, self._inputs.rows(numbers))
+        return program(ema, self._planned.variables, keys, self._inputs.given(numbers))
 
 
 def judge(run: runs.Run, field: str) -> FeatureNet:
-    """The digits' classifier, fitted on the train split of a field's data at the run's resolution."""
-    sets = [runs.open_field(run.config, field, split) for split in ("train", "test")]
-    train, test = (dataset.examples(np.arange(dataset.size)) for dataset in sets)
-    return digits_classifier.fit(train["image"], train["label"], test["image"], test["label"])
+    """The digits' classifier, fitted on the train split of a field's data at the run's resolution.
+
+    Process 0's weights, in every process: fitted on other processors they would differ.
+    """
+
+    def fit():
+        sets = [runs.open_field(run.config, field, split) for split in ("train", "test")]
+        train, test = (dataset.examples(np.arange(dataset.size)) for dataset in sets)
+        return digits_classifier.fit(train["image"], train["label"], test["image"], test["label"])
+
+    net = parallel.together(fit)
+    arrays = jax.tree.map(lambda x: parallel.from_first_process(x, x.shape, x.dtype), net.variables)
+    return digits_classifier.of_weights(arrays, net)
 
 
-def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass, inputs: _Inputs) -> list[dict]:
+def _baselines(run: runs.Run, planned: plans.Plans, images_of: "_Pass") -> list[dict]:
     """What a distance of the digits' classifier is worth: reals of the other split, a Gaussian of each pixel, the
     generator before training, and the pictures that it is given."""
     plan = next((plan for plan in planned.plans if plan.protocol.name == "fd" and plan.net.accuracy is not None), None)
     if plan is None or plan.from_file is not None:
         return []
-    split, count = planned.reals.protocol()["split"], plan.protocol.samples
-    other = runs.open_field(run.config, games.drawn(run.game, run.config), "train" if split == "test" else "test")
+    count, drawn, split = plan.protocol.samples, games.drawn(run.game, run.config), planned.reals.protocol()["split"]
     reals = planned.reals.images(np.arange(planned.reals.size))
     fresh = jax.tree.map(jnp.asarray, runs.fresh_state(run).ema)
     sets = {
-        "floor_train_vs_held_out": planned.of_images(other.examples(np.arange(other.size))["image"]),
-        "pixel_gaussian": planned.of_images(distances.pixel_gaussian_samples(reals, count, run.config.seed)),
+        "pixel_gaussian": planned.of_images(pixel_gaussian_samples(reals, count, run.config.seed)),
         "untrained_generator": (count, partial(images_of, fresh)),
     }
-    if inputs.sources is not None:
-        sets["untranslated_input"] = planned.of_images(inputs.sources[:count])
+    others = {"train": "test", "test": "train"}.get(split.partition("[")[0])
+    if others:  # else the reals are of both
+        other = runs.open_field(run.config, drawn, others)
+        images = other.examples(np.arange(other.size))["image"]
+        sets = {"floor_train_vs_held_out": planned.of_images(images), **sets}
+    for name in runs.sources(run)[:1]:
+        sources = runs.open_field(run.config, name, run.config.evaluation.split)
+        numbers = np.arange(count) % (sources.size or count)
+        sets["untranslated_input"] = planned.of_images(sources.examples(numbers)["image"])
     return planned.compare(plan, sets)
 
 
@@ -216,7 +232,7 @@ def _points(run: runs.Run, draw: sample.Draw, inputs: _Inputs, ema: dict) -> np.
     count = run.config.evaluation.samples
     share = -(-count // jax.process_count())
     mine = np.minimum(jax.process_index() * share + np.arange(share), count - 1)
-    points = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), inputs.rows(mine))
+    points = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), inputs.given(mine))
     return parallel.from_all_processes(points)[:count]
 
 
@@ -225,7 +241,7 @@ def _modes(run: runs.Run, points: np.ndarray) -> list[dict]:
 
     name = run.config.data.name.removeprefix("mixture:")
     centres, std = mixture.mixture(name)
-    quality = distances.mixture_quality(points, centres, std)
+    quality = mixture_quality(points, centres, std)
     numbers = {
         "modes_covered": quality.modes_covered,
         "high_quality_share": quality.high_quality_share,

@@ -91,8 +91,16 @@ def fit(train_images, train_labels, test_images, test_labels) -> FeatureNet:
             logits = jax.jit(partial(_outputs, model))(_nested(weights), data["test_images"])["logits"]
         stored = weights, float(np.mean(np.asarray(logits).argmax(axis=1) == data["test_labels"]))
         _write(path, *stored)
-    weights, accuracy = stored
+    return _network(model, channels, *stored)
 
+
+def of_weights(variables: dict, net: FeatureNet) -> FeatureNet:
+    """A fitted network with other weights of its architecture, as another process has fitted it."""
+    weights = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+    return net._replace(variables=variables, sha256=weights_sha256(weights))
+
+
+def _network(model: Classifier, channels: int, weights: dict[str, np.ndarray], accuracy: float) -> FeatureNet:
     def apply(variables, images, outputs):
         if images.shape[-1] != channels:
             raise UserError(f"{NAME} was fitted on {channels} channels and given {images.shape[-1]}; "

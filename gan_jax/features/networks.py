@@ -1,4 +1,4 @@
-"""Fixed networks whose features are compared: their weights, of a file or drawn at random, and their preprocessing."""
+"""Fixed networks whose features are compared: their weights, of a file, drawn or fitted, and their preprocessing."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,8 +22,8 @@ class FeatureNet(NamedTuple):
     """A fixed network: what belongs to the protocol of its values, its arrays, and how images become features."""
 
     name: str                # `inception`; `random_inception`, `unpublished_inception` where its weights are others
-    sha256: str              # of the weights' file, or of random arrays
-    published: bool
+    sha256: str              # of the weights' file, or of arrays that are drawn or fitted
+    published: bool          # its values go by the published names; so do those of what is fitted, under its own
     preprocessing: str       # in words
     outputs: dict[str, int]  # name -> dimension
     variables: Any           # arrays, float32

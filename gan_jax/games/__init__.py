@@ -4,15 +4,15 @@ A game is a module with
     NETS                          names of its nets' config sections; nets that are built alike share one
     EMA_NETS                      names of the nets that are averaged; the first one is that which is sampled
     DEFAULTS                      {section: {key: value}} or {key: value}, what it adds to a config
-    NEEDS                         optional: {net: what it must offer, see `models`}
+    NEEDS                         optional: {net: what it must offer, see `models`}; its name begins with its section's
     constructors(config)          -> {section: class whose fields are the schema of config.<section>}
     reads(config)                 -> names of the data's fields that its phases read, see `specs`; `spec` has these
     nets(config, spec)            -> {net: Linen module}
     init(config, nets, spec, key) -> (params, variables, memory), each but memory a dict keyed by net
     phases(config, nets)          -> tuple of step.Phase; numbers that are to be inputs of a program, and not part of
                                   it, are a phase's `weights`
-    fixed(config)                 optional: {net: arrays} of networks that never train, such as `features.networks.load`
-                                  gives; losses see them among `params`, and State does not hold them
+    fixed(config)                 optional: {net: arrays} of networks that never train, such as the `variables` of what
+                                  `features.networks.load` gives; losses see them among `params`, State has none of them
     asks(config)                  -> names of the fields that `sample` must be given
     sample(nets, ema, keys, given) -> {name: array (B, ...)}, images in [-1, 1]; each row is a function of its own key
                                   and of its row of `given`, {field: array as in the data}. The first array is the one
@@ -20,7 +20,7 @@ A game is a module with
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
-    SAMPLE_KEYS                   optional: {flag of `sample`: config key that it sets}; a resumed run may change these
+    SAMPLE_KEYS                   optional: {one of `sample_flags.GAME_FLAGS`: config key that it sets}; safe to change
     truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample`, `decode` and `styles`
     styles, paint                 optional, of games with styles, the halves of `decode`: (nets, ema, z, labels) -> ws
                                   (B, num_ws, w_size); (nets, ema, ws, keys, noise=) -> images

@@ -11,6 +11,7 @@ from gan_jax import augment, models, parallel, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels, random
+from gan_jax.step import State
 
 NETS = ("generator", "discriminator")
 EMA_NETS = ("generator",)
@@ -38,9 +39,11 @@ def constructors(config) -> dict[str, type]:
     return {net: models.classes(config[net].name)[net] for net in NETS} | {"augment": augment.chosen(config)}
 
 
-def build(config, spec) -> dict[str, nn.Module]:
+def build(config, spec, *, points: str = "") -> dict[str, nn.Module]:
     """The two players for data of `spec`.
 
+    Args:
+      points: a model of this game for data that are no images; empty: it has none.
     Raises:
       UserError: an unknown model or option, or a model that cannot make images of this shape.
     """
@@ -48,20 +51,20 @@ def build(config, spec) -> dict[str, nn.Module]:
     if config.augment.name != "none" and len(shape) != 3:
         raise UserError(f"config.augment.name={config.augment.name!r}: this data has the shape {shape}; use 'none'")
     for net in NETS:
-        fields = _data_fields(classes[net], config[net].name, spec)
+        if len(shape) != 3 and "shape" not in inspect.signature(classes[net]).parameters:
+            raise UserError(
+                f"the model {config[net].name!r} of config.game={config.game!r} makes images, and this data has the "
+                f"shape {shape}" + (f"; use {points!r}" if points else "")
+            )
+        fields = _data_fields(classes[net], spec)
         players[net] = configs.build(classes[net], config[net], net, **fields)
     return players
 
 
-def _data_fields(constructor, name: str, spec) -> dict[str, Any]:
+def _data_fields(constructor, spec) -> dict[str, Any]:
     """What the data and the devices decide of a model's fields."""
     takes, shape = inspect.signature(constructor).parameters, spec["image"].shape
-    if "shape" in takes:
-        fields = {"shape": shape}
-    elif len(shape) == 3:
-        fields = {"resolution": shape[:2], "channels": shape[2]}
-    else:
-        raise UserError(f"the model {name!r} makes images, and this data has the shape {shape}; use 'gan'")
+    fields = {"shape": shape} if "shape" in takes else {"resolution": shape[:2], "channels": shape[2]}
     optional = {"num_classes": specs.classes(spec), "axis_name": parallel.AXIS}
     return fields | {key: value for key, value in optional.items() if key in takes}
 
@@ -81,10 +84,18 @@ def init(nets: dict, spec, key: jax.Array) -> tuple[dict, dict]:
 
 def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
     """z (B, latent_size), each row from its own key: N(0, 1), or U(-1, 1) where `generator.latent` says uniform."""
-    keys = random.fold(keys, LATENT)
-    if getattr(generator, "latent", "normal") == "uniform":
-        return random.uniform(keys, (generator.latent_size,), minval=-1.0, maxval=1.0)
-    return random.normal(keys, (generator.latent_size,))
+    keys, shape = random.fold(keys, LATENT), (generator.latent_size,)
+    return spread(generator, getattr(random, latent_draw(generator).kind)(keys, shape))
+
+
+def latent_draw(generator: nn.Module) -> random.Draw:
+    """What a phase draws for a latent, before `spread`."""
+    return random.Draw(getattr(generator, "latent", "normal"), (generator.latent_size,))
+
+
+def spread(generator: nn.Module, drawn: jax.Array) -> jax.Array:
+    """Latents of what was drawn: U(0, 1) becomes U(-1, 1)."""
+    return 2 * drawn - 1 if latent_draw(generator).kind == "uniform" else drawn
 
 
 def labelled(nets: dict) -> bool:
@@ -101,6 +112,20 @@ def reals(batch: dict, uniform: jax.Array, flip: bool) -> jax.Array:
     """The batch's images in [-1, 1]; where `flip`, those with `uniform` (B,) below 1/2 are mirrored."""
     images = pixels.normalise(batch["image"])
     return pixels.random_flip(images, uniform) if flip else images
+
+
+def observed(rules: Any, state: State, real_logits: jax.Array) -> tuple[dict[str, jax.Array], Any]:
+    """What a game whose memory is its augmentation's logs of it, and the new memory; None where nothing adapts.
+
+    Args:
+      rules: the game's, with `augmentation` and `batch_size`.
+      state: before the step.
+      real_logits: (B,), of the augmented reals.
+    """
+    augmentation, terms = rules.augmentation, {}
+    if type(augmentation) is not augment.Augmentation:
+        terms = {"augment_p": augmentation.strength(state.memory, state.images)}
+    return terms, augmentation.observe(state.memory, jax.lax.stop_gradient(real_logits), rules.batch_size)
 
 
 def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:

@@ -65,7 +65,10 @@ DEFAULTS = {
 
 WEIGHTS = ("gradient_penalty", "drift", "r1_gamma", "r2_gamma", "class_weight")
 
-NEEDS = dict.fromkeys(NETS, ("levels",))
+NEEDS = {
+    "generator": ("levels", "latent_size", "num_classes", "resolution"),
+    "discriminator": ("levels", "num_classes", "heads"),
+}
 
 # Independent draws of one phase beside `LATENT`, see `_draws`; of the batch `MIXED_LAYER` and `IS_MIXED`.
 FLIP, PENALTY, NOISE, MIXED_LATENT, MIXED_LAYER, IS_MIXED, AUGMENT_REAL, AUGMENT_FAKE = range(LATENT + 1, 9)
@@ -143,10 +146,8 @@ def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, rules: 
     arguments = (params["discriminator"], real, fake, label, lod, draws[PENALTY], views)
     loss, metrics, logits = discriminator_loss(rules, game, *arguments)
     metrics |= {"lod": moved["growth"]["lod"]}
-    if type(rules.augmentation) is not augment.Augmentation:
-        metrics |= {"augment_p": rules.augmentation.strength(state.memory, state.images)}
-    memory = rules.augmentation.observe(state.memory, jax.lax.stop_gradient(logits), rules.batch_size)
-    return loss, Out(metrics, {"generator": moved}, memory)
+    terms, memory = players.observed(rules, state, logits)
+    return loss, Out(metrics | terms, {"generator": moved}, memory)
 
 
 def _generator_phase(params, state: State, batch: dict, rng: Rng, *, rules: Rules, game, weights):
@@ -160,11 +161,11 @@ def _generator_phase(params, state: State, batch: dict, rng: Rng, *, rules: Rule
 
 def _draws(rules: Rules, rng: Rng) -> dict[int, jax.Array]:
     """What a phase draws for each sample."""
-    latent = random.Draw("normal", (rules.nets["generator"].latent_size,))
-    draws = {LATENT: latent, FLIP: random.UNIFORM, PENALTY: random.UNIFORM}
-    if rules.mixes:
-        draws[MIXED_LATENT] = latent
-    return random.draw(rng.samples, draws | dict.fromkeys((NOISE, AUGMENT_REAL, AUGMENT_FAKE), random.KEY))
+    net = rules.nets["generator"]
+    latents = (LATENT, MIXED_LATENT) if rules.mixes else (LATENT,)
+    draws = dict.fromkeys(latents, players.latent_draw(net)) | dict.fromkeys((FLIP, PENALTY), random.UNIFORM)
+    drawn = random.draw(rng.samples, draws | dict.fromkeys((NOISE, AUGMENT_REAL, AUGMENT_FAKE), random.KEY))
+    return drawn | {number: players.spread(net, drawn[number]) for number in latents}
 
 
 def _view(rules: Rules, state: State, keys: jax.Array) -> View:

@@ -5,9 +5,9 @@ Its phases, in order: `generator` on the non-saturating logistic loss; `path_len
 phase weighs as much more as it is played more seldom, and its player's optimizer is corrected for it (appendix B). A
 weight of 0 leaves its phase out.
 
-A generator has two methods, `mapping(z, label, *, train, psi, cutoff)` -> styles (B, num_ws, w_size), which moves the
-running mean of w where `train`, and `synthesis(ws, *, train, keys, noise)` -> images. Where its running means are to
-move in some phases only, its class names them, `moving_phases`.
+A generator is `separable`, see `models`: it has two methods, `mapping(z, label, *, train, psi, cutoff)` -> styles
+(B, num_ws, w_size), which moves the running mean of w where `train`, and `synthesis(ws, *, train, keys, noise)` ->
+images. Where its running means are to move in some phases only, its class names them, `moving_phases`.
 """
 
 import math
@@ -57,7 +57,7 @@ DEFAULTS = {
     },
 }
 
-NEEDS = {"generator": ("latent_size", "num_ws", "separable")}
+NEEDS = {"generator": ("latent_size", "num_classes", "num_ws", "mapping", "synthesis", "separable")}
 
 # Independent draws of one phase beside `LATENT`, see `_draws`.
 MIX, SECOND_LATENT, NOISE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PATH = range(LATENT + 1, 8)
@@ -168,11 +168,13 @@ def mix(ws: jax.Array, other: jax.Array, draws: jax.Array, share: float) -> jax.
     return jnp.where((jnp.arange(layers) >= start[:, None])[..., None], other, ws)
 
 
-def _draws(keys: jax.Array, rules: Rules, *wanted: int) -> dict[int, jax.Array]:
+def _draws(keys: jax.Array, rules: Rules, *numbers: int) -> dict[int, jax.Array]:
     """What a phase draws for each sample, from its key (B,); what is drawn in large numbers has keys of its own."""
-    latent = random.Draw("normal", (rules.nets["generator"].latent_size,))
-    others = {LATENT: latent, SECOND_LATENT: latent, MIX: random.Draw("uniform", (2,)), FLIP: random.UNIFORM}
-    return random.draw(keys, {number: others.get(number, random.KEY) for number in wanted})
+    net = rules.nets["generator"]
+    latents = dict.fromkeys((LATENT, SECOND_LATENT), players.latent_draw(net))
+    others = {**latents, MIX: random.Draw("uniform", (2,)), FLIP: random.UNIFORM}
+    drawn = random.draw(keys, {number: others.get(number, random.KEY) for number in numbers})
+    return drawn | {number: players.spread(net, drawn[number]) for number in latents if number in drawn}
 
 
 def _of_fakes(rules: Rules) -> tuple[int, ...]:

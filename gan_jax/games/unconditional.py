@@ -57,7 +57,7 @@ class Rules(NamedTuple):
 
 def nets(config, spec) -> dict[str, nn.Module]:
     """The two players for data of `spec`, see `players.build`."""
-    return players.build(config, spec)
+    return players.build(config, spec, points="gan")
 
 
 def init(config, nets: dict, spec, key: jax.Array) -> tuple[dict, dict, Any]:
@@ -110,10 +110,9 @@ def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None) -> jax
 
 def _draws(nets: dict, rng: Rng) -> dict[int, jax.Array]:
     """What a phase draws for each sample, the same in every phase: those with the same randomness then make it once."""
-    net = nets["generator"]
-    of_latents = random.Draw(net.latent, (net.latent_size,))
-    draws = random.draw(rng.samples, dict.fromkeys(DRAWS, random.KEY) | {LATENT: of_latents, FLIP: random.UNIFORM})
-    return draws | ({LATENT: 2 * draws[LATENT] - 1} if net.latent == "uniform" else {})
+    net, others = nets["generator"], dict.fromkeys(DRAWS, random.KEY)
+    draws = random.draw(rng.samples, others | {LATENT: players.latent_draw(net), FLIP: random.UNIFORM})
+    return draws | {LATENT: players.spread(net, draws[LATENT])}
 
 
 def _play(net: nn.Module, params, variables, x, label, keys) -> tuple[jax.Array, dict]:
@@ -183,10 +182,8 @@ def _verdict(rules: Rules, real_logits, fake_logits) -> tuple[jax.Array, dict]:
 
 
 def _out(rules: Rules, state, real_logits, metrics, variables) -> Out:
-    if type(rules.augmentation) is not augment.Augmentation:
-        metrics = metrics | {"augment_p": rules.augmentation.strength(state.memory, state.images)}
-    memory = rules.augmentation.observe(state.memory, real_logits, rules.batch_size)
-    return Out(metrics, {"discriminator": variables}, memory)
+    terms, memory = players.observed(rules, state, real_logits)
+    return Out(metrics | terms, {"discriminator": variables}, memory)
 
 
 def _generator_loss(params, state, batch, rng, *, rules: Rules):

@@ -7,6 +7,9 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
     mapping                 method: (z, label, psi=, cutoff=) -> styles (B, num_ws, w_size)
     synthesis               method: (styles, keys=, noise=) -> images
     separable               `mapping` and `synthesis` take train=, too, so that the game 'style' trains them one by one
+    resolution              (height, width) of its images, or one side
+    heads                   of a discriminator: method for logits and class logits; None where it has no such
+    transform               keyword of `__call__`: (B, 3, 3), moves the generator's input, for the equivariance metrics
     num_ws, w_size          how many styles an image has, and the entries of each
     levels                  how many resolutions it grows through
     translates              it takes images (B, H, W, C) instead of latents
@@ -45,8 +48,8 @@ def lacks(net: type, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def offering(role: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The models whose class of a role, generator or discriminator, offers all of the names."""
-    return tuple(model for model in MODELS if not lacks(classes(model)[role], names))
+    """The models whose class of a role, generator or discriminator, offers all of the names; none of another role."""
+    return tuple(model for model in MODELS if role in classes(model) and not lacks(classes(model)[role], names))
 
 
 def classes(name: str) -> dict[str, type]:

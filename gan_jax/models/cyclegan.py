@@ -45,11 +45,13 @@ class Generator(nn.Module, kw_only=True):
     """x (B, H, W, C) in [-1, 1] -> images (B, H, W, channels), float32 in [-1, 1].
 
     Raises:
-      UserError: sides that are no multiples of 4, or too small to be reflected: below 8, or below 4 without blocks.
+      UserError: sides that are no multiples of 2 ** halvings, or too small to be reflected: below 4, or below 2 where
+        the blocks are.
     """
 
     channels: int = 3  # of the images that it makes; those that it sees have any number
-    width: int = 64  # features at full size; doubled with each of two halvings
+    width: int = 64  # features at full size; doubled with each halving
+    halvings: int = 2  # of the sides in front of the blocks, and doublings behind them; CycleGAN has 2
     blocks: int = 9  # residual ones; CycleGAN has 6 for 128x128, 9 from 256x256 on
     norm: str = "instance"  # 'instance': without parameters | 'batch': with scale and bias | 'none'
     dropout: float = 0.0  # inside each block, where keys are given
@@ -57,7 +59,7 @@ class Generator(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        _check(self, {"channels": 1, "width": 1, "blocks": 0})
+        _check(self, {"channels": 1, "width": 1, "halvings": 0, "blocks": 0})
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout}: expected 0 or more and below 1")
         super().__post_init__()
@@ -80,23 +82,27 @@ class Generator(nn.Module, kw_only=True):
         x = _reflect(x.astype(self.dtype), 3)
         x = Conv(self.width, 7, padding="VALID", use_bias=bias, name="stem", **options)(x)
         x = activated(x, "stem_norm")
-        for i in range(2):
+        for i in range(self.halvings):
             x = Conv(self.width * 2 ** (i + 1), 3, 2, ONE, bias, name=f"down{i}", **options)(x)
             x = activated(x, f"down{i}_norm")
         for i in range(self.blocks):
             of_block = fold(keys, i) if train and self.dropout and keys is not None else None
             x = Block(name=f"block{i}", **common)(x, train=train, keys=of_block)
-        for i in range(2):
+        for i in range(self.halvings):
             # torch's padding 1 with output_padding 1: the last row and column are not cut off.
-            x = ConvTranspose(self.width * 2 ** (1 - i), 3, 2, ((1, 0), (1, 0)), bias, name=f"up{i}", **options)(x)
+            features = self.width * 2 ** (self.halvings - 1 - i)
+            x = ConvTranspose(features, 3, 2, ((1, 0), (1, 0)), bias, name=f"up{i}", **options)(x)
             x = activated(x, f"up{i}_norm")
         x = Conv(self.channels, 7, padding="VALID", name="image", **options)(_reflect(x, 3))
         return jnp.tanh(x.astype(jnp.float32))
 
     def _check_size(self, height: int, width: int) -> None:
-        smallest = 8 if self.blocks else 4
-        if height % 4 or width % 4 or min(height, width) < smallest:
-            raise UserError(f"images of {height}x{width}: expected sides that are multiples of 4, from {smallest} on")
+        unit = 2**self.halvings
+        smallest = max(4, 2 * unit if self.blocks else unit)
+        if height % unit or width % unit or min(height, width) < smallest:
+            raise UserError(
+                f"images of {height}x{width}: expected sides that are multiples of {unit}, from {smallest} on"
+            )
 
 
 class Discriminator(nn.Module, kw_only=True):
