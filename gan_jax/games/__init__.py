@@ -29,14 +29,13 @@ A game is a module with
                                   `phases` takes the stage as its third argument
 """
 
-import importlib
 from types import ModuleType
 from typing import NamedTuple
 
 from gan_jax import modules
 from gan_jax.errors import UserError
 
-NAMES = ("unconditional", "progressive", "style", "translation")
+PARTS = ("NETS", "phases")  # that tell a game from the other files of this folder
 
 
 class Stage(NamedTuple):
@@ -58,11 +57,13 @@ def find(name: str) -> ModuleType:
     Raises:
       UserError: an unknown name, or a module that cannot be imported.
     """
-    if name in NAMES:
-        return importlib.import_module(f"gan_jax.games.{name}")
-    if "." not in name:
-        raise UserError(f"config.game={name!r}: expected one of {', '.join(NAMES)}, or the dotted path of a module")
-    return modules.import_path(name, "config.game")
+    if "." in str(name):
+        return modules.import_path(name, "config.game")
+    game = modules.member(__name__, name, PARTS)
+    if game is None:
+        games = ", ".join(modules.members(__name__, PARTS))
+        raise UserError(f"config.game={name!r}: expected one of {games}, or the dotted path of a module")
+    return game
 
 
 def drawn(game: ModuleType, config) -> str:

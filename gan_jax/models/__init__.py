@@ -22,23 +22,14 @@ A game says in `NEEDS` what its nets must offer; that is checked when a run is b
 """
 
 import difflib
-from types import ModuleType
 
 from gan_jax import modules
 from gan_jax.errors import UserError
-from gan_jax.models import cyclegan, dcgan, gan, progan, r3gan, sngan, stylegan1, stylegan2, stylegan3
 
-MODELS: dict[str, ModuleType] = {  # config.model -> its file
-    "gan": gan,
-    "cyclegan": cyclegan,
-    "dcgan": dcgan,
-    "progan": progan,
-    "r3gan": r3gan,
-    "sngan": sngan,
-    "stylegan1": stylegan1,
-    "stylegan2": stylegan2,
-    "stylegan3": stylegan3,
-}
+
+def names() -> tuple[str, ...]:
+    """The models: the files of this folder that have both classes."""
+    return modules.members(__name__, ("Generator", "Discriminator"))
 
 
 def lacks(net: type, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -47,9 +38,9 @@ def lacks(net: type, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in fields and not hasattr(net, name))
 
 
-def offering(role: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The models whose class of a role, generator or discriminator, offers all of the names; none of another role."""
-    return tuple(model for model in MODELS if role in classes(model) and not lacks(classes(model)[role], names))
+def offering(role: str, offers: tuple[str, ...]) -> tuple[str, ...]:
+    """The models whose class of a role, generator or discriminator, has all of the offers; none of another role."""
+    return tuple(model for model in names() if role in classes(model) and not lacks(classes(model)[role], offers))
 
 
 def classes(name: str) -> dict[str, type]:
@@ -62,10 +53,10 @@ def classes(name: str) -> dict[str, type]:
         module = modules.import_path(name, "the model")
         if not (hasattr(module, "Generator") and hasattr(module, "Discriminator")):
             raise UserError(f"the model {name!r}: the module has no classes Generator and Discriminator")
-    elif name in MODELS:
-        module = MODELS[name]
-    else:
-        near = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.4)
+        return {"generator": module.Generator, "discriminator": module.Discriminator}
+    module = modules.member(__name__, name, ("Generator", "Discriminator"))
+    if module is None:
+        near = difflib.get_close_matches(str(name), names(), n=1, cutoff=0.4)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"Unknown model '{name}'; expected one of {', '.join(sorted(MODELS))}.{hint}")
+        raise UserError(f"Unknown model '{name}'; expected one of {', '.join(names())}.{hint}")
     return {"generator": module.Generator, "discriminator": module.Discriminator}
