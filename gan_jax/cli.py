@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+from gan_jax import output
 from gan_jax.errors import DivergedError, UserError
 
 DEFAULT_CONFIG = "experiments/digits_dcgan.py"
@@ -105,6 +106,7 @@ FLAGS = {
 SWITCHES = ("dry_run", "save_dlatents", "download", "flip_reals")
 
 
+@output.lasting(patient=False)
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)

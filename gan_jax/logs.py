@@ -194,9 +194,10 @@ class Log:
             self.bar = tqdm(total=total_images, initial=images, unit=" images", bar_format=line, **width)
 
     def say(self, text: str) -> None:
-        """One line for people, on standard output."""
+        """One line for people, on standard output and in `log.txt`. Raises UserError where the disk is full."""
         if not self.active:
             return
+        self._note(text)
         if self.bar is not None:
             self.bar.write(text)
         else:
@@ -218,12 +219,14 @@ class Log:
         append_line(self.workdir / "metrics.jsonl", row)
         self.board.scalars(images, {**metrics, "images_per_second": speed})
         losses = {k.removesuffix("/loss"): f"{value:.3f}" for k, value in metrics.items() if k.endswith("/loss")}
-        if self.bar is not None:
-            self.bar.set_postfix(losses)
-            return
         left = (self.total - images) / max(speed, 1e-9)
         text = " ".join(f"{name} {value}" for name, value in losses.items())
-        print(f"{images:>9} images  {speed:7.1f} images/s  {duration(left)} left  {text}", flush=True)
+        text = f"{images:>9} images  {speed:7.1f} images/s  {duration(left)} left  {text}"
+        self._note(text)
+        if self.bar is not None:
+            self.bar.set_postfix(losses)
+        else:
+            print(text, flush=True)
 
     def picture(self, name: str, images: int, picture: np.ndarray) -> None:
         """A picture uint8 (H, W, C) for TensorBoard."""
@@ -238,6 +241,14 @@ class Log:
             append_line(self.workdir / "evaluations.jsonl", row)
         values = {f"evaluation/{row['metric']}": row["value"] for row in rows if math.isfinite(row["value"])}
         self.board.scalars(images, values)
+
+    def _note(self, text: str) -> None:
+        path = self.workdir / "log.txt"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     def leave_out(self, seconds: float) -> None:
         """Leaves time spent on something else than training, such as compiling, out of the next line's speed."""

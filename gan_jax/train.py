@@ -23,6 +23,7 @@ from gan_jax import (
     images,
     initial,
     logs,
+    output,
     parallel,
     programs,
     runs,
@@ -33,8 +34,9 @@ from gan_jax import step as steps
 from gan_jax.errors import UserError
 
 
+@output.lasting(patient=True)
 def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: str = "") -> bool:
-    """Trains a run from its config, or goes on where the folder's run stood.
+    """Trains a run from its config, or goes on where the folder's run stood, whether anybody reads its lines or not.
 
     Args:
       config: a locked experiment config.
@@ -266,9 +268,10 @@ def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, 
 
 @contextlib.contextmanager
 def _signals():
-    """Yields a function that tells, once a call, whether SIGTERM or SIGINT came; a second one ends the program at once.
+    """Yields a function that tells, once a call, whether SIGTERM, SIGINT or SIGHUP came; a second one ends the run at once.
 
-    Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks; SIGINT is passed on to it.
+    Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks; the others are passed on
+    to it. A SIGHUP that is ignored, as `nohup` has it, stays so.
     """
     received = []
     several = jax.process_count() > 1
@@ -281,6 +284,8 @@ def _signals():
 
     try:
         heeded = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            heeded = (*heeded, signal.SIGHUP)
         old = {number: signal.signal(number, handle) for number in heeded}
     except ValueError:  # not the main thread: whoever runs us handles signals
         old = {}

@@ -25,8 +25,8 @@ FLOORS = (
     ("layers", "optim", "features"),
     ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
-    ("metrics", "data", "checkpoint", "parallel", "logs", "images", "latents", "config", "weights", "provenance",
-     "trace"),
+    ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
+     "provenance", "trace"),
     ("specs", "modules"),
     ("errors", "cache", "__init__"),
 )

@@ -6,7 +6,7 @@ statistic, is the same for any number of devices and processes.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -67,6 +67,13 @@ def union(needs: Iterable[Needs]) -> Needs:
     return Needs(tuple(moments), tuple(rows), tuple(c for one in needs for c in one.consumers))
 
 
+def chunks(total: int, batch: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(first image, this process's indices (batch,)) of each chunk; those beyond the last image are the last one's."""
+    share = jax.process_index() * batch + np.arange(batch)
+    for start in range(0, total, batch * jax.process_count()):
+        yield start, np.minimum(start + share, total - 1)
+
+
 def collect(needs: Needs, dispatch: Callable[[np.ndarray], dict[str, Any]], batch: int) -> Collected:
     """Runs a pass.
 
@@ -76,10 +83,9 @@ def collect(needs: Needs, dispatch: Callable[[np.ndarray], dict[str, Any]], batc
         consumers, {"images": uint8 rows}; it does not wait for the devices.
       batch: images of this process in one chunk.
     """
-    keep, total, pending = _Keeper(needs), needs.total(), None
-    share = jax.process_index() * batch + np.arange(batch)
-    for start in range(0, total, batch * jax.process_count()):
-        result = dispatch(np.minimum(start + share, total - 1))
+    keep, pending = _Keeper(needs), None
+    for start, indices in chunks(needs.total(), batch):
+        result = dispatch(indices)
         if pending is not None:
             keep.take(*pending)
         pending = (start, result)

@@ -40,12 +40,10 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
         if not batch:
             first = FIRST_BATCH.get(jax.local_devices()[0].platform, 32) * mesh.size
             batch = collect.largest_batch(lambda b: dispatch(np.zeros(b, np.int64)), first, mesh.size)
-        total = protocol.samples
-        share = jax.process_index() * batch + np.arange(batch)
-        for start in range(0, total, batch * jax.process_count()):
-            values.append(dispatch(np.minimum(start + share, total - 1)))
+        for _, places in collect.chunks(protocol.samples, batch):
+            values.append(dispatch(places))
         distances = [parallel.from_all_processes(np.asarray(value)) for value in values]
-        return path_length.trimmed_mean(np.concatenate(distances)[:total])
+        return path_length.trimmed_mean(np.concatenate(distances)[: protocol.samples])
 
     return measure
 

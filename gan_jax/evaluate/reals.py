@@ -106,8 +106,7 @@ def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Ca
         of_needs = [nets[name] for name in needs.outputs()]
         first = first_batch(batch_size, of_needs, one.shape[1:], needs.total())
         batch = collect.largest_batch(lambda count: run((), variables, np.repeat(one, count, 0)), first, mesh.size)
-        places = _places(needs.total(), batch)
-        ahead = prefetch((images(place) for place in places), 2)
+        ahead = prefetch((images(places) for _, places in collect.chunks(needs.total(), batch)), 2)
         try:
             return collect.collect(needs, lambda _: run((), variables, parallel.together(lambda: next(ahead))), batch)
         finally:
@@ -131,13 +130,6 @@ def first_batch(batch_size: int, nets: list[FeatureNet], shape: tuple[int, ...],
         by_size = max(CPU_PIXELS // math.prod(shape[:2]), 1)
         return min([CPU_BATCH if not nets else by_size, total, *(net.cpu_batch for net in nets)])
     return min(DEVICE_BATCH * jax.local_device_count(), total)
-
-
-def _places(total: int, batch: int):
-    """This process's indices of each chunk, as `collect.collect` asks for them."""
-    share = jax.process_index() * batch + np.arange(batch)
-    for start in range(0, total, batch * jax.process_count()):
-        yield np.minimum(start + share, total - 1)
 
 
 def from_file(path: str, net: FeatureNet, output: str) -> metrics.Moments:
