@@ -268,7 +268,7 @@ def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, 
 
 @contextlib.contextmanager
 def _signals():
-    """Yields a function that tells, once a call, whether SIGTERM, SIGINT or SIGHUP came; a second one ends the run at once.
+    """Yields a function that tells, once a call, whether SIGTERM, SIGINT or SIGHUP came; a second one ends the program.
 
     Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks; the others are passed on
     to it. A SIGHUP that is ignored, as `nohup` has it, stays so.
