@@ -135,8 +135,8 @@ def section(config: ml_collections.ConfigDict, path: str) -> ml_collections.Conf
 def fields(constructor: Callable, without: Iterable[str] = ()) -> dict[str, Any]:
     """Keys and defaults of a config section that is splatted into `constructor`; types become their names."""
     skipped = ("parent", "name", *without)
-    given = {k: p.default for k, p in inspect.signature(constructor).parameters.items() if k not in skipped}
-    return {k: v.__name__ if isinstance(v, type) else v for k, v in given.items() if v is not inspect.Parameter.empty}
+    values = {k: p.default for k, p in inspect.signature(constructor).parameters.items() if k not in skipped}
+    return {k: v.__name__ if isinstance(v, type) else v for k, v in values.items() if v is not inspect.Parameter.empty}
 
 
 def _siblings(file: pathlib.Path) -> list[str]:
@@ -323,24 +323,24 @@ def build(constructor: Callable, section: ml_collections.ConfigDict, where: str,
       UserError: a key that the constructor does not take, naming the nearest that it does; or an argument of the
         caller's that it does not take.
     """
-    given = {k: (v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v) for k, v in section.items()}
-    given.pop("name", None)
+    arguments = {k: (v.to_dict() if isinstance(v, ml_collections.ConfigDict) else v) for k, v in section.items()}
+    arguments.pop("name", None)
     accepted = [p for p in inspect.signature(constructor).parameters if p not in ("parent", "name", *extra)]
-    for key in given:
+    for key in arguments:
         if key not in accepted:
             near = _nearest(key, accepted)
             hint = f"; did you mean {near!r}?" if near else ""
             what = f"config.{where}.{key} is not an option of {constructor.__name__}{hint}"
             raise UserError(f"{what}; it takes {', '.join(accepted)}")
-    if "dtype" in given:
-        _check_dtype(given["dtype"], where)
+    if "dtype" in arguments:
+        _check_dtype(arguments["dtype"], where)
     refused = [key for key in extra if key not in inspect.signature(constructor).parameters]
     if refused:
         raise UserError(
             f"config.{where}.name={section.get('name')!r} has no {', '.join(refused)}, which the game decides; choose "
             "another model, or another game"
         )
-    return constructor(**given, **extra)
+    return constructor(**arguments, **extra)
 
 
 def _check_dtype(dtype: Any, where: str) -> None:

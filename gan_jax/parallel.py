@@ -35,8 +35,8 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
     Raises:
       UserError: some of the three are given and others are not, or the processes could not meet.
     """
-    given = [bool(coordinator), num_processes > 0, process_id >= 0]
-    if not any(given):
+    are_set = [bool(coordinator), num_processes > 0, process_id >= 0]
+    if not any(are_set):
         try:
             jax.distributed.initialize()
         except ValueError:  # no cluster is found: one process
@@ -44,7 +44,7 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
         except RuntimeError as error:  # JAX was in use before, in a notebook or a program of the caller's
             _check_alone(error)
         return
-    if not all(given):
+    if not all(are_set):
         raise UserError(
             f"--coordinator={coordinator!r} --num_processes={num_processes} --process_id={process_id}: give all three, "
             "or none to let the cluster be detected"

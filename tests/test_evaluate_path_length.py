@@ -40,9 +40,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(folder):
     """Of the walks in both spaces, on eight devices."""
-    found = evaluate.evaluate(folder, metrics=f"ppl2_wend_{STEPS},ppl2_zfull_{STEPS}", settings={"batch_size": "8"})
-    assert len(found) == 2
-    return {row["space"]: row for row in found}
+    measured = evaluate.evaluate(folder, metrics=f"ppl2_wend_{STEPS},ppl2_zfull_{STEPS}", settings={"batch_size": "8"})
+    assert len(measured) == 2
+    return {row["space"]: row for row in measured}
 
 
 @pytest.fixture(scope="module")

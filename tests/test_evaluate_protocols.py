@@ -27,8 +27,8 @@ from tests import settings, tiny_network
     ("ppl2_wend_2k", "ppl", "lpips_vgg", "", 2_000, 0, {"space": "w", "sampling": "end", "crop": False}),
 ])  # fmt: skip
 def test_what_names_stand_for(name, kind, network, output, samples, reals, options):
-    found = protocols.parse(name)
-    assert found == (name, kind, network, output, samples, reals, options)
+    protocol = protocols.parse(name)
+    assert protocol == (name, kind, network, output, samples, reals, options)
 
 
 @pytest.mark.parametrize("name", [
@@ -87,8 +87,8 @@ def test_fid_without_a_count_is_of_all_samples():
                              evaluation__samples=20_000)
     assert evaluate.wanted(config) == ("fid20k_full", "kid20k_full", "fd")
     assert evaluate.ranking(config)["metric"].startswith("fid20k_full ") and evaluate.ranking(config)["lower_is_better"]
-    found = protocols.listed_protocols(config.evaluation, ("fd",))[0]
-    assert found[1:6] == ("fd", "inception", "2048", 20_000, None)
+    protocol = protocols.listed_protocols(config.evaluation, ("fd",))[0]
+    assert protocol[1:6] == ("fd", "inception", "2048", 20_000, None)
     config.evaluation.features = "inception/768"
     assert protocols.listed_protocols(config.evaluation, ("fd",))[0].output == "768"
 
