@@ -413,5 +413,5 @@ def test_a_generator_without_styles_is_refused():
     config = _config()
     with config.unlocked():
         config.generator, config.discriminator = {"name": "dcgan"}, {"name": "dcgan"}
-    with pytest.raises(UserError, match="'style' needs .*'dcgan' has no num_ws, separable; .*: stylegan2, stylegan3;"):
+    with pytest.raises(UserError, match="'style' needs .*'dcgan' has no num_ws, mapping, .*: stylegan2, stylegan3;"):
         settings.build(config)
