@@ -180,6 +180,7 @@ class Log:
         active: bool = True,  # whether this process writes
     ):
         self.active, self.workdir, self.total = active, workdir, total_images
+        self.was_complete = images >= total_images  # such a run's folder is left as it is
         self.images, self.last_images, self.last_time = images, images, time.monotonic()
         self.board = self.bar = None
         if not active:
@@ -243,6 +244,8 @@ class Log:
         self.board.scalars(images, values)
 
     def _note(self, text: str) -> None:
+        if self.was_complete:
+            return
         path = self.workdir / "log.txt"
         try:
             with open(path, "a", encoding="utf-8") as file:
