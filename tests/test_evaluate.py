@@ -158,18 +158,19 @@ def test_the_generator_is_given_the_labels_that_it_is_judged_by(reals, monkeypat
     shares = np.bincount(drawn, minlength=10) / 150
     np.testing.assert_allclose([values[f"class_share/{label}"] for label in range(10)], shares, atol=0.011)
 
-    given = {}
+    labels_of = {}
     monkeypatch.setattr(measuring, "EQUIVARIANCE", {"eqt": "eqt_int"})
     monkeypatch.setattr(measuring.protocols, "wanted", lambda config, names: ("eqt", "ppl2_wend_20"))
-    monkeypatch.setattr(measuring.equivariance, "rows", lambda run, ema, names, labels: given.update(eqt=labels) or [])
-    walk = lambda ema, labels: given.update(ppl=labels) or 0.0  # noqa: E731
+    rows = lambda run, ema, names, labels: labels_of.update(eqt=labels) or []  # noqa: E731
+    monkeypatch.setattr(measuring.equivariance, "rows", rows)
+    walk = lambda ema, labels: labels_of.update(ppl=labels) or 0.0  # noqa: E731
     monkeypatch.setattr(measuring.path_lengths, "measurer", lambda *_: walk)
     with monkeypatch.context() as patch:
         patch.setitem(config.evaluation, "features", "random_vgg16")
         evaluate.measurer(run)({}, step=0, images=0)
-    for labels in given.values():
+    for labels in labels_of.values():
         np.testing.assert_array_equal(labels[:150], drawn)
-    assert set(given) == {"eqt", "ppl"}
+    assert set(labels_of) == {"eqt", "ppl"}
 
 
 def test_floors_are_of_the_other_split(digits):

@@ -299,8 +299,8 @@ def test_bias_of_many_and_of_few():
                        for n in (known, count)]
                 drawn.append(metrics.frechet_distance(two[0].mean, two[0].covariance, two[1].mean, two[1].covariance))
             few = min(count, known or count) < 32
-            told = plans._bias(reals._replace(count=known), count)
-            assert told == pytest.approx(np.mean(drawn), rel=0.7 if few else 0.1), (count, known)
+            bias = plans._bias(reals._replace(count=known), count)
+            assert bias == pytest.approx(np.mean(drawn), rel=0.7 if few else 0.1), (count, known)
 
 
 def test_lines_that_do_not_compare(rows, tmp_path):

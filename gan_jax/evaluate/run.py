@@ -202,7 +202,7 @@ def judge(run: runs.Run, field: str) -> FeatureNet:
     return digits_classifier.of_weights(arrays, net)
 
 
-def _baselines(run: runs.Run, planned: plans.Plans, images_of: "_Pass") -> list[dict]:
+def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[dict]:
     """What a distance of the digits' classifier is worth: reals of the other split, a Gaussian of each pixel, the
     generator before training, and the pictures that it is given."""
     plan = next((plan for plan in planned.plans if plan.protocol.name == "fd" and plan.net.accuracy is not None), None)

@@ -137,10 +137,7 @@ def _discriminator_phase(params, state: State, batch: dict, rng: Rng, *, rules: 
     rules = rules._replace(weights=weights)
     lod, draws = _lod(rules, state), _draws(rules, rng)
     fake, moved = _fakes(rules, params, state, batch, rng, draws, lod)
-    real = batch["image"]
-    if rules.flip:
-        real = pixels.random_flip(real, draws[FLIP])
-    real = reals(real, rules.level, lod)
+    real = reals(players.reals(batch, draws[FLIP], rules.flip), rules.level, lod)
     fake, label = jax.lax.stop_gradient(fake), batch.get("label")
     views = (_view(rules, state, draws[AUGMENT_REAL]), _view(rules, state, draws[AUGMENT_FAKE]))
     arguments = (params["discriminator"], real, fake, label, lod, draws[PENALTY], views)
