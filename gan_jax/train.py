@@ -54,7 +54,10 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
     evaluate.wanted(config)
-    stages = games.stages(run.game, config, run.spec)
+    stages = [
+        stage._replace(end_images=min(stage.end_images, config.total_images))
+        for stage in games.stages(run.game, config, run.spec)
+    ]
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
         parallel.check_groups(games.groups(run.game, config, run.nets), stage.batch_size, config.accumulate, mesh)
@@ -78,7 +81,10 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     given = parallel.together(lambda: sample.grid_given(run))
     measure = evaluate.measurer(run)
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, given, measure, calls, traced, named)
+    session = _Session(
+        run, mesh, dataset, manager, log, averages, folder, draw, given,
+        measure, ranking["metric"], calls, traced, named,
+    )  # fmt: skip
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
@@ -86,7 +92,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
         if position.images == 0:
             _draw_reals(session)
         for begin, stage in zip(games.begins(stages), stages, strict=True):
-            if position.images >= min(stage.end_images, config.total_images):
+            if position.images >= stage.end_images:
                 continue
             session = session._replace(run=runs.build(config, run.spec, stage))
             if 0 < position.images == begin:
@@ -120,6 +126,7 @@ class _Session(NamedTuple):
     draw: sample.Draw  # of the grid
     given: dict[str, np.ndarray]  # to it, see `sample.grid_given`
     measure: evaluate.Measure
+    metric: str  # by which the best checkpoint is kept; empty for none
     programs: programs.Programs
     trace: trace.Trace
     named: Callable  # what the steps keep as one vector a net -> named arrays
@@ -168,7 +175,7 @@ def _with_fresh_optimizers(session: _Session, state: steps.State) -> steps.State
 def _play(session: _Session, state, position: Position, stopped: Callable[[], bool]):
     """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
     run, stage, calls = session.run, session.run.stage, session.programs
-    end = min(stage.end_images, run.config.total_images)
+    end, total = stage.end_images, run.config.total_images
     compiling = _begin_to_compile(run, calls, session.dataset, programs.shapes(state), position)
     session.log.leave_out(compiling.wait(session.log.say))
     stream, halt = calls.stream(run, session.dataset, position.images), False
@@ -187,7 +194,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
             session.log.leave_out(session.trace.advance(run.phases, metrics, first, count))
             session.averages.add(before.step + 1, metrics)
             session.log.advance(position.images)
-            last = position.images >= run.config.total_images
+            last = position.images >= total
             halt = stopped() and not last
             _milestones(session, state, before, position, last, halt)
             if halt:
@@ -197,8 +204,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
 
 def _begin_to_compile(run, calls, dataset, shapes: steps.State, position: Position) -> programs.Compiling:
     """Begins with the programs of the calls to come in the run's stage, side by side."""
-    end = min(run.stage.end_images, run.config.total_images)
-    keys = programs.ahead(calls, run, position.step, position.images, end)
+    keys = programs.ahead(calls, run, position.step, position.images, run.stage.end_images)
     return calls.compile_ahead(run, keys, shapes, programs.example(run, dataset))
 
 
@@ -234,7 +240,7 @@ def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str,
     rows = session.measure(session.named(state.ema), step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
     session.log.evaluation(now.step, now.images, rows)
-    return (evaluate.ranking(session.run.config)["metric"], rows[0]["value"]) if rows else None
+    return (session.metric, rows[0]["value"]) if rows else None
 
 
 def _draw_reals(session: _Session) -> None:
