@@ -290,6 +290,17 @@ def splits(config: ConfigDict, split: str) -> dict[str, str]:
 
 
 def data_spec(config: ConfigDict, dataset) -> specs.Spec:
-    """The fields of the data that the run's game reads. Raises UserError where the data has no such field."""
+    """The fields of the data that the run's game reads.
+
+    Raises:
+      UserError: the data has no such field, or a label of a single class, which says nothing.
+    """
     game = games.find(config.game)
-    return specs.chosen(dataset.spec, game.reads(config), dataset.name)
+    spec = specs.chosen(dataset.spec, game.reads(config), dataset.name)
+    for name, field in spec.items():
+        if field.kind == "label" and field.classes < 2:
+            raise UserError(
+                f"the game {config.game!r} reads the field {name!r}, and all images of {dataset.name!r} are of one "
+                "class: give data with two classes or more, or an experiment without labels"
+            )
+    return spec

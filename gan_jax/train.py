@@ -54,10 +54,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
     evaluate.wanted(config)
-    stages = [
-        stage._replace(end_images=min(stage.end_images, config.total_images))
-        for stage in games.stages(run.game, config, run.spec)
-    ]
+    stages = _stages(run)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
         parallel.check_groups(games.groups(run.game, config, run.nets), stage.batch_size, config.accumulate, mesh)
@@ -69,7 +66,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     traced = parallel.together(lambda: trace.Trace(profile))
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
-    folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.protocol()))
+    folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary()))
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
@@ -130,6 +127,12 @@ class _Session(NamedTuple):
     programs: programs.Programs
     trace: trace.Trace
     named: Callable  # what the steps keep as one vector a net -> named arrays
+
+
+def _stages(run: runs.Run) -> list[games.Stage]:
+    """The game's stages, none of which ends after the run."""
+    stages = games.stages(run.game, run.config, run.spec)
+    return [stage._replace(end_images=min(stage.end_images, run.config.total_images)) for stage in stages]
 
 
 def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
@@ -318,10 +321,11 @@ def _agreed(received: list, call: int) -> bool:
 def _headline(run, mesh, dataset, position: Position, state) -> str:
     counts = ", ".join(f"{net} {sum(x.size for x in jax.tree.leaves(p)):,}" for net, p in state.params.items())
     begin = f"resumed at {position.images} images, step {position.step}" if position.step else "new run"
+    notes = "".join(f"\ndata: {note}" for note in dataset.notes)
     return (
         f"{begin}: {run.config.game} on {dataset.name} {run.spec[games.drawn(run.game, run.config)].shape}, "
-        f"{dataset.size or 'endless'} samples; "
-        f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}"
+        f"{dataset.contents}; "
+        f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}{notes}"
     )
 
 
@@ -346,6 +350,7 @@ def describe(run, mesh, dataset, calls: programs.Programs) -> str:
         f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}"
     )
     lines.append("data: " + ", ".join(f"{k} {v}" for k, v in dataset.protocol().items()))
+    lines += [f"data: {line}" for line in (dataset.contents, *dataset.notes)]
     return "\n".join(lines)
 
 

@@ -19,3 +19,5 @@ class Source(NamedTuple):
     class_names: tuple[str, ...]  # of the field `label`; empty where there is none
     read: Callable[[int], Example]  # i -> the example, or CorruptImageError
     place: str = ""  # where it lies, if `identity` alone could be that of other content in another place
+    notes: tuple[str, ...] = ()  # what a person should know of it before it is used, a line each
+    labels: tuple[int, ...] | None = None  # (count,), where they are known without reading an example

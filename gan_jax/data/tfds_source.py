@@ -12,7 +12,7 @@ import numpy as np
 
 from gan_jax import specs
 from gan_jax.data.checks import unknown
-from gan_jax.data.fit import CorruptImageError, Fit, decode
+from gan_jax.data.fit import CorruptImageError, Fit, colour_notes, decode
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
 
@@ -205,6 +205,7 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         spec=specs.labelled(fit.shape, len(classes)),
         class_names=classes,
         read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),
+        notes=colour_notes(lambda index: rows[index]["image"], range(len(rows)), fit),
     )
 
 
