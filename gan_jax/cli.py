@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from gan_jax import output
+from gan_jax import output, paths
 from gan_jax.errors import DivergedError, UserError
 
 DEFAULT_CONFIG = "experiments/digits_dcgan.py"
@@ -53,7 +53,7 @@ sample
   --seeds=0-63                 one image for each; also 1,5,9
   --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate pictures
   --direction=ab|ba            of a translation; default: the config's
-  --labels=0,1,2               classes, for conditional runs
+  --labels=0,1,2               classes, or their names: cat,dog; for conditional runs
   --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
   --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
   --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
@@ -103,6 +103,8 @@ FLAGS = {
     "import": ("from", "workdir", "config"),
     "export": ("workdir", "out", "format", "truncation", "step"),
 }
+PATHS = ("config", "workdir", "out", "images", "reference", "statistics", "save_statistics", "weights", "inputs",
+         "dlatents", "from", "profile", "compare")
 SWITCHES = ("dry_run", "save_dlatents", "download", "flip_reals")
 
 
@@ -183,6 +185,9 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
     for name, values in flags.items():
         if len(values) > 1 and name != "sweep":
             raise UserError(f"--{name} is given {len(values)} times: {', '.join(values)}")
+        if name in PATHS:
+            several = values[0].split(",") if name == "compare" else values
+            flags[name] = [",".join(paths.expanded(path, f"--{name}") for path in several)]
     return flags, overrides
 
 

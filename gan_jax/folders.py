@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import games, runs, specs
+from gan_jax import games, paths, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
@@ -120,6 +120,7 @@ def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[ste
     Raises:
       MissingPathError, UserError: no such run, nothing readable, or nothing that agrees.
     """
+    workdir = paths.expanded(workdir, "config.transfer.workdir")
     config, spec, _ = read_folder(workdir)
     restored = restore(runs.build(config, spec), workdir, mesh)
     taken, fresh = 0, []

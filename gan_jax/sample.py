@@ -175,13 +175,13 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
     """
     flags = Flags(**flags)
     check(flags)
-    config, spec, _ = folders.read_folder(workdir)
+    config, spec, summary = folders.read_folder(workdir)
     override(flags, config)
     try:
         run = runs.build(config, spec)
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
-    job = read(flags, run)
+    job = read(flags, run, tuple(summary.get("classes", ())))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)

@@ -27,8 +27,9 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace"),
-    ("specs", "modules"),
-    ("errors", "cache", "__init__"),
+    ("specs", "modules", "cache"),
+    ("paths",),  # as people write them
+    ("errors", "__init__"),
 )
 # Narrower than their floor allows.
 ONLY = {

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from gan_jax import paths
 from gan_jax.data.fit import unusable
 from gan_jax.errors import MissingPathError, UserError
 
@@ -43,7 +44,7 @@ def list_files(path: str) -> Files:
       MissingPathError: no such path.
       UserError: neither folder nor zip, a sub-folder that cannot be read, or no pictures.
     """
-    root = pathlib.Path(path).expanduser()
+    root = pathlib.Path(paths.expanded(path, "folder"))
     if not path or not root.exists():
         raise MissingPathError(f"folder:{path}: there is no folder or .zip at {root.absolute()}.")
     files = _of_folder(root) if root.is_dir() else _of_zip(root)

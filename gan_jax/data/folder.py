@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gan_jax import paths
 from gan_jax.data.files import list_files, read_bytes
 from gan_jax.data.fit import Fit, colour_notes, decode, unusable
 from gan_jax.data.folder_labels import select
@@ -24,7 +25,7 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     """`folder:PATH`, a folder or .zip of images of any size.
 
     Args:
-      path: the folder or zip; `~` is expanded. Hidden files and files that are no images are passed over.
+      path: the folder or zip. Hidden files and files that are no images are passed over.
       split: see `folder_labels.select`.
       fit: what to do to each picture; EXIF orientation is applied first.
     Raises:
@@ -95,7 +96,7 @@ def open_inputs(path: str, fit: Fit) -> tuple[Source, tuple[str, ...]]:
     Raises:
       MissingPathError, UserError: as `open_folder`.
     """
-    place = pathlib.Path(path).expanduser()
+    place = pathlib.Path(paths.expanded(path, "--inputs"))
     if not place.exists():
         raise MissingPathError(f"--inputs={path}: there is no picture, folder or .zip at {place.absolute()}")
     if place.is_file() and not zipfile.is_zipfile(place):  # asked in this order: a pipe would never answer
