@@ -32,7 +32,7 @@ def site(tmp_path_factory):
     (folder / "without").mkdir()
     (folder / "without" / "jax.py").write_text("raise ImportError('the site is built without JAX')")
     environment = {**os.environ, "PYTHONPATH": str(folder / "without"), "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", f"--site-dir={folder / 'html'}"]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={folder / 'html'}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "html"
