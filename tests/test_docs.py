@@ -85,7 +85,9 @@ def test_every_public_name_of_the_package_is_in_the_reference(site, pages):
     assert len(reference) > 500 and not missing, missing
 
 
-def test_a_fields_comment_is_in_the_reference(site):
+def test_fields_are_in_the_reference_with_their_comments(site, pages):
+    games = pages[site / "api" / "games" / "index.html"]
+    assert {"gan_jax.games.Stage.batch_size", "gan_jax.games.Stage.level"} <= _names(games)  # without and with one
     text = html.unescape(re.sub(r"<[^>]+>", "", (site / "api" / "optim" / "index.html").read_text(encoding="utf-8")))
     assert "global norm to which gradients are clipped; 0 for none" in text
 

@@ -1,6 +1,7 @@
-"""For the API's pages: the comment behind a field is its docstring."""
+"""For the API's pages: the comment behind a field is its docstring, and an indented block is one for Markdown too."""
 
 import linecache
+import re
 import tokenize
 
 import griffe
@@ -17,11 +18,18 @@ def comment(line: str) -> str:
 
 
 class Comments(griffe.Extension):
-    """Gives attributes of one line and without a docstring the comment that stands behind them."""
+    """Prepares what griffe has read of the sources."""
+
+    def on_instance(self, *, obj: griffe.Object, **kwargs) -> None:
+        """Markdown wants an empty line between a line of text and an indented block."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(r"(?m)^(\S.*)\n(?=    \s*\S)", r"\1\n\n", obj.docstring.value)
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **kwargs) -> None:
-        """Called by griffe for every attribute that it has read."""
+        """Attributes of one line without a docstring get the comment that stands behind them."""
         if attr.docstring is None and attr.lineno is not None and attr.lineno == attr.endlineno:
             text = comment(linecache.getline(str(attr.filepath), attr.lineno).strip())
+            if not text and attr.annotation is not None and attr.parent is not None and attr.parent.is_class:
+                text = "&nbsp;"  # a field without any text would be left out of its class
             if text:
                 attr.docstring = griffe.Docstring(text, parent=attr)
