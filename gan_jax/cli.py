@@ -30,6 +30,7 @@ train
 
 evaluate
   --workdir=DIR                the run's folder
+  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
   --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
                                or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
                                for fd and kd where these are not Inception's, and reported by their features); modes,
@@ -50,8 +51,9 @@ evaluate
 
 sample
   --workdir=DIR --out=DIR      the run's folder, and where images go
-  --seeds=0-63                 one image for each; also 1,5,9
+  --seeds=0-63                 one image for each; also 1,5,9; of runs that translate, held-out examples
   --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate pictures
+  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
   --direction=ab|ba            of a translation; default: the config's
   --labels=0,1,2               classes, or their names: cat,dog; for conditional runs
   --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
@@ -97,12 +99,13 @@ EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "ba
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
-    "evaluate": ("workdir", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics", "compare"),
-    "sample": ("workdir", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
+    "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics",
+                 "compare"),
+    "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
     "import": ("from", "workdir", "config"),
     "export": ("workdir", "out", "format", "truncation", "step"),
-}
+}  # fmt: skip
 PATHS = ("config", "workdir", "out", "images", "reference", "statistics", "save_statistics", "weights", "inputs",
          "dlatents", "from", "profile", "compare")
 SWITCHES = ("dry_run", "save_dlatents", "download", "flip_reals")
@@ -262,13 +265,13 @@ def _evaluate(flags: dict, overrides: list) -> int:
         return 0
     settings = {name: _one(flags, name) for name in EVALUATION if name in flags}
     settings |= {name: str(text in ("true", "1")) for name, text in settings.items() if name in SWITCHES}
-    common = {name: _one(flags, name) for name in ("metrics", "save_statistics")} | {"settings": settings}
+    common = {name: _one(flags, name) for name in ("metrics", "save_statistics", "data")} | {"settings": settings}
     if "images" in flags:
-        _alone(flags, "images", ("workdir", "reference", "out", "metrics", "save_statistics", *EVALUATION))
+        _alone(flags, "images", ("workdir", "data", "reference", "out", "metrics", "save_statistics", *EVALUATION))
         paths = {name: _one(flags, name) for name in ("reference", "workdir", "out")}
         rows = evaluate.compare_folders(_one(flags, "images"), **paths, **common)
     else:
-        _alone(flags, "workdir", ("step", "metrics", "save_statistics", *EVALUATION))
+        _alone(flags, "workdir", ("data", "step", "metrics", "save_statistics", *EVALUATION))
         rows = evaluate.evaluate(_needed(flags, "workdir"), step=_number(flags, "step", None), **common)
     print(evaluate.table(rows))
     return 0
@@ -289,6 +292,7 @@ def _sample(flags: dict, overrides: list) -> int:
         _needed(flags, "workdir"),
         _needed(flags, "out"),
         step=_number(flags, "step", None),
+        data=_one(flags, "data"),
         interpolate=_number(flags, "interpolate", 0),
         save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),
         **{name: _one(flags, name) for name in DRAWN},

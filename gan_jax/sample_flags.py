@@ -137,14 +137,19 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     """The pictures of `--inputs`, made to fit as the run's own were; the key of a sample is that of its place."""
     from gan_jax import data
 
-    for flag in ("seeds", "labels", "interpolate"):
+    for flag in ("seeds", "labels", "interpolate") if flags.inputs else ("labels", "interpolate"):
         if getattr(flags, flag):
             raise UserError(f"{_shown(flags, flag)}: the game {run.config.game!r} draws from --inputs; leave it out")
     (name,) = runs.sources(run)
-    if not flags.inputs:
+    if not flags.inputs and not flags.seeds:
         raise UserError(
-            f"the game {run.config.game!r} draws from pictures: give --inputs=PATH, a picture, a folder or a .zip"
+            f"the game {run.config.game!r} draws from pictures: give --inputs=PATH, a picture, a folder or a .zip; or "
+            "--seeds=0-7, for held-out examples of the run's data"
         )
+    if not flags.inputs:
+        examples = numbers("seeds", flags.seeds)
+        pictures = runs.held_out(run)(examples)
+        return Job(flags, examples, None, {}, None, "", None, pictures, tuple(f"example{i:06}" for i in examples))
     dataset, files = data.open_inputs(flags.inputs, runs.data_section(run.config, name))
     indices = np.arange(dataset.size)
     pictures = {name: dataset.examples(indices)["image"]}

@@ -66,7 +66,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     traced = parallel.together(lambda: trace.Trace(profile))
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
-    folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary()))
+    folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset))
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
@@ -150,7 +150,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         return _packed(run, mesh, state), Position(0, 0), logs.Averages()
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
-    if restored.run["data"] != dataset.fingerprint:
+    if not folders.is_same_data(folder, restored.run["data"], dataset.fingerprint):
         raise UserError(
             f"{folder}: the data has changed since this run began ({dataset.name}: its fingerprint was "
             f"{restored.run['data'][:12]}, is {dataset.fingerprint[:12]}); bring it back, or give another --workdir"

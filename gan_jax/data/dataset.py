@@ -1,8 +1,9 @@
 """Opens a data set by name and hands out its examples: by index to evaluate, as a stream to train."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ class Dataset:
     reader: Packed | Live | Drawn = dataclasses.field(repr=False)
     class_counts: tuple[int, ...] = ()  # examples of each class; empty where they are not known without reading all
     notes: tuple[str, ...] = ()  # what a person should know before the data are used, a line each
+    # () -> SHA-256 of the files, read whole, where `fingerprint` has their times and so changes with a copy; else ''.
+    content: Callable[[], str] = dataclasses.field(default=str, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -223,6 +226,7 @@ def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, 
         reader=reader,
         class_counts=_class_counts(source, reader),
         notes=source.notes,
+        content=str if packed else functools.partial(pack.files_sha256, source),
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gan_jax import paths
-from gan_jax.data.files import list_files, read_bytes
+from gan_jax.data.files import Files, list_files, read_bytes
 from gan_jax.data.fit import Fit, colour_notes, decode, unusable
-from gan_jax.data.folder_labels import select
+from gan_jax.data.folder_labels import Selection, select
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.specs import labelled
@@ -45,10 +45,23 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
         place=str(root.absolute()) if root.is_dir() else "",  # names, sizes and times may be those of another folder
         notes=(*files.notes, *chosen.notes, *colour_notes(functools.partial(_encoded, files), chosen.paths, fit)),
         labels=chosen.labels,
+        digest=functools.partial(_digest, files, chosen) if root.is_dir() else None,  # a zip has checksums
     )
 
 
-def _encoded(files, name: str) -> bytes:
+def _digest(files: Files, chosen: Selection) -> str:
+    """SHA-256 of the names within the split and of all bytes."""
+    digest = hashlib.sha256()
+    for path, name in zip(chosen.paths, chosen.inner, strict=True):
+        try:
+            content = hashlib.sha256(files.load(path)).hexdigest()
+        except OSError as error:
+            content = str(error)
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _encoded(files: Files, name: str) -> bytes:
     return read_bytes(f"{files.root}/{name}", name, files.load)
 
 

@@ -45,6 +45,14 @@ class Joined:
         prints = {name: part.fingerprint for name, part in self.parts.items()}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
 
+    def content(self) -> str:
+        """SHA-256 of the files of all parts, where a part's fingerprint changes with a copy; else ''."""
+        contents = {name: part.content() for name, part in self.parts.items()}
+        if not any(contents.values()):
+            return ""
+        whole = {name: contents[name] or part.fingerprint for name, part in self.parts.items()}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
     def protocol(self) -> dict:
         """What a result must state about its data; JSON-able."""
         parts = {name: part.protocol() for name, part in self.parts.items()}
