@@ -271,6 +271,13 @@ def test_an_experiment_that_is_not_there(tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("source", ["https://example.org/network.pkl", "http://example.org/a b.pt", "gs://bucket/x.pth"])
+def test_an_address_is_no_file(source, tmp_path, capsys):
+    assert cli.main(["import", f"--from={source}", f"--workdir={tmp_path / 'run'}"]) == 2
+    expected = f"error: --from={source}: download it first, and give the path of the file\n"
+    assert capsys.readouterr().err == expected and not (tmp_path / "run").exists()
+
+
 def test_half_precision(small, tmp_path):
     arrays, _ = small
     source = tmp_path / "g.safetensors"

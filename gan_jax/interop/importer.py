@@ -60,6 +60,8 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
       MissingPathError: no such file.
       UserError: a file that is damaged, refused, or of no known network; tensors that do not fit; a folder in use.
     """
+    if "://" in str(source):
+        raise UserError(f"--from={source}: download it first, and give the path of the file")
     folder = pathlib.Path(workdir)
     if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
         raise UserError(f"--workdir={workdir}: holds a run already; give another folder")
