@@ -4,6 +4,7 @@
 
 The file has the names, layouts and entries of a checkpoint of rosinality's stylegan2-pytorch. The networks are written
 down here from their formulas (StyleGAN2's equations and that repository's constants), and their numbers are seeded.
+`check` holds the formulas against NVIDIA's recorded weights and images, renamed and reshaped.
 """
 
 import argparse
@@ -73,20 +74,25 @@ def to_rgb(state, name, x, w, image):
     return rgb + filtered(zeros, state[f"{name}.upsample.kernel"], 2, 1)
 
 
+def count(state, end):
+    return sum(name.endswith(end) for name in state)
+
+
 def mapping(state, z):
     w = z / torch.sqrt((z**2).mean(1, keepdim=True) + 1e-8)
-    for layer in range(LAYERS):
+    for layer in range(sum(name.startswith("style.") for name in state) // 2):
         w = activated(*dense(state, f"style.{layer + 1}", w, RATE))
     return w
 
 
 def synthesis(state, w):
     """Images of one style for all layers, with the stored noise."""
-    noise = [state[f"noises.noise_{n}"] for n in range(2 * len(WIDTHS) - 1)]
+    levels = count(state, "upsample.kernel")
+    noise = [state[f"noises.noise_{n}"] for n in range(2 * levels + 1)]
     x = state["input.input"].repeat(len(w), 1, 1, 1)
     x = styled(state, "conv1", x, w, noise[0])
     image = to_rgb(state, "to_rgb1", x, w, None)
-    for level in range(len(WIDTHS) - 1):
+    for level in range(levels):
         x = styled(state, f"convs.{2 * level}", x, w, noise[2 * level + 1], up=True)
         x = styled(state, f"convs.{2 * level + 1}", x, w, noise[2 * level + 2])
         image = to_rgb(state, f"to_rgbs.{level}", x, w, image)
@@ -101,7 +107,7 @@ def conv(state, name, x, **options):
 def discriminator(state, x):
     """Logits of one group of images."""
     x = activated(conv(state, "convs.0.0", x), state["convs.0.1.bias"])
-    for block in range(1, len(WIDTHS)):
+    for block in range(1, count(state, "skip.0.kernel") + 1):
         name = f"convs.{block}"
         y = activated(conv(state, f"{name}.conv1.0", x, padding=1), state[f"{name}.conv1.1.bias"])
         y = conv(state, f"{name}.conv2.1", filtered(y, state[f"{name}.conv2.0.kernel"], 2, 2), stride=2)
@@ -167,6 +173,59 @@ def fresh(shapes, filters, seed):
     return state | filters
 
 
+def check():
+    """Prints how far the formulas are from NVIDIA's recorded images and logits, relative to the largest."""
+    with np.load(FOLDER / "sg2_net_a_skip_resnet_uncond.npz") as npz:
+        arrays = {name: torch.from_numpy(np.array(npz[name])) for name in npz.files if name != "meta"}
+    sides = [4, 8, 16, 32]
+    g, d = {}, {}
+
+    def take(state, name, source, shape=None):
+        value = arrays[f"params/{'G' if state is g else 'D'}/{source}"]
+        state[name] = value.reshape(value.shape if shape is None else shape)
+
+    def layer(name, source):
+        take(g, f"{name}.conv.weight", f"{source}.weight")
+        g[f"{name}.conv.weight"] = g[f"{name}.conv.weight"][None]
+        for kind in ("weight", "bias"):
+            take(g, f"{name}.conv.modulation.{kind}", f"{source}.affine.{kind}")
+        if source.endswith("torgb"):
+            return take(g, f"{name}.bias", f"{source}.bias", shape=(1, -1, 1, 1))
+        take(g, f"{name}.noise.weight", f"{source}.noise_strength", shape=(1,))
+        return take(g, f"{name}.activate.bias", f"{source}.bias")
+
+    for n in range(2):
+        for kind in ("weight", "bias"):
+            take(g, f"style.{n + 1}.{kind}", f"mapping.fc{n}.{kind}")
+            take(d, f"final_linear.{n}.{kind}", f"b4.{('fc', 'out')[n]}.{kind}")
+    g["input.input"] = arrays["params/G/synthesis.b4.const"][None]
+    layer("conv1", "synthesis.b4.conv1")
+    layer("to_rgb1", "synthesis.b4.torgb")
+    take(g, "noises.noise_0", "synthesis.b4.conv1.noise_const")
+    for n, side in enumerate(sides[1:]):
+        layer(f"to_rgbs.{n}", f"synthesis.b{side}.torgb")
+        g[f"convs.{2 * n}.conv.blur.kernel"] = g[f"to_rgbs.{n}.upsample.kernel"] = blur_kernel(4)
+        for conv_n in range(2):
+            layer(f"convs.{2 * n + conv_n}", f"synthesis.b{side}.conv{conv_n}")
+            take(g, f"noises.noise_{2 * n + conv_n + 1}", f"synthesis.b{side}.conv{conv_n}.noise_const")
+        name = f"convs.{len(sides) - 1 - n}"
+        for part, source in (("conv1.0", "conv0"), ("conv2.1", "conv1"), ("skip.1", "skip")):
+            take(d, f"{name}.{part}.weight", f"b{side}.{source}.weight")
+        take(d, f"{name}.conv1.1.bias", f"b{side}.conv0.bias")
+        take(d, f"{name}.conv2.2.bias", f"b{side}.conv1.bias")
+        d[f"{name}.conv2.0.kernel"] = d[f"{name}.skip.0.kernel"] = blur_kernel()
+    for name, source in (("convs.0", f"b{sides[-1]}.fromrgb"), ("final_conv", "b4.conv")):
+        take(d, f"{name}.0.weight", f"{source}.weight")
+        take(d, f"{name}.1.bias", f"{source}.bias")
+    real = arrays["in/real_img"]
+    groups = [real[n :: len(real) // 4] for n in range(len(real) // 4)]  # NVIDIA's groups are interleaved
+    logits = torch.stack([discriminator(d, group) for group in groups], 1).reshape(-1)
+    images = synthesis(g, mapping(g, arrays["in/z"]))
+    for ours, name in ((images, "out/img_const"), (logits, "out/logits_real")):
+        recorded = arrays[name].reshape(ours.shape)
+        print(f"{name}: {float((ours - recorded).abs().max() / recorded.abs().max()):.1e}")
+
+
 def main():
     levels = range(len(WIDTHS) - 1)
     filters_g = {f"convs.{2 * n}.conv.blur.kernel": blur_kernel(4) for n in levels}
@@ -200,3 +259,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    check()
