@@ -1,6 +1,7 @@
 """Which networks a file holds: their tensors by official name, and the arguments that they were made with."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ ROLES = {
 }  # fmt: skip
 _WRAPPERS = ("state_dict", "module", "model", "params")  # names around a state dict that tell nothing
 _OPTIMIZER = {"state", "param_groups"}  # entries of a state dict of torch's optimizers
+_STUDIOGAN = re.compile(r"linear[01]\.(weight|bias)")  # of its DCGAN, ResNet and BigGAN
 _MOST, _DEEPEST = 100_000, 60  # entries of a file, and containers in containers
 _SHARED = 8  # times that the tensors may be as large as their file, where several are one
 
@@ -178,6 +180,9 @@ def _role(tensors: dict) -> str:
         return "G_ema"
     if any(name.endswith(".out.weight") or ".ExtractionLayer." in f".{name}" for name in tensors):
         return "D"
+    if any(name.startswith("blocks.0.0.") for name in tensors) and any(map(_STUDIOGAN.match, tensors)):
+        what = "a network of StudioGAN's whose layers no model here has"
+        raise UserError(f"{what}; of StudioGAN only StyleGAN2 is imported")
     names = ", ".join(list(tensors)[:5]) or "none"
     raise UserError(
         f"these tensors are of no network that is known: {names}; expected StyleGAN2's, StyleGAN3's or R3GAN's names"
