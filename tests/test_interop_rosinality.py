@@ -97,3 +97,14 @@ def test_names_that_it_does_not_have(tensors, tmp_path, capsys):
     assert "conv1/extra/kernel has no place" in capsys.readouterr().err
     with pytest.raises(UserError, match="two tensors of the file have one name"):
         rosinality.official(tensors["g_ema"] | {"style.01.bias": np.zeros(8, np.float32)})
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_not_finite(tensors, tmp_path, capsys):
+    """One message, although the mean of w is computed of them."""
+    arrays = {name: value for name, value in tensors["g_ema"].items() if name != "latent_avg"}
+    arrays["style.1.weight"] = np.full((8, 8), np.inf, np.float32)
+    (tmp_path / "x.pt").write_bytes(files.zipped_state_dict(arrays))
+    assert cli.main(["import", f"--from={tmp_path / 'x.pt'}", f"--workdir={tmp_path / 'run'}"]) == 2
+    message = capsys.readouterr().err
+    assert "mapping_network/fc0/kernel holds NaN or infinity" in message and len(message.splitlines()) == 1

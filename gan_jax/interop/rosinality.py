@@ -106,6 +106,7 @@ def _mean_style(tensors: dict[str, np.ndarray]) -> np.ndarray:
             break
         if weight.shape != (size, size) or bias is None or bias.shape != (size,):
             raise UserError(f"style.{layer} is no layer from {size} to {size} features")
-        x = x @ (weight.T * np.float32(_RATE / size**0.5)) + bias * np.float32(_RATE)
-        x = np.maximum(x, 0.2 * x) * np.float32(2**0.5)
+        with np.errstate(all="ignore"):  # what is not finite is told where all arrays are checked
+            x = x @ (weight.T * np.float32(_RATE / size**0.5)) + bias * np.float32(_RATE)
+            x = np.maximum(x, 0.2 * x) * np.float32(2**0.5)
     return x.mean(0)
