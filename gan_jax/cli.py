@@ -76,7 +76,8 @@ sweep
 
 import
   --from=FILE                  .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN; .pth or .safetensors of their tensors;
-                               .safetensors that export wrote. Nothing in the file is run
+                               .pt of rosinality's stylegan2-pytorch; .pth of StudioGAN's StyleGAN2; .safetensors
+                               that export wrote. Nothing in the file is run
   --workdir=DIR                the folder to make
   --config=FILE.py[:variant]   experiment for what the file does not tell: data, losses, optimizers
   --config.KEY=VALUE           override any key, such as --config.generator.conv_clamp=256
