@@ -6,89 +6,11 @@ import gc
 import os
 import sys
 
+from gan_jax import help as help_texts
 from gan_jax import output
 from gan_jax.errors import DivergedError, UserError
 
 DEFAULT_CONFIG = "experiments/digits_dcgan.py"
-HELP = """usage: python launch.py [COMMAND] [--flag=value ...]
-
-commands
-  train      train a run, or go on where it stood (the default command)
-  evaluate   measure a trained run, or a folder of images
-  sample     write images of a trained run
-  sweep      train every combination of some settings and compare them
-  import     make a run's folder of official weights
-  export     write a run's networks for other programs
-
-train
-  --config=FILE.py[:variant]   experiment; default experiments/digits_dcgan.py
-  --workdir=DIR                the run's folder; default runs/<experiment>[_<variant>]
-  --config.KEY=VALUE           override any key of the config, such as --config.optim.generator.learning_rate=1e-4
-  --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
-  --profile=DIR                trace 16 to 32 steps into DIR once all is compiled, for XProf and TensorBoard
-  --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)
-
-evaluate
-  --workdir=DIR                the run's folder
-  --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
-                               or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
-                               for fd and kd where these are not Inception's, and reported by their features); modes,
-                               of mixtures; eqt, eqt_frac, eqr, of stylegan3. Default: the config's. docs/metrics.md
-  --step=N                     checkpoint; default: the newest
-  --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
-                               data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a
-                               file (--statistics); also psnr, ssim, ms_ssim, lpips_alex, lpips_vgg, image by image
-  --out=FILE                   with --images: append the values to FILE as JSON lines
-  --features=NAME              digits_classifier, inception, vgg16, dinov2_vitl14, random_inception, ...; default: the
-                               config's, inception with --images
-  --weights=PATH --download    a file or folder of weights (docs/metrics_weights.md), or fetch what is not there
-  --preprocessing=tf1|pytorch_fid|clean   Inception's resize; default tf1, the official one
-  --samples=N --batch_size=N --split=NAME --flip_reals   see config.evaluation in docs/metrics.md
-  --statistics=FILE.npz        the reals' moments from a file, as pytorch-fid has them
-  --save_statistics=FILE.npz   write the reals' moments to a file
-  --compare=RUN,RUN            print the newest values of several runs, and which of them do not compare
-
-sample
-  --workdir=DIR --out=DIR      the run's folder, and where images go
-  --seeds=0-63                 one image for each; also 1,5,9
-  --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate pictures
-  --direction=ab|ba            of a translation; default: the config's
-  --labels=0,1,2               classes, for conditional runs
-  --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
-  --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
-  --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
-  --noise=const|random|none    noise inputs, for models with such: the same for all (default), of each seed, or none
-  --style_mixing=ROWS:COLUMNS[:LAYERS]   table of images of the seeds ROWS with the styles of the seeds COLUMNS in
-                               LAYERS, such as 0-5:10-14:0-6; default the coarse ones, 0-6; for models with styles
-  --save_dlatents              write the styles w beside the images, as dlatents.npz
-  --dlatents=FILE.npz          images of styles w, (N, num_ws, w_size) or (N, w_size), instead of those of seeds
-  --step=N                     checkpoint; default: the newest
-
-sweep
-  --config=FILE.py[:variant] --workdir=DIR
-  --sweep='config.KEY=FORM'    repeatable; FORM is a list 1,2,3 or log(1e-5,1e-3,5), linear(0,1,3), random(0,1,4),
-                               lograndom(1e-5,1e-3,4)
-  --jobs=N                     runs at once; default 1
-  --metric=NAME                by which to sort; default: the config's first
-  --seed=N                     of the random forms
-
-import
-  --from=FILE                  .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN; .pth or .safetensors of their tensors;
-                               .safetensors that export wrote. Nothing in the file is run
-  --workdir=DIR                the folder to make
-  --config=FILE.py[:variant]   experiment for what the file does not tell: data, losses, optimizers
-  --config.KEY=VALUE           override any key, such as --config.generator.conv_clamp=256
-
-export
-  --workdir=DIR --out=FILE     the run's folder, and the file to write
-  --format=safetensors|stablehlo   the networks' arrays, the averaged ones where there are; or the averaged generator as
-                               a program for any batch size on CPU, CUDA and TPU
-  --truncation=PSI[,CUTOFF]    of the program; for models with styles
-  --step=N                     checkpoint; default: the newest
-
-exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files
-"""
-
 CACHED_SECONDS = 0.02  # programs that compile for longer are kept for the next process
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 # Texts for `sample`.
@@ -135,13 +57,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    first = argv[0] if argv else ""
+    if first == "--version":
+        print(help_texts.version(), end="")
+        return 0
+    if first in ("--help", "-h") or argv == ["help"]:
+        print(help_texts.overview(), end="")
+        return 0
+    asked = first == "help" and argv.pop(0)
     command = "train" if not argv or argv[0].startswith("-") else argv.pop(0)
-    if command not in FLAGS and command != "help":
+    if command not in FLAGS:
         near = difflib.get_close_matches(command, FLAGS, 1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise UserError(f"unknown command {command!r}{hint} Commands: {', '.join(FLAGS)}; --help tells more")
-    if command == "help" or "--help" in argv or "-h" in argv:
-        print(HELP, end="")
+    if asked or "--help" in argv or "-h" in argv:
+        print(help_texts.of(command), end="")
         return 0
     flags, overrides = parse(command, argv)
     _prepare_jax()

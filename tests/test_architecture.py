@@ -26,7 +26,7 @@ FLOORS = (
     ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
-     "provenance", "trace"),
+     "provenance", "trace", "help"),
     ("specs", "modules"),
     ("errors", "cache", "__init__"),
 )

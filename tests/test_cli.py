@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import gan_jax
 from gan_jax import cli, folders, images, logs, parallel, runs
 from tests import settings, test_logs
 
@@ -44,6 +46,7 @@ def failing(capfd, *argv) -> str:
 
 @pytest.mark.parametrize(("argv", "message"), [
     (["trian"], "unknown command 'trian'; did you mean train"),
+    (["help", "sampel"], "unknown command 'sampel'; did you mean sample"),
     (["dance"], "unknown command 'dance'. Commands: train, evaluate, sample, sweep"),
     (["train", "--confg=x"], "--confg: train has no such flag; did you mean --config"),
     (["sample", "--config.seed=1"], "--config.seed: sample has no such flag"),
@@ -95,12 +98,32 @@ def test_flags_take_their_value_either_way():
     assert flags["sweep"] == ["config.a=1,2", "config.b=3"]
 
 
-def test_help_names_every_command_and_flag(capsys):
-    for argv in (["--help"], ["help"], ["sample", "-h"]):
+@pytest.mark.parametrize("command", sorted(cli.FLAGS))
+def test_a_commands_help_has_its_flags_and_no_others(capsys, command):
+    shown = set()
+    for argv in ([command, "--help"], [command, "-h"], [command, "--workdir=x", "--help"], ["help", command]):
         assert cli.main(argv) == 0
-        text = capsys.readouterr().out
-    for command, flags in cli.FLAGS.items():
-        assert re.search(rf"^  {command} ", text, re.M) and all(f"--{flag}" in text for flag in flags)
+        shown.add(capsys.readouterr().out)
+    (text,) = shown
+    usage, flags = text.split("\n\n")[0], text.split("\n\n", 1)[1]
+    assert usage.endswith(f" {command} [--flag=value ...]")
+    assert set(re.findall(r"--(\w+)", flags)) == set(cli.FLAGS[command])
+    assert ("--config.KEY=VALUE" in flags) == ("config" in cli.FLAGS[command])
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["help"]])
+def test_the_overview_has_a_line_for_each_command(capsys, argv):
+    assert cli.main(argv) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (\w+) +\w", text, re.M) == list(cli.FLAGS) == list(cli.COMMANDS)
+    assert "COMMAND --help" in text and "--workdir" not in text and len(text.splitlines()) < 20
+
+
+def test_the_version_names_what_it_runs_on(capsys):
+    assert cli.main(["--version"]) == 0
+    expected = f"gan_jax {gan_jax.__version__} (jax {jax.__version__}, Python {sys.version.split()[0]})\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_the_default_workdir_is_named_after_the_experiment():
@@ -140,8 +163,6 @@ def test_a_dry_run_describes_and_writes_nothing(capsys, tmp_path, mode):
 
 
 def _leaves(tree):
-    import jax
-
     return jax.tree.leaves(tree)
 
 
