@@ -1,4 +1,4 @@
-"""The commands: train, evaluate, sample, sweep, import, export. Each imports what it needs only when it runs."""
+"""The commands, `FLAGS` has their names. Each imports what it needs only when it runs."""
 
 import difflib
 import errno
@@ -10,7 +10,7 @@ from gan_jax import help as help_texts
 from gan_jax import output
 from gan_jax.errors import DivergedError, UserError
 
-DEFAULT_CONFIG = "experiments/digits_dcgan.py"
+DEFAULT_CONFIG = "digits_dcgan"
 CACHED_SECONDS = 0.02  # programs that compile for longer are kept for the next process
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 # Texts for `sample`.
@@ -22,6 +22,7 @@ FLAGS = {
     "evaluate": ("workdir", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics", "compare"),
     "sample": ("workdir", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
+    "config": (),
     "import": ("from", "workdir", "config"),
     "export": ("workdir", "out", "format", "truncation", "step"),
 }
@@ -73,6 +74,8 @@ def _main(argv: list[str]) -> int:
     if asked or "--help" in argv or "-h" in argv:
         print(help_texts.of(command), end="")
         return 0
+    if command == "config":  # nothing of JAX
+        return _config(argv)
     flags, overrides = parse(command, argv)
     _prepare_jax()
     return COMMANDS[command](flags, overrides)
@@ -172,7 +175,7 @@ def _train(flags: dict, overrides: list) -> int:
 
 
 def default_workdir(path: str) -> str:
-    """`runs/<experiment>[_<variant>]` for an experiment path."""
+    """`runs/<experiment>[_<variant>]` for an experiment's name or path."""
     name, _, variant = path.partition(":")
     stem = os.path.splitext(os.path.basename(name))[0]
     return os.path.join("runs", f"{stem}_{variant}" if variant else stem)
@@ -239,6 +242,23 @@ def _sweep(flags: dict, overrides: list) -> int:
         seed=_number(flags, "seed", 0),
     )
     return 1 if failures else 0
+
+
+def _config(argv: list[str]) -> int:
+    """Prints the file of one experiment, or the names of all."""
+    from gan_jax import catalog
+
+    if argv and argv[0].startswith("-") or len(argv) > 1:
+        raise UserError(f"{' '.join(argv)!r}: expected the name of one experiment, or nothing for the list of all")
+    if argv:
+        file = catalog.find(argv[0].partition(":")[0])
+        print(file.read_text(encoding="utf-8"), end="")
+        return 0
+    summaries = catalog.summaries()
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:{width}}  {summary}")
+    return 0
 
 
 def _import(flags: dict, overrides: list) -> int:

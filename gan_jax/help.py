@@ -12,12 +12,13 @@ SUMMARIES = {
     "evaluate": "measure a trained run, or a folder of images",
     "sample": "write images of a trained run",
     "sweep": "train every combination of some settings and compare them",
+    "config": "list the experiments, or print one's file to copy",
     "import": "make a run's folder of official weights",
     "export": "write a run's networks for other programs",
 }
 FLAGS = {
     "train": """\
-  --config=FILE.py[:variant]   experiment; default experiments/digits_dcgan.py
+  --config=NAME[:variant]      experiment, a name that the command config lists or a FILE.py; default digits_dcgan
   --workdir=DIR                the run's folder; default runs/<experiment>[_<variant>]
   --config.KEY=VALUE           override any key of the config, such as --config.optim.generator.learning_rate=1e-4
   --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
@@ -58,7 +59,7 @@ FLAGS = {
   --dlatents=FILE.npz          images of styles w, (N, num_ws, w_size) or (N, w_size), instead of those of seeds
   --step=N                     checkpoint; default: the newest""",
     "sweep": """\
-  --config=FILE.py[:variant]   experiment; default experiments/digits_dcgan.py
+  --config=NAME[:variant]      experiment, a name that the command config lists or a FILE.py; default digits_dcgan
   --workdir=DIR                the sweep's folder
   --config.KEY=VALUE           override any key of every run's config
   --sweep='config.KEY=FORM'    repeatable; FORM is a list 1,2,3 or log(1e-5,1e-3,5), linear(0,1,3), random(0,1,4),
@@ -66,11 +67,13 @@ FLAGS = {
   --jobs=N                     runs at once; default 1
   --metric=NAME                by which to sort; default: the config's first
   --seed=N                     of the random forms""",
+    "config": """\
+  NAME                         an experiment; without it the names of all, and what they are""",
     "import": """\
   --from=FILE                  .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN; .pth or .safetensors of their tensors;
                                .safetensors that export wrote. Nothing in the file is run
   --workdir=DIR                the folder to make
-  --config=FILE.py[:variant]   experiment for what the file does not tell: data, losses, optimizers
+  --config=NAME[:variant]      experiment for what the file does not tell: data, losses, optimizers
   --config.KEY=VALUE           override any key, such as --config.generator.conv_clamp=256""",
     "export": """\
   --workdir=DIR --out=FILE     the run's folder, and the file to write
@@ -95,7 +98,7 @@ def overview() -> str:
 
 def of(command: str) -> str:
     """What one command does, and its flags."""
-    usage = f"usage: {_program()} {command} [--flag=value ...]"
+    usage = f"usage: {_program()} {command} {'[NAME]' if command == 'config' else '[--flag=value ...]'}"
     return f"{usage}\n\n{SUMMARIES[command]}\n\n{FLAGS[command]}\n\n{EXIT_CODES}\n"
 
 

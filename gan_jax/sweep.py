@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def sweep(
-    config_flag: str,  # value of --config: FILE.py[:variant]
+    config_flag: str,  # value of --config: NAME|FILE.py[:variant]
     overrides: Sequence[tuple[str, str]],  # for every run: (key without `config.`, value)
     sweeps: Sequence[str],  # config.key=1,2 or config.key=log(1e-5,1e-3,5): see `expand`
     workdir: str | os.PathLike,  # the sweep's folder

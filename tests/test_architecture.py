@@ -27,7 +27,7 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace", "help"),
-    ("specs", "modules"),
+    ("specs", "modules", "catalog"),
     ("errors", "cache", "__init__"),
 )
 # Narrower than their floor allows.
