@@ -134,6 +134,19 @@ def _number(flags: dict, name: str, default, kind=int):
         raise UserError(f"--{name}={text}: expected {expected}") from None
 
 
+def _step(flags: dict) -> int | None:
+    """The checkpoint's step; None for the newest."""
+    text = _one(flags, "step")
+    if text not in ("", "best") and not text.isdecimal():
+        raise UserError(f"--step={text}: expected a whole number, or best")
+    if text != "best":
+        return _number(flags, "step", None)
+    from gan_jax import evaluate, folders
+
+    workdir = _needed(flags, "workdir")
+    return folders.best_step(workdir, **evaluate.ranking(folders.read_folder(workdir)[0]))
+
+
 def _needed(flags: dict, name: str) -> str:
     if not _one(flags, name):
         raise UserError(f"--{name}=... is missing")
@@ -197,7 +210,7 @@ def _evaluate(flags: dict, overrides: list) -> int:
         rows = evaluate.compare_folders(_one(flags, "images"), **paths, **common)
     else:
         _alone(flags, "workdir", ("step", "metrics", "save_statistics", *EVALUATION))
-        rows = evaluate.evaluate(_needed(flags, "workdir"), step=_number(flags, "step", None), **common)
+        rows = evaluate.evaluate(_needed(flags, "workdir"), step=_step(flags), **common)
     print(evaluate.table(rows))
     return 0
 
@@ -216,7 +229,7 @@ def _sample(flags: dict, overrides: list) -> int:
     files = sample.sample(
         _needed(flags, "workdir"),
         _needed(flags, "out"),
-        step=_number(flags, "step", None),
+        step=_step(flags),
         interpolate=_number(flags, "interpolate", 0),
         save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),
         **{name: _one(flags, name) for name in DRAWN},
@@ -277,7 +290,7 @@ def _export(flags: dict, overrides: list) -> int:
         _needed(flags, "out"),
         format=_one(flags, "format", "safetensors"),
         truncation=_one(flags, "truncation"),
-        step=_number(flags, "step", None),
+        step=_step(flags),
     )
     print(f"wrote {file}, {file.stat().st_size / 2**20:.1f} MiB")
     return 0

@@ -30,7 +30,7 @@ FLAGS = {
                                or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
                                for fd and kd where these are not Inception's, and reported by their features); modes,
                                of mixtures; eqt, eqt_frac, eqr, of stylegan3. Default: the config's. docs/metrics.md
-  --step=N                     checkpoint; default: the newest
+  --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest
   --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
                                data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a
                                file (--statistics); also psnr, ssim, ms_ssim, lpips_alex, lpips_vgg, image by image
@@ -57,7 +57,7 @@ FLAGS = {
                                LAYERS, such as 0-5:10-14:0-6; default the coarse ones, 0-6; for models with styles
   --save_dlatents              write the styles w beside the images, as dlatents.npz
   --dlatents=FILE.npz          images of styles w, (N, num_ws, w_size) or (N, w_size), instead of those of seeds
-  --step=N                     checkpoint; default: the newest""",
+  --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest""",
     "sweep": """\
   --config=NAME[:variant]      experiment, a name that the command config lists or a FILE.py; default digits_dcgan
   --workdir=DIR                the sweep's folder
@@ -80,7 +80,7 @@ FLAGS = {
   --format=safetensors|stablehlo   the networks' arrays, the averaged ones where there are; or the averaged generator as
                                a program for any batch size on CPU, CUDA and TPU
   --truncation=PSI[,CUTOFF]    of the program; for models with styles
-  --step=N                     checkpoint; default: the newest""",
+  --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest""",
 }
 EXIT_CODES = "exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files"
 
