@@ -1,5 +1,6 @@
 """The commands, `FLAGS` has their names. Each imports what it needs only when it runs."""
 
+import contextlib
 import difflib
 import errno
 import gc
@@ -239,20 +240,25 @@ def _sample(flags: dict, overrides: list) -> int:
 
 
 def _sweep(flags: dict, overrides: list) -> int:
-    from gan_jax import runs, sweep
+    from gan_jax import runs, sweep, sweep_flags
 
     path = _one(flags, "config", DEFAULT_CONFIG)
-    for values in sweep.product(flags.get("sweep", []), _number(flags, "seed", 0)).values():
+    sweeps, seed = flags.get("sweep", []), _number(flags, "seed", 0)
+    whole = frozenset()
+    with contextlib.suppress(UserError):  # a swept name may be what makes the rest right; all is loaded below
+        whole = sweep_flags.whole_keys(runs.load_config(path, overrides))
+    for values in sweep_flags.product(sweeps, seed, whole).values():
         varied = [(key.removeprefix("config."), value) for key, value in values.items()]
         runs.load_config(path, [*overrides, *varied])
     failures = sweep.sweep(
         path,
         overrides,
-        flags.get("sweep", []),
+        sweeps,
         _needed(flags, "workdir"),
         jobs=_number(flags, "jobs", 1),
         metric=_one(flags, "metric"),
-        seed=_number(flags, "seed", 0),
+        seed=seed,
+        whole=whole,
     )
     return 1 if failures else 0
 

@@ -63,7 +63,8 @@ FLAGS = {
   --workdir=DIR                the sweep's folder
   --config.KEY=VALUE           override any key of every run's config
   --sweep='config.KEY=FORM'    repeatable; FORM is a list 1,2,3 or log(1e-5,1e-3,5), linear(0,1,3), random(0,1,4),
-                               lograndom(1e-5,1e-3,4)
+                               lograndom(1e-5,1e-3,4), rounded where the key holds a whole number; values with
+                               commas stand in brackets or quotes: (32,32),(64,64) or "fd,kd",fd
   --jobs=N                     runs at once; default 1
   --metric=NAME                by which to sort; default: the config's first
   --seed=N                     of the random forms""",

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import cli, folders, images, logs, parallel, runs
+from gan_jax import cli, folders, images, logs, parallel, runs, sweep, sweep_flags
 from tests import settings, test_logs
 
 SMOKE = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
@@ -132,6 +132,23 @@ def test_the_version_names_what_it_runs_on(capsys):
 def test_the_default_workdir_is_named_after_the_experiment():
     assert cli.default_workdir("experiments/a_b.py") == os.path.join("runs", "a_b")
     assert cli.default_workdir("/x/a_b.py:smoke") == os.path.join("runs", "a_b_smoke")
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    (["--sweep=config.generator.width=log(4,9,3)"], ["4", "6", "9"]),
+    # Without the swept name the override would be none of the config's keys.
+    (["--config.augment.policy=color", "--sweep=config.augment.name=diffaugment"], ["diffaugment"]),
+])  # fmt: skip
+def test_a_sweeps_values_are_those_that_the_config_can_take(tmp_path, monkeypatch, flags, expected):
+    swept = []
+
+    def run(path, overrides, sweeps, workdir, *, seed, whole, **rest):
+        swept.extend(sweep_flags.product(sweeps, seed, whole).values())
+        return 0
+
+    monkeypatch.setattr(sweep, "sweep", run)
+    assert cli.main(["sweep", SMOKE, f"--workdir={tmp_path / 'sweep'}", *flags]) == 0
+    assert [value for values in swept for value in values.values()] == expected
 
 
 def test_a_full_disk_outside_the_run_is_one_message_too(capfd, monkeypatch):
