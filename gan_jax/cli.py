@@ -15,13 +15,14 @@ DEFAULT_CONFIG = "digits_dcgan"
 CACHED_SECONDS = 0.02  # programs that compile for longer are kept for the next process
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 # Texts for `sample`.
-DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixing", "dlatents")
+DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation", "style_mixing",
+         "dlatents")  # fmt: skip
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics", "compare"),
-    "sample": ("workdir", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
+    "sample": ("workdir", "out", *DRAWN, "interpolate", "fps", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
     "config": (),
     "import": ("from", "workdir", "config"),
@@ -232,6 +233,7 @@ def _sample(flags: dict, overrides: list) -> int:
         _needed(flags, "out"),
         step=_step(flags),
         interpolate=_number(flags, "interpolate", 0),
+        fps=_number(flags, "fps", None),
         save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),
         **{name: _one(flags, name) for name in DRAWN},
     )
