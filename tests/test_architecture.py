@@ -26,7 +26,8 @@ FLOORS = (
     ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
-     "provenance", "trace", "help"),
+     "provenance", "trace", "help",
+     "loggers"),
     ("specs", "modules", "catalog"),
     ("errors", "cache", "__init__"),
 )
