@@ -1,6 +1,6 @@
 """DCGAN as published (Radford et al. 2015, arXiv 1511.06434), on the faces of CelebA at 64 px.
 
-    python launch.py train --config=experiments/celeba_dcgan.py --workdir=runs/celeba_dcgan
+    python launch.py train --config=celeba_dcgan --workdir=runs/celeba_dcgan
 
 Settings are those of the authors' script for faces (Newmu/dcgan_code, faces/train_uncond_dcgan.py). Their own set of
 faces was never released and they print no distance for it. Another recipe's figure for CelebA at 64 px, from

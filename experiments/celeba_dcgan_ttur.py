@@ -1,6 +1,6 @@
 """DCGAN with a learning rate per player (TTUR, Heusel et al. 2017, arXiv 1706.08500), on CelebA at 64 px.
 
-    python launch.py train --config=experiments/celeba_dcgan_ttur.py --workdir=runs/celeba_dcgan_ttur
+    python launch.py train --config=celeba_dcgan_ttur --workdir=runs/celeba_dcgan_ttur
 
 | | discriminator | generator | updates | FID |
 | --- | --- | --- | --- | --- |

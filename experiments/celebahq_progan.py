@@ -1,6 +1,6 @@
 """ProGAN (Karras et al. 2018, arXiv 1710.10196) on CelebA-HQ at 128 to 1024 px.
 
-    python launch.py train --config=experiments/celebahq_progan.py:1024_8gpu --workdir=runs/celebahq_progan
+    python launch.py train --config=celebahq_progan:1024_8gpu --workdir=runs/celebahq_progan
 
 Settings are those of the authors' TensorFlow code, preset v2: 600 + 600 thousand images a resolution, 12 million in all,
 batch sizes and learning rates by resolution and number of devices. Their own times on V100 for 1024 px: 2 weeks on 1,

@@ -1,6 +1,6 @@
 """DCGAN with a learning rate per player (TTUR, Heusel et al. 2017, arXiv 1706.08500), on CIFAR-10 at 32 px.
 
-    python launch.py train --config=experiments/cifar10_dcgan_ttur.py --workdir=runs/cifar10_dcgan_ttur
+    python launch.py train --config=cifar10_dcgan_ttur --workdir=runs/cifar10_dcgan_ttur
 
 | | discriminator | generator | updates | FID |
 | --- | --- | --- | --- | --- |

@@ -1,6 +1,6 @@
 """SNGAN (Miyato et al. 2018, arXiv 1802.05957) on CIFAR-10: residual networks, spectral norm, hinge loss.
 
-    python launch.py train --config=experiments/cifar10_sngan.py --workdir=runs/cifar10_sngan
+    python launch.py train --config=cifar10_sngan --workdir=runs/cifar10_sngan
 
 | | FID | Inception score |
 | --- | --- | --- |

@@ -1,6 +1,6 @@
 """Unpaired translation on scikit-learn's digits: grey ones to dark blue ones on cream paper, and back.
 
-    python launch.py train --config=experiments/digits_cyclegan.py --workdir=runs/digits_cyclegan
+    python launch.py train --config=digits_cyclegan --workdir=runs/digits_cyclegan
     python launch.py sample --workdir=runs/digits_cyclegan --inputs=PATH --out=translated
 
 CycleGAN (Zhu et al. 2017, arXiv 1703.10593) with two residual blocks at 16 px. The domain a is one half of the train split, b

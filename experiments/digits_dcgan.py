@@ -1,6 +1,6 @@
 """DCGAN on scikit-learn's 1,797 handwritten digits at 32 px: the default experiment.
 
-    python launch.py train --config=experiments/digits_dcgan.py --workdir=runs/digits_dcgan
+    python launch.py train --config=digits_dcgan --workdir=runs/digits_dcgan
 
 Radford et al. 2015 (arXiv 1511.06434) in the form of the PyTorch examples, half as wide, with a lazy R1 penalty
 (Mescheder et al. 2018, arXiv 1801.04406) and learning rates that fall to zero over the second half. Two CPU

@@ -1,6 +1,6 @@
 """The default experiment with labels: each digit can be asked for.
 
-    python launch.py train --config=experiments/digits_dcgan_conditional.py --workdir=runs/digits_dcgan_conditional
+    python launch.py train --config=digits_dcgan_conditional --workdir=runs/digits_dcgan_conditional
     python launch.py sample --workdir=runs/digits_dcgan_conditional --labels=0-9 --seeds=0-99 --out=digits
 
 The generator sees a learned vector of the label beside z, the discriminator projects on one (Miyato and Koyama 2018,

@@ -1,6 +1,6 @@
 """ProGAN on scikit-learn's 1,797 handwritten digits, growing from 8 over 16 to 32 px.
 
-    python launch.py train --config=experiments/digits_progan.py --workdir=runs/digits_progan
+    python launch.py train --config=digits_progan --workdir=runs/digits_progan
 
 Karras et al. 2018 (arXiv 1710.10196) with narrow networks: WGAN-GP with drift, Adam (0, .99) at 1e-3, batches of 16,
 fade-in as long as training at each resolution. The generator's average has a half-life to fit so short a run.

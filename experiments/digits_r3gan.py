@@ -1,6 +1,6 @@
 """R3GAN (Huang et al. 2024, arXiv 2501.05441) on scikit-learn's 1,797 handwritten digits at 16 px.
 
-    python launch.py train --config=experiments/digits_r3gan.py --workdir=runs/digits_r3gan
+    python launch.py train --config=digits_r3gan --workdir=runs/digits_r3gan
 
 The recipe of the authors' CIFAR-10 run, narrowed to what two CPU cores train in a quarter of an hour: relativistic loss
 with R1 and R2 at every step, Adam without momentum, and along one cosine a falling learning rate and penalty, a rising

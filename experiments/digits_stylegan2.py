@@ -1,6 +1,6 @@
 """StyleGAN2-ADA on scikit-learn's 1,797 handwritten digits at 32 px, on two CPU cores.
 
-    python launch.py train --config=experiments/digits_stylegan2.py --workdir=runs/digits_stylegan2
+    python launch.py train --config=digits_stylegan2 --workdir=runs/digits_stylegan2
     python launch.py sample --workdir=runs/digits_stylegan2 --truncation=0.7 --out=digits
 
 Karras et al. 2020 (arXiv 1912.04958) with the settings that StyleGAN2-ADA (arXiv 2006.06676) has for CIFAR-10, narrow:

@@ -1,6 +1,6 @@
 """StyleGAN (Karras et al. 2019, arXiv 1812.04948) on FFHQ at 1024 px: the paper's configurations A to F.
 
-    python launch.py train --config=experiments/ffhq_stylegan.py:F --workdir=runs/ffhq_stylegan
+    python launch.py train --config=ffhq_stylegan:F --workdir=runs/ffhq_stylegan
     python launch.py sample --workdir=runs/ffhq_stylegan --truncation=0.7,8 --out=faces
 
 | | what it adds | FID |

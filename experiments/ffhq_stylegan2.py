@@ -1,6 +1,6 @@
 """StyleGAN2 (Karras et al. 2020, arXiv 1912.04958) on FFHQ: configurations E and F at 256, 512 and 1024 px.
 
-    python launch.py train --config=experiments/ffhq_stylegan2.py:F --workdir=runs/ffhq_stylegan2
+    python launch.py train --config=ffhq_stylegan2:F --workdir=runs/ffhq_stylegan2
     python launch.py sample --workdir=runs/ffhq_stylegan2 --truncation=0.5 --out=faces
 
 | | FID | time on 8 V100 | on 1 |

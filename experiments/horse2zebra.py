@@ -1,8 +1,8 @@
 """CycleGAN (Zhu et al. 2017, arXiv 1703.10593) on horses and zebras at 256 px, with the paper's values.
 
-    python launch.py train --config=experiments/horse2zebra.py --workdir=runs/horse2zebra \\
+    python launch.py train --config=horse2zebra --workdir=runs/horse2zebra \\
         --config.data.parts.a.download=True --config.data.parts.b.download=True
-    python launch.py train --config=experiments/horse2zebra.py:folder --workdir=runs/horse2zebra
+    python launch.py train --config=horse2zebra:folder --workdir=runs/horse2zebra
     python launch.py sample --workdir=runs/horse2zebra --inputs=horse.jpg --out=zebra
 
 Nine residual blocks, discriminators of 70x70 patches, batches of one image, 200 epochs of the larger set with learning

@@ -1,6 +1,6 @@
 """DCGAN with a learning rate per player (TTUR, Heusel et al. 2017, arXiv 1706.08500), on LSUN bedrooms at 64 px.
 
-    python launch.py train --config=experiments/lsun_dcgan_ttur.py --workdir=runs/lsun_dcgan_ttur
+    python launch.py train --config=lsun_dcgan_ttur --workdir=runs/lsun_dcgan_ttur
 
 | | discriminator | generator | updates | FID |
 | --- | --- | --- | --- | --- |

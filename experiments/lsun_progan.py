@@ -1,6 +1,6 @@
 """ProGAN (Karras et al. 2018, arXiv 1710.10196) on LSUN's bedrooms, cats and churches at 256 px.
 
-    python launch.py train --config=experiments/lsun_progan.py:bedroom_8gpu --workdir=runs/lsun_progan
+    python launch.py train --config=lsun_progan:bedroom_8gpu --workdir=runs/lsun_progan
 
 | | FID |
 | --- | --- |

@@ -1,6 +1,6 @@
 """The 2014 game on a mixture of Gaussians in the plane: a ring of eight, or with `:grid25` a grid of 25.
 
-    python launch.py train --config=experiments/mixture_gan.py --workdir=runs/mixture_gan
+    python launch.py train --config=mixture_gan --workdir=runs/mixture_gan
 
 The mixtures and the two measures (modes covered, share of samples within 3 sigma) are those of VEEGAN
 (arXiv 1705.07761) and PacGAN (1712.04086); multilayer perceptrons and the non-saturating loss are those of

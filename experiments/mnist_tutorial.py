@@ -1,6 +1,6 @@
 """TensorFlow's DCGAN tutorial: MNIST at 28 px.
 
-    python launch.py train --config=experiments/mnist_tutorial.py --workdir=runs/mnist_tutorial
+    python launch.py train --config=mnist_tutorial --workdir=runs/mnist_tutorial
 
 Settings of tensorflow/docs, site/en/tutorials/generative/dcgan.ipynb, with Keras' defaults: leaky ReLU .3, Adam's epsilon
 1e-7, BatchNorm's momentum .99 and epsilon 1e-3, Glorot weights. Trainable parameters: 2,305,472 in the generator, 212,865

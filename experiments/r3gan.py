@@ -1,6 +1,6 @@
 """R3GAN (Huang et al. 2024, arXiv 2501.05441), configuration E, on CIFAR-10, FFHQ and ImageNet.
 
-    python launch.py train --config=experiments/r3gan.py:cifar10 --workdir=runs/r3gan
+    python launch.py train --config=r3gan:cifar10 --workdir=runs/r3gan
 
 | | batch | GPUs | FID | parameters of G, D |
 | --- | --- | --- | --- | --- |

@@ -1,6 +1,6 @@
 """StyleGAN2-ADA (Karras et al. 2020, arXiv 2006.06676): the authors' base configurations.
 
-    python launch.py train --config=experiments/stylegan2_ada.py:auto_512_8gpu --workdir=runs/ada \\
+    python launch.py train --config=stylegan2_ada:auto_512_8gpu --workdir=runs/ada \\
         --config.data.name=folder:datasets/mine
 
 | | what it reproduces | FID | s per 1000 images, 8 V100 |

@@ -1,6 +1,6 @@
 """StyleGAN3 (Karras et al. 2021, arXiv 2106.12423), configurations T and R, at 256, 512 and 1024 px.
 
-    python launch.py train --config=experiments/stylegan3.py:t --workdir=runs/stylegan3_t
+    python launch.py train --config=stylegan3:t --workdir=runs/stylegan3_t
     python launch.py evaluate --workdir=runs/stylegan3_t --metrics=eqt,eqr
 
 | | data | gamma of R1 | FID | EQ-T, EQ-R | s per 1000 images, 8 V100 |

@@ -1,6 +1,6 @@
 """DCGAN with a learning rate per player (TTUR, Heusel et al. 2017, arXiv 1706.08500), on SVHN at 32 px.
 
-    python launch.py train --config=experiments/svhn_dcgan_ttur.py --workdir=runs/svhn_dcgan_ttur
+    python launch.py train --config=svhn_dcgan_ttur --workdir=runs/svhn_dcgan_ttur
 
 | | discriminator | generator | updates | FID |
 | --- | --- | --- | --- | --- |

@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -84,16 +84,25 @@ class _Best:
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         """Orbax's question about all checkpoints of the folder, oldest first."""
-        metrics = {info.step: self._metric(info.step) for info in checkpoints}
-        measured = [step for step, metric in metrics.items() if metric is not None]
-        best = max(measured, key=lambda step: (self.sign * metrics[step], step), default=None)
+        best, _ = self.of(info.step for info in checkpoints) or (None, None)
         return [info.step == best for info in checkpoints]
+
+    def of(self, steps: Iterable[int]) -> tuple[int, float] | None:
+        """The best of these steps and its metric; None where none has it."""
+        metrics = {step: metric for step in steps if (metric := self._metric(step)) is not None}
+        best = max(metrics, key=lambda step: (self.sign * metrics[step], step), default=None)
+        return None if best is None else (best, metrics[best])
 
     def _metric(self, step: int) -> float | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             metric = json.loads((self.folder / str(step) / "run" / "metadata").read_bytes())["metric"]
             return float(metric[1]) if metric[0] == self.metric and math.isfinite(metric[1]) else None
         return None
+
+
+def best(manager, metric: str, lower_is_better: bool = True) -> tuple[int, float] | None:
+    """The saved step with the best value of a metric, and that value; None where none has it. See `open_manager`."""
+    return _Best(pathlib.Path(manager.directory), metric, lower_is_better).of(manager.all_steps())
 
 
 def save(manager, state, run: dict, metric: tuple[str, float] | None = None) -> None:

@@ -1,109 +1,31 @@
-"""The commands: train, evaluate, sample, sweep, import, export. Each imports what it needs only when it runs."""
+"""The commands, `FLAGS` has their names. Each imports what it needs only when it runs."""
 
+import contextlib
 import difflib
 import errno
 import gc
 import os
 import sys
 
+from gan_jax import help as help_texts
 from gan_jax import output, paths
 from gan_jax.errors import DivergedError, UserError
 
-DEFAULT_CONFIG = "experiments/digits_dcgan.py"
-HELP = """usage: python launch.py [COMMAND] [--flag=value ...]
-
-commands
-  train      train a run, or go on where it stood (the default command)
-  evaluate   measure a trained run, or a folder of images
-  sample     write images of a trained run
-  sweep      train every combination of some settings and compare them
-  import     make a run's folder of official weights
-  export     write a run's networks for other programs
-
-train
-  --config=FILE.py[:variant]   experiment; default experiments/digits_dcgan.py
-  --workdir=DIR                the run's folder; default runs/<experiment>[_<variant>]
-  --config.KEY=VALUE           override any key of the config, such as --config.optim.generator.learning_rate=1e-4
-  --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
-  --profile=DIR                trace 16 to 32 steps into DIR once all is compiled, for XProf and TensorBoard
-  --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)
-
-evaluate
-  --workdir=DIR                the run's folder
-  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
-  --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
-                               or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
-                               for fd and kd where these are not Inception's, and reported by their features); modes,
-                               of mixtures; eqt, eqt_frac, eqr, of stylegan3. Default: the config's. docs/metrics.md
-  --step=N                     checkpoint; default: the newest
-  --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
-                               data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a
-                               file (--statistics); also psnr, ssim, ms_ssim, lpips_alex, lpips_vgg, image by image
-  --out=FILE                   with --images: append the values to FILE as JSON lines
-  --features=NAME              digits_classifier, inception, vgg16, dinov2_vitl14, random_inception, ...; default: the
-                               config's, inception with --images
-  --weights=PATH --download    a file or folder of weights (docs/metrics_weights.md), or fetch what is not there
-  --preprocessing=tf1|pytorch_fid|clean   Inception's resize; default tf1, the official one
-  --samples=N --batch_size=N --split=NAME --flip_reals   see config.evaluation in docs/metrics.md
-  --statistics=FILE.npz        the reals' moments from a file, as pytorch-fid has them
-  --save_statistics=FILE.npz   write the reals' moments to a file
-  --compare=RUN,RUN            print the newest values of several runs, and which of them do not compare
-
-sample
-  --workdir=DIR --out=DIR      the run's folder, and where images go
-  --seeds=0-63                 one image for each; also 1,5,9; of runs that translate, held-out examples
-  --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate pictures
-  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
-  --direction=ab|ba            of a translation; default: the config's
-  --labels=0,1,2               classes, or their names: cat,dog; for conditional runs
-  --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
-  --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
-  --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
-  --noise=const|random|none    noise inputs, for models with such: the same for all (default), of each seed, or none
-  --style_mixing=ROWS:COLUMNS[:LAYERS]   table of images of the seeds ROWS with the styles of the seeds COLUMNS in
-                               LAYERS, such as 0-5:10-14:0-6; default the coarse ones, 0-6; for models with styles
-  --save_dlatents              write the styles w beside the images, as dlatents.npz
-  --dlatents=FILE.npz          images of styles w, (N, num_ws, w_size) or (N, w_size), instead of those of seeds
-  --step=N                     checkpoint; default: the newest
-
-sweep
-  --config=FILE.py[:variant] --workdir=DIR
-  --sweep='config.KEY=FORM'    repeatable; FORM is a list 1,2,3 or log(1e-5,1e-3,5), linear(0,1,3), random(0,1,4),
-                               lograndom(1e-5,1e-3,4)
-  --jobs=N                     runs at once; default 1
-  --metric=NAME                by which to sort; default: the config's first
-  --seed=N                     of the random forms
-
-import
-  --from=FILE                  .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN; .pth or .safetensors of their tensors;
-                               .pt of rosinality's stylegan2-pytorch; .pth of StudioGAN's StyleGAN2; .safetensors
-                               that export wrote. Nothing in the file is run
-  --workdir=DIR                the folder to make
-  --config=FILE.py[:variant]   experiment for what the file does not tell: data, losses, optimizers
-  --config.KEY=VALUE           override any key, such as --config.generator.conv_clamp=256
-
-export
-  --workdir=DIR --out=FILE     the run's folder, and the file to write
-  --format=safetensors|stablehlo   the networks' arrays, the averaged ones where there are; or the averaged generator as
-                               a program for any batch size on CPU, CUDA and TPU
-  --truncation=PSI[,CUTOFF]    of the program; for models with styles
-  --step=N                     checkpoint; default: the newest
-
-exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files
-"""
-
+DEFAULT_CONFIG = "digits_dcgan"
 CACHED_SECONDS = 0.02  # programs that compile for longer are kept for the next process
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 # Texts for `sample`.
-DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "style_mixing", "dlatents")
+DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation", "style_mixing",
+         "dlatents")  # fmt: skip
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics",
                  "compare"),
-    "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "save_dlatents", "step"),
+    "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
+    "config": (),
     "import": ("from", "workdir", "config"),
     "export": ("workdir", "out", "format", "truncation", "step"),
 }  # fmt: skip
@@ -141,14 +63,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    first = argv[0] if argv else ""
+    if first == "--version":
+        print(help_texts.version(), end="")
+        return 0
+    if first in ("--help", "-h") or argv == ["help"]:
+        print(help_texts.overview(), end="")
+        return 0
+    asked = first == "help" and argv.pop(0)
     command = "train" if not argv or argv[0].startswith("-") else argv.pop(0)
-    if command not in FLAGS and command != "help":
+    if command not in FLAGS:
         near = difflib.get_close_matches(command, FLAGS, 1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise UserError(f"unknown command {command!r}{hint} Commands: {', '.join(FLAGS)}; --help tells more")
-    if command == "help" or "--help" in argv or "-h" in argv:
-        print(HELP, end="")
+    if asked or "--help" in argv or "-h" in argv:
+        print(help_texts.of(command), end="")
         return 0
+    if command == "config":  # nothing of JAX
+        return _config(argv)
     flags, overrides = parse(command, argv)
     _prepare_jax()
     return COMMANDS[command](flags, overrides)
@@ -210,6 +142,19 @@ def _number(flags: dict, name: str, default, kind=int):
         raise UserError(f"--{name}={text}: expected {expected}") from None
 
 
+def _step(flags: dict) -> int | None:
+    """The checkpoint's step; None for the newest."""
+    text = _one(flags, "step")
+    if text not in ("", "best") and not text.isdecimal():
+        raise UserError(f"--step={text}: expected a whole number, or best")
+    if text != "best":
+        return _number(flags, "step", None)
+    from gan_jax import evaluate, folders
+
+    workdir = _needed(flags, "workdir")
+    return folders.best_step(workdir, **evaluate.ranking(folders.read_folder(workdir)[0]))
+
+
 def _needed(flags: dict, name: str) -> str:
     if not _one(flags, name):
         raise UserError(f"--{name}=... is missing")
@@ -251,7 +196,7 @@ def _train(flags: dict, overrides: list) -> int:
 
 
 def default_workdir(path: str) -> str:
-    """`runs/<experiment>[_<variant>]` for an experiment path."""
+    """`runs/<experiment>[_<variant>]` for an experiment's name or path."""
     name, _, variant = path.partition(":")
     stem = os.path.splitext(os.path.basename(name))[0]
     return os.path.join("runs", f"{stem}_{variant}" if variant else stem)
@@ -273,7 +218,7 @@ def _evaluate(flags: dict, overrides: list) -> int:
         rows = evaluate.compare_folders(_one(flags, "images"), **paths, **common)
     else:
         _alone(flags, "workdir", ("data", "step", "metrics", "save_statistics", *EVALUATION))
-        rows = evaluate.evaluate(_needed(flags, "workdir"), step=_number(flags, "step", None), **common)
+        rows = evaluate.evaluate(_needed(flags, "workdir"), step=_step(flags), **common)
     print(evaluate.table(rows))
     return 0
 
@@ -292,9 +237,10 @@ def _sample(flags: dict, overrides: list) -> int:
     files = sample.sample(
         _needed(flags, "workdir"),
         _needed(flags, "out"),
-        step=_number(flags, "step", None),
+        step=_step(flags),
         data=_one(flags, "data"),
         interpolate=_number(flags, "interpolate", 0),
+        fps=_number(flags, "fps", None),
         save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),
         **{name: _one(flags, name) for name in DRAWN},
     )
@@ -303,22 +249,44 @@ def _sample(flags: dict, overrides: list) -> int:
 
 
 def _sweep(flags: dict, overrides: list) -> int:
-    from gan_jax import runs, sweep
+    from gan_jax import runs, sweep, sweep_flags
 
     path = _one(flags, "config", DEFAULT_CONFIG)
-    for values in sweep.product(flags.get("sweep", []), _number(flags, "seed", 0)).values():
+    sweeps, seed = flags.get("sweep", []), _number(flags, "seed", 0)
+    whole = frozenset()
+    with contextlib.suppress(UserError):  # a swept name may be what makes the rest right; all is loaded below
+        whole = sweep_flags.whole_keys(runs.load_config(path, overrides))
+    for values in sweep_flags.product(sweeps, seed, whole).values():
         varied = [(key.removeprefix("config."), value) for key, value in values.items()]
         runs.load_config(path, [*overrides, *varied])
     failures = sweep.sweep(
         path,
         overrides,
-        flags.get("sweep", []),
+        sweeps,
         _needed(flags, "workdir"),
         jobs=_number(flags, "jobs", 1),
         metric=_one(flags, "metric"),
-        seed=_number(flags, "seed", 0),
+        seed=seed,
+        whole=whole,
     )
     return 1 if failures else 0
+
+
+def _config(argv: list[str]) -> int:
+    """Prints the file of one experiment, or the names of all."""
+    from gan_jax import catalog
+
+    if argv and argv[0].startswith("-") or len(argv) > 1:
+        raise UserError(f"{' '.join(argv)!r}: expected the name of one experiment, or nothing for the list of all")
+    if argv:
+        file = catalog.find(argv[0].partition(":")[0])
+        print(file.read_text(encoding="utf-8"), end="")
+        return 0
+    summaries = catalog.summaries()
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:{width}}  {summary}")
+    return 0
 
 
 def _import(flags: dict, overrides: list) -> int:
@@ -337,7 +305,7 @@ def _export(flags: dict, overrides: list) -> int:
         _needed(flags, "out"),
         format=_one(flags, "format", "safetensors"),
         truncation=_one(flags, "truncation"),
-        step=_number(flags, "step", None),
+        step=_step(flags),
     )
     print(f"wrote {file}, {file.stat().st_size / 2**20:.1f} MiB")
     return 0

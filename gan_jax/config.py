@@ -15,11 +15,13 @@ import ml_collections
 import ml_dtypes  # noqa: F401, makes numpy know bfloat16
 import numpy as np
 
+from gan_jax import catalog
 from gan_jax.errors import MissingPathError, UserError
 
 # A resumed run may change these: they move no number of the steps that are already done.
 SAFE = ("total_images", "every.log_images", "every.sample_images", "every.checkpoint_images", "every.evaluate_images",
-        "evaluation", "checkpoints", "grid", "parallel", "programs", "steps_per_call", "resident_data")  # fmt: skip
+        "evaluation", "checkpoints", "grid", "logs", "parallel", "programs", "steps_per_call",
+        "resident_data")  # fmt: skip
 DTYPES = ("float32", "bfloat16", "float64")  # in which a net can compute; the last for tests alone
 RANGES = {  # what `check_range` can expect of a number
     "0 or more": lambda x: x >= 0,
@@ -38,21 +40,21 @@ def load(
     """Reads an experiment file, fills in what it leaves to the defaults, and applies overrides.
 
     Args:
-      path: `FILE.py` or `FILE.py:variant`; the file defines `get_config(variant='')`.
+      path: a name of `catalog` or `FILE.py`, or either with `:variant`; the file defines `get_config(variant='')`.
       overrides: (dotted key, text) pairs, each text read as the type that the key holds.
       defaults: config -> nested dict of every key that something reads, with its default. Overrides that choose what
         is read (`game` and every `name`) are applied before it is asked.
     Returns:
       The complete, locked config.
     Raises:
-      MissingPathError: no such file.
+      MissingPathError: no such name or file.
       UserError: not an experiment file, an unknown variant or key, or text of the wrong type.
     """
     name, _, variant = path.partition(":")
-    file = pathlib.Path(name)
-    if not file.is_file():
-        near = difflib.get_close_matches(file.name, _siblings(file), 3, 0.4)
-        raise MissingPathError(f"--config={path}: no file {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
+    try:
+        file = catalog.find(name)
+    except MissingPathError as error:
+        raise MissingPathError(f"--config={path}: {error}") from error
     if file.suffix != ".py":
         raise UserError(f"--config={path}: expected an experiment file ending in .py")
     config = _get_config(file, variant)
@@ -139,23 +141,19 @@ def fields(constructor: Callable, without: Iterable[str] = ()) -> dict[str, Any]
     return {k: v.__name__ if isinstance(v, type) else v for k, v in values.items() if v is not inspect.Parameter.empty}
 
 
-def _siblings(file: pathlib.Path) -> list[str]:
-    """Experiments beside a file that is not there; those of `experiments/` for a bare name."""
-    folders = [file.parent, pathlib.Path("experiments")] if len(file.parts) == 1 else [file.parent]
-    return [path.name if folder == file.parent else str(path) for folder in folders for path in folder.glob("*.py")]
-
-
 def _get_config(file: pathlib.Path, variant: str) -> Any:
-    folder = str(file.resolve().parent)
+    neighbours, catalogue = str(file.resolve().parent), str(catalog.folder())
     spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, folder)  # experiments import their neighbours
+    sys.path.insert(0, neighbours)  # experiments import their neighbours
+    sys.path.append(catalogue)  # a user's copy of one still does
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file raises is about that file
         raise UserError(f"--config={file}: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(folder)
+        sys.path.remove(neighbours)
+        sys.path.remove(catalogue)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={file}: the file defines no get_config(variant='')")
     try:

@@ -194,6 +194,32 @@ def restore(run: runs.Run, workdir: os.PathLike | str, mesh, step: int | None = 
     return restored
 
 
+def best_step(workdir: os.PathLike | str, metric: str, lower_is_better: bool) -> int:
+    """The step of the run's checkpoint with the best value of a metric; a line says which.
+
+    Args:
+      workdir: the run's folder.
+      metric, lower_is_better: what the run ranks its checkpoints by, see `evaluate.ranking`.
+    Raises:
+      MissingPathError: the run has no checkpoints.
+      UserError: none of them has a value of the metric, or the run has no metric.
+    """
+    from gan_jax import checkpoint
+
+    manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints", read_only=True)
+    name, steps = metric.partition(" ")[0], ", ".join(map(str, sorted(manager.all_steps()))) or "none"
+    if not name:
+        raise UserError(f"--step=best: {workdir} has no config.evaluation.metrics; give --step=N, there are {steps}")
+    best = checkpoint.best(manager, metric, lower_is_better)
+    if best is None:
+        raise UserError(
+            f"--step=best: no checkpoint of {workdir} has a value of {name} by the run's present settings; train with "
+            f"--config.every.evaluate_images=N, which measures what it saves, or give --step=N, there are {steps}"
+        )
+    print(f"step {best[0]} is the best by {name}: {best[1]:.6g}", flush=True)
+    return best[0]
+
+
 def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[steps.State, str]:
     """A fresh State with the parameters, collections and averages of another run, where names and shapes agree.
 

@@ -1,13 +1,18 @@
-"""Pictures on the host: grids, PNG files, animations, scatter plots of points."""
+"""Pictures on the host: grids, PNG files, GIF and MP4 animations, scatter plots of points."""
 
+import contextlib
 import math
 import os
 import pathlib
+import subprocess
 
 import numpy as np
 
+from gan_jax.errors import UserError
+
 GAP = 2  # pixels between the images of a grid
 BLANK = 96  # of gaps and empty places
+FPS = 25  # frames of an animation in a second
 
 
 def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
@@ -97,13 +102,55 @@ def save(path: os.PathLike | str, image: np.ndarray) -> None:
     os.replace(part, path)
 
 
-def save_animation(path: os.PathLike | str, frames: np.ndarray, *, milliseconds: int = 40) -> None:
-    """Writes uint8 frames (N, H, W, C) as an endless GIF, whole or not at all."""
+def save_animation(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -> None:
+    """Writes uint8 frames (N, H, W, C) as an endless GIF, whole or not at all.
+
+    A GIF counts hundredths of seconds: each frame lasts the whole number of them that is nearest to 1 / `fps`.
+    """
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.part")
     first, *rest = [_pil(frame) for frame in frames]
-    first.save(part, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    first.save(part, format="GIF", save_all=True, append_images=rest, duration=10 * round(100 / fps), loop=0)
     os.replace(part, path)
+
+
+def save_video(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -> None:
+    """Writes uint8 frames (N, H, W, C) as MP4 (H.264), whole or not at all; alpha is dropped.
+
+    Colours have half the resolution, which all players can show. That needs even sides: of odd ones the last row or
+    column is there twice.
+
+    Raises:
+      UserError: there is no ffmpeg, see `find_ffmpeg`.
+      OSError: ffmpeg does not write the file; the message has its words.
+    """
+    path, program = pathlib.Path(path), find_ffmpeg()
+    part = path.with_name(f".{path.name}.part")
+    frames = frames[..., :3] if frames.shape[3] >= 3 else frames[..., :1].repeat(3, axis=3)
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), "edge")
+    matrix = "bt709"  # named in the file, so that no player has to guess it from the size
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{frames.shape[2]}x{frames.shape[1]}", "-r", str(fps)]
+    colours = ["-vf", f"scale=out_color_matrix={matrix}:out_range=tv", "-colorspace", matrix]
+    colours += ["-color_primaries", matrix, "-color_trc", matrix, "-color_range", "tv", "-pix_fmt", "yuv420p"]
+    codec = ["-c:v", "libx264", "-crf", "16", "-movflags", "+faststart", "-f", "mp4"]
+    command = [program, "-y", "-v", "error", *source, "-i", "-", *colours, *codec, str(part)]
+    done = subprocess.run(command, input=np.ascontiguousarray(frames).data, capture_output=True)
+    if done.returncode:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise OSError(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-300:]}")
+    os.replace(part, path)
+
+
+def find_ffmpeg() -> str:
+    """The program that writes MP4. Raises UserError where `imageio-ffmpeg`, the extra `video`, is not installed."""
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):  # the package, or the program within it, is not there
+        install = "pip install imageio-ffmpeg, which is gan_jax's extra `video`"
+        raise UserError(f"an MP4 needs ffmpeg, and it is not installed: {install}; or take a GIF") from None
 
 
 def scatter(points: np.ndarray, *, extent: float, size: int = 256) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run tells: lines for people, `metrics.jsonl` for programs, TensorBoard for both."""
+"""What a run tells: lines for people, `metrics.jsonl` for programs, TensorBoard for both, and `loggers` beside it."""
 
 import contextlib
 import json
@@ -146,11 +146,10 @@ class Board:
         self._write(images, summary=summary_pb2.Summary(value=listed))
 
     def picture(self, images: int, name: str, picture: np.ndarray) -> None:
-        """One uint8 picture (H, W, C). Raises UserError where the disk does not take it."""
+        """One uint8 picture (H, W, 1 or 3). Raises UserError where the disk does not take it."""
         from tensorboardX import summary
 
-        rgb = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1]
-        self._write(images, summary=summary.image(name, rgb, dataformats="HWC"))
+        self._write(images, summary=summary.image(name, picture, dataformats="HWC"))
 
     def close(self) -> None:
         """Closes the file; what was written is on the disk already."""
@@ -178,8 +177,9 @@ class Log:
         total_images: int,  # the length of the run
         images: int = 0,  # where it stands
         active: bool = True,  # whether this process writes
+        others=None,  # `loggers.Loggers`, which are told the same as TensorBoard
     ):
-        self.active, self.workdir, self.total = active, workdir, total_images
+        self.active, self.workdir, self.total, self.others = active, workdir, total_images, others
         self.was_complete = images >= total_images  # such a run's folder is left as it is
         self.images, self.last_images, self.last_time = images, images, time.monotonic()
         self.board = self.bar = None
@@ -218,7 +218,9 @@ class Log:
             return
         row = {"step": step, "images": images, "images_per_second": speed, **metrics}
         append_line(self.workdir / "metrics.jsonl", row)
-        self.board.scalars(images, {**metrics, "images_per_second": speed})
+        values = {**metrics, "images_per_second": speed}
+        self.board.scalars(images, values)
+        self._tell_others("scalars", step, images, values)
         losses = {k.removesuffix("/loss"): f"{value:.3f}" for k, value in metrics.items() if k.endswith("/loss")}
         left = (self.total - images) / max(speed, 1e-9)
         text = " ".join(f"{name} {value}" for name, value in losses.items())
@@ -230,9 +232,11 @@ class Log:
             print(text, flush=True)
 
     def picture(self, name: str, images: int, picture: np.ndarray) -> None:
-        """A picture uint8 (H, W, C) for TensorBoard."""
+        """A picture uint8 (H, W, C) for TensorBoard, without its alpha."""
         if self.active:
+            picture = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1]
             self.board.picture(images, name, picture)
+            self._tell_others("picture", name, images, picture)
 
     def evaluation(self, step: int, images: int, rows: list[dict]) -> None:
         """Lines of `evaluations.jsonl`, and their values to TensorBoard."""
@@ -242,6 +246,12 @@ class Log:
             append_line(self.workdir / "evaluations.jsonl", row)
         values = {f"evaluation/{row['metric']}": row["value"] for row in rows if math.isfinite(row["value"])}
         self.board.scalars(images, values)
+        if values:
+            self._tell_others("scalars", step, images, values)
+
+    def _tell_others(self, method: str, *arguments) -> None:
+        for line in self.others.call(method, *arguments) if self.others else ():
+            self.say(line)
 
     def _note(self, text: str) -> None:
         if self.was_complete:
@@ -263,6 +273,7 @@ class Log:
 
     def close(self) -> None:
         """Flushes everything."""
+        self._tell_others("close")
         if self.board is not None:
             self.board.close()
         if self.bar is not None:

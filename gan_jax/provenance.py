@@ -28,9 +28,14 @@ def _word(line: Mapping, key: str) -> str:
 
 
 def code_sha256(part: str = "") -> str:
-    """SHA-256 of this package's sources, or of a folder or file of it: names and bytes in the order of the names."""
+    """SHA-256 of this package's sources, or of a folder or file of it: names and bytes in the order of the names.
+
+    The experiments that an installed package carries along do not count, as those of a checkout do not.
+    """
     root, digest = pathlib.Path(__file__).parent, hashlib.sha256()
     place = root / part
     for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-        digest.update(f"{file.relative_to(root).as_posix()}\n".encode() + file.read_bytes())
+        name = file.relative_to(root)
+        if name.parts[0] != "experiments":
+            digest.update(f"{name.as_posix()}\n".encode() + file.read_bytes())
     return digest.hexdigest()

@@ -26,6 +26,7 @@ DEFAULTS = {
     "steps_per_call": 1,  # so many steps are one program, for small networks
     "resident_data": False,  # the whole packed set lies on every device
     "grid": 64,  # images in `samples/`
+    "logs": (),  # beside files and TensorBoard: wandb, mlflow, or the dotted path of a class, see `loggers`
     # Images from one to the next; 0: never before the end.
     "every": {"log_images": 6_400, "sample_images": 64_000, "checkpoint_images": 64_000, "evaluate_images": 0},
     "evaluation": {

@@ -4,6 +4,7 @@ import math
 import pathlib
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -142,7 +143,8 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
 
     Args:
       workdir: the run's folder.
-      out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif`, or `style_mixing.png` and its images.
+      out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif` or `.mp4`, or `style_mixing.png` and its
+        images.
       step: checkpoint; None for the newest.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
       **flags: the fields of `sample_flags.Flags`.
@@ -168,7 +170,9 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
         print(f"{line}; using step {restored.step}", flush=True)
     draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
     folder = pathlib.Path(out)
-    writers = {".png": images.save, ".gif": images.save_animation, ".csv": _save_points, ".npz": latents.save}
+    fps = flags.fps or images.FPS
+    writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
+    writers |= {".gif": partial(images.save_animation, fps=fps), ".mp4": partial(images.save_video, fps=fps)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {folder / name: content for name, content in draw(run, restored.state.ema, job).items()}
@@ -210,7 +214,7 @@ def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
 
 def _interpolation(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     """The seeds in order and back to the first, all with the noise of the first; a label holds up to the next seed."""
-    frames = job.flags.interpolate
+    frames, name = job.flags.interpolate, f"interpolation.{job.flags.animation or 'gif'}"
     both = halves(run, ema, **job.options) if has_styles(run) else None
     if both and (job.ws is not None or job.flags.interpolate_in == "w"):
         ws = both.styles(_z(run, job.seeds), job.labels) if job.ws is None else job.ws
@@ -218,9 +222,9 @@ def _interpolation(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     else:
         z, labels = latents.loop(_z(run, job.seeds), frames, latents.slerp), np.repeat(job.labels, frames)
         if not both:
-            return {"interpolation.gif": sampler(run, from_latents=True)(ema, z, labels)}
+            return {name: sampler(run, from_latents=True)(ema, z, labels)}
         path = both.styles(z, labels)
-    return {"interpolation.gif": both.paint(path, np.full(len(path), job.seeds[0]))}
+    return {name: both.paint(path, np.full(len(path), job.seeds[0]))}
 
 
 def _mixed(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:

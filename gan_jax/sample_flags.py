@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import games, latents, runs, specs
+from gan_jax import games, images, latents, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 
 MOST = 1_000_000  # numbers in one range of --seeds
+MOST_FPS = {"gif": 50, "mp4": 240}  # faster GIFs are slow in browsers
 COARSE = 7  # layers whose styles are the column's by default
 GAME_FLAGS = ("direction",)  # that some games have config keys for, see `games`: SAMPLE_KEYS
 CONFLICTS = (
@@ -37,6 +38,8 @@ class Flags(NamedTuple):
     noise: str = ""  # const, random of each seed, none; for models with noise inputs
     interpolate: int = 0  # frames between each two seeds; 0 for still images
     interpolate_in: str = ""  # z, along great circles, or w, linearly
+    animation: str = ""  # gif or mp4, of an interpolation
+    fps: int | None = None  # its frames in a second; None for `images.FPS`
     style_mixing: str = ""  # ROWS:COLUMNS[:LAYERS], see `latents.mix`
     dlatents: str = ""  # file with styles, see `latents.load`
     save_dlatents: bool = False  # write the styles of the seeds too
@@ -95,10 +98,23 @@ def check(flags: Flags) -> None:
         raise UserError(f"--noise={flags.noise}: expected one of {', '.join(NOISE)}")
     if flags.interpolate_in not in ("", "z", "w"):
         raise UserError(f"--interpolate_in={flags.interpolate_in}: expected z or w")
-    if flags.interpolate_in and not flags.interpolate:
-        raise UserError(f"--interpolate_in={flags.interpolate_in}: needs --interpolate=FRAMES too")
+    for flag in ("interpolate_in", "animation", "fps"):
+        if getattr(flags, flag) not in ("", None) and not flags.interpolate:
+            raise UserError(f"{_shown(flags, flag)}: needs --interpolate=FRAMES too")
+    _check_animation(flags)
     if flags.interpolate_in == "z" and flags.dlatents:
         raise UserError("--interpolate_in=z: a file of styles has no z; leave the flag out")
+
+
+def _check_animation(flags: Flags) -> None:
+    if flags.animation not in ("", *MOST_FPS):
+        raise UserError(f"--animation={flags.animation}: expected {' or '.join(MOST_FPS)}")
+    most = MOST_FPS[flags.animation or "gif"]
+    if flags.fps is not None and not 1 <= flags.fps <= most:
+        other = "" if flags.animation == "mp4" else f"; --animation=mp4 takes up to {MOST_FPS['mp4']}"
+        raise UserError(f"--fps={flags.fps}: expected 1 to {most}{other}")
+    if flags.animation == "mp4":
+        images.find_ffmpeg()
 
 
 def _check_abilities(flags: Flags, run: runs.Run) -> None:

@@ -6,22 +6,18 @@ same command again skips the combinations that are done, resumes unfinished ones
 """
 
 import csv
-import difflib
-import itertools
 import json
 import math
 import os
 import pathlib
-import random
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from gan_jax import logs, provenance
+from gan_jax import logs, provenance, sweep_flags
 from gan_jax.errors import UserError
 
 GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
@@ -41,13 +37,14 @@ class Row(NamedTuple):
 
 
 def sweep(
-    config_flag: str,  # value of --config: FILE.py[:variant]
+    config_flag: str,  # value of --config: NAME|FILE.py[:variant]
     overrides: Sequence[tuple[str, str]],  # for every run: (key without `config.`, value)
-    sweeps: Sequence[str],  # config.key=1,2 or config.key=log(1e-5,1e-3,5): see `expand`
+    sweeps: Sequence[str],  # config.key=1,2 or config.key=log(1e-5,1e-3,5): see `sweep_flags.expand`
     workdir: str | os.PathLike,  # the sweep's folder
     jobs: int = 1,  # runs at a time
     metric: str = "",  # by which the table is sorted; empty for the first that was evaluated
     seed: int = 0,  # of random(...) and lograndom(...)
+    whole: Collection[str] = (),  # keys of whole numbers, see `sweep_flags.whole_keys`
     command: Sequence[str] | None = None,  # program that takes `train` and flags; None for this project's own
 ) -> int:
     """Runs every combination, then prints the table of results and writes `sweep.csv` and `sweep.png`.
@@ -62,7 +59,7 @@ def sweep(
     if jobs < 1:
         raise UserError(f"--jobs={jobs}: expected 1 or more runs at a time")
     flags = [f"--config.{key}={value}" for key, value in overrides]
-    combinations = product(sweeps, seed)
+    combinations = sweep_flags.product(sweeps, seed, whole)
     root = pathlib.Path(workdir)
     definition = {"config": config_flag, "overrides": flags, "sweeps": list(sweeps), "seed": seed}
     _check_definition(root, definition, combinations)
@@ -84,82 +81,6 @@ def sweep(
         csv.writer(file).writerows(lines)
     _plot(root / "sweep.png", rows, metric)
     return sum(row.status != "done" for row in rows)
-
-
-def product(sweeps: Sequence[str], seed: int) -> dict[str, dict[str, str]]:
-    """Every combination of the sweeps: run folder's name -> config key -> value.
-
-    Raises:
-      UserError: no sweep, an unreadable one, or a key that stands twice.
-    """
-    if not sweeps:
-        raise UserError("nothing to sweep: give --sweep='config.key=1,2' once or more")
-    choices: dict[str, list[str]] = {}
-    for definition in sweeps:
-        key, values = expand(definition, seed)
-        if key in choices:
-            raise UserError(f"--sweep={definition!r}: {key} is swept twice; put all its values in one list")
-        choices[key] = values
-    runs = {}
-    for index, values in enumerate(itertools.product(*choices.values())):
-        combination = dict(zip(choices, values, strict=True))
-        names = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in combination.items())
-        runs[f"{index:03d}-" + re.sub(r"[^\w.=,+-]", "_", names)[:100]] = combination
-    return runs
-
-
-def expand(definition: str, seed: int) -> tuple[str, list[str]]:
-    """Reads one sweep.
-
-    Args:
-      definition: `config.key=` and a list of values between commas. A value may be `linear(a,b,n)` or
-        `log(a,b,n)`, n values from a to b, evenly spaced or in constant ratio, or `random(a,b,n)` or
-        `lograndom(a,b,n)`, n draws from a to b, uniform or log-uniform.
-      seed: of the draws; they depend on the key as well.
-    Returns:
-      The key, and its values as they are handed to a run's flags.
-    Raises:
-      UserError: it cannot be read.
-    """
-    key, equals, text = definition.partition("=")
-    key = key.strip().removeprefix("--")
-    if not equals or not re.fullmatch(r"config(\.\w+)+", key):
-        raise UserError(f"--sweep={definition!r}: expected config.key=1,2 or config.key=log(1e-5,1e-3,5)")
-    draw = random.Random(f"{seed}/{key}")
-    values = [value for item in _split(text) for value in _series(definition, item, draw)]
-    if "" in values or len(set(values)) < len(values):
-        raise UserError(f"--sweep={definition!r}: a value is empty or stands twice")
-    return key, values
-
-
-def _split(text: str) -> list[str]:
-    """Splits at the commas that stand outside brackets."""
-    depths = itertools.accumulate((char in "([{") - (char in ")]}") for char in text)
-    marked = ["\n" if char == "," and not depth else char for char, depth in zip(text, depths, strict=True)]
-    return [item.strip() for item in "".join(marked).split("\n")]
-
-
-def _series(definition: str, item: str, draw: random.Random) -> list[str]:
-    call = re.fullmatch(r"([a-z]+)\((.*)\)", item)
-    if not call:
-        return [item]
-    name, series = call[1], ("linear", "log", "random", "lograndom")
-    if name not in series:
-        close = difflib.get_close_matches(name, series, n=1)
-        nearest = f"; nearest: {close[0]}" if close else ""
-        raise UserError(f"--sweep={definition!r}: {name}(...) is none of {', '.join(series)}{nearest}")
-    try:
-        first, last, count = call[2].split(",")
-        a, b, n = float(first), float(last), int(count)
-    except ValueError:
-        raise UserError(f"--sweep={definition!r}: expected {name}(first,last,count)") from None
-    if n < 1 or not (math.isfinite(a) and math.isfinite(b)) or ("log" in name and min(a, b) <= 0):
-        limits = " and numbers above 0" if "log" in name else ""
-        raise UserError(f"--sweep={definition!r}: {name} needs a count of 1 or more{limits}")
-    shares = [draw.random() if "random" in name else i / max(n - 1, 1) for i in range(n)]
-    if "log" in name:
-        return [f"{a ** (1 - t) * b**t:.6g}" for t in shares]
-    return [f"{a + (b - a) * t:.6g}" for t in shares]
 
 
 def _own_command() -> list[str]:

@@ -22,6 +22,7 @@ from gan_jax import (
     games,
     images,
     initial,
+    loggers,
     logs,
     output,
     parallel,
@@ -30,6 +31,7 @@ from gan_jax import (
     sample,
     trace,
 )
+from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 
@@ -54,6 +56,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
     evaluate.wanted(config)
+    makers = loggers.find(config.logs)
     stages = _stages(run)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
@@ -73,11 +76,11 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     if not (manager.all_steps() or config.transfer.workdir):  # the compiler is at work while State is drawn
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
-    log = logs.Log(folder, total_images=config.total_images, images=position.images, active=jax.process_index() == 0)
     draw = sample.sampler(run, whole=bool(runs.sources(run)))
     given = parallel.together(lambda: sample.grid_given(run))
     measure = evaluate.measurer(run)
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
+    log = _log(makers, folder, config, position)
     session = _Session(
         run, mesh, dataset, manager, log, averages, folder, draw, given,
         measure, ranking["metric"], calls, traced, named,
@@ -108,6 +111,14 @@ class Position(NamedTuple):
 
     step: int
     images: int  # also the position in the stream of samples
+
+
+def _log(makers: dict, folder: pathlib.Path, config: ConfigDict, position: Position) -> logs.Log:
+    """The run's files and other loggers, of the first process alone; a complete run has nothing to tell the others."""
+    active = jax.process_index() == 0
+    wanted = makers if active and position.images < config.total_images else {}
+    others = parallel.together(lambda: loggers.begin(wanted, folder, dict(configs.flatten(config))))
+    return logs.Log(folder, total_images=config.total_images, images=position.images, active=active, others=others)
 
 
 class _Session(NamedTuple):

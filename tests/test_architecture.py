@@ -17,7 +17,7 @@ FLOORS = (
     ("train", "sweep"),  # the loop, and the command that starts many of it
     ("evaluate", "interop"),
     ("sample",),
-    ("sample_flags", "programs"),
+    ("sample_flags", "programs", "sweep_flags"),
     ("folders",),  # a run on disk
     ("runs",),  # config -> players, phases, State
     ("games", "lowered"),
@@ -26,8 +26,8 @@ FLOORS = (
     ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
-     "provenance", "trace"),
-    ("specs", "modules", "cache"),
+     "provenance", "trace", "help", "loggers"),
+    ("specs", "modules", "cache", "catalog"),
     ("paths",),  # as people write them
     ("errors", "__init__"),
 )
@@ -38,7 +38,8 @@ ONLY = {
     "features": {"errors", "cache", "weights"},
     "losses": {"errors"},
     "penalties": {"errors"},
-    "sweep": {"errors", "logs", "config", "cache", "provenance"},  # starts runs as processes of their own
+    "sweep_flags": {"errors", "config"},
+    "sweep": {"errors", "logs", "sweep_flags", "cache", "provenance"},  # starts runs as processes of their own
 }  # fmt: skip
 HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors".split())
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70  # lines

@@ -150,6 +150,17 @@ def test_newest_and_best_are_kept_over_a_restart(state, tmp_path, lower, metrics
     assert steps_in(folder) == kept
 
 
+def test_the_best_is_found_among_what_is_kept(state, tmp_path):
+    """Of equals the newest; of values by another name, and of steps that nobody measured, none."""
+    manager = checkpoint.open_manager(tmp_path / "checkpoints", keep=6)
+    with checkpoint.closing(manager):
+        for step, metric in enumerate((4.0, 2.0, ("old", 1.0), 2.0, 8.0, None), 1):
+            save(manager, at(state, step), metric)
+    reading = checkpoint.open_manager(tmp_path / "checkpoints", read_only=True)
+    assert checkpoint.best(reading, "") == (4, 2.0) and checkpoint.best(reading, "", False) == (5, 8.0)
+    assert checkpoint.best(reading, "old", False) == (3, 1.0) and checkpoint.best(reading, "new") is None
+
+
 def test_the_best_by_another_metric_is_not_kept(state, tmp_path):
     """The smallest value is of a metric that the run measured before; only the present one's best counts."""
     for metric, numbers in (("old", (1, 2)), ("new", (3, 4, 5))):

@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import cli, folders, images, logs, parallel, runs
+import gan_jax
+from gan_jax import cli, folders, images, logs, parallel, runs, sweep, sweep_flags
 from tests import settings, test_logs
 
 SMOKE = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
@@ -44,6 +46,7 @@ def failing(capfd, *argv) -> str:
 
 @pytest.mark.parametrize(("argv", "message"), [
     (["trian"], "unknown command 'trian'; did you mean train"),
+    (["help", "sampel"], "unknown command 'sampel'; did you mean sample"),
     (["dance"], "unknown command 'dance'. Commands: train, evaluate, sample, sweep"),
     (["train", "--confg=x"], "--confg: train has no such flag; did you mean --config"),
     (["sample", "--config.seed=1"], "--config.seed: sample has no such flag"),
@@ -55,6 +58,7 @@ def failing(capfd, *argv) -> str:
     (["train", "--config.seed"], "--config.seed needs a value"),
     (["train", "--workdir=a", "--workdir=b"], "--workdir is given 2 times: a, b"),
     (["train", "--dry_run=perhaps"], "--dry_run=perhaps: expected --dry_run alone, or True or False"),
+    (["train", "--config=digits_dgan:smoke"], "--config=digits_dgan:smoke: no experiment .*mean digits_dcgan"),
     (["train", "--config=nowhere.py"], "--config=nowhere.py: no file nowhere.py"),
     (["train", SMOKE + "r"], "unknown or failing variant.*smoker"),
     (["train", SMOKE, "--config.optim.generator.learning_rat=1"], "mean --config.optim.generator.learning_rate"),
@@ -72,7 +76,8 @@ def failing(capfd, *argv) -> str:
     (["evaluate", "--workdir=/nope"], "--workdir=/nope: no /nope; give the folder of a run that has trained"),
     (["sample", "--workdir=/nope", "--out=x"], "--workdir=/nope: no /nope"),
     (["sample", "--workdir=/nope"], "--out=... is missing"),
-    (["sample", "--workdir=/nope", "--out=x", "--step=last"], "--step=last: expected a whole number"),
+    (["sample", "--workdir=/nope", "--out=x", "--step=last"], "--step=last: expected a whole number, or best"),
+    (["export", "--workdir=/nope", "--out=x", "--step=best"], "--workdir=/nope: no /nope; give the folder of a run"),
     (["sample", "--workdir=/nope", "--out=x", "--truncation=x"], "--truncation=x: expected a number"),
     (["sample", "--workdir=/nope", "--out=x", "--noise=of"], "--noise=of: expected one of const, random, none"),
     (["sample", "--workdir=/nope", "--out=x", "--save_dlatents=2"], "expected --save_dlatents alone, or True or False"),
@@ -95,17 +100,55 @@ def test_flags_take_their_value_either_way():
     assert flags["sweep"] == ["config.a=1,2", "config.b=3"]
 
 
-def test_help_names_every_command_and_flag(capsys):
-    for argv in (["--help"], ["help"], ["sample", "-h"]):
+@pytest.mark.parametrize("command", sorted(cli.FLAGS))
+def test_a_commands_help_has_its_flags_and_no_others(capsys, command):
+    shown = set()
+    for argv in ([command, "--help"], [command, "-h"], [command, "--workdir=x", "--help"], ["help", command]):
         assert cli.main(argv) == 0
-        text = capsys.readouterr().out
-    for command, flags in cli.FLAGS.items():
-        assert re.search(rf"^  {command} ", text, re.M) and all(f"--{flag}" in text for flag in flags)
+        shown.add(capsys.readouterr().out)
+    (text,) = shown
+    usage, flags = text.split("\n\n")[0], text.split("\n\n", 1)[1]
+    assert usage.endswith(f" {command} {'[NAME]' if command == 'config' else '[--flag=value ...]'}")
+    assert set(re.findall(r"--(\w+)", flags)) == set(cli.FLAGS[command])
+    assert ("--config.KEY=VALUE" in flags) == ("config" in cli.FLAGS[command])
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["help"]])
+def test_the_overview_has_a_line_for_each_command(capsys, argv):
+    assert cli.main(argv) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (\w+) +\w", text, re.M) == list(cli.FLAGS)
+    assert set(cli.FLAGS) == {"config", *cli.COMMANDS}
+    assert "COMMAND --help" in text and "--workdir" not in text and len(text.splitlines()) < 20
+
+
+def test_the_version_names_what_it_runs_on(capsys):
+    assert cli.main(["--version"]) == 0
+    expected = f"gan_jax {gan_jax.__version__} (jax {jax.__version__}, Python {sys.version.split()[0]})\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_the_default_workdir_is_named_after_the_experiment():
     assert cli.default_workdir("experiments/a_b.py") == os.path.join("runs", "a_b")
     assert cli.default_workdir("/x/a_b.py:smoke") == os.path.join("runs", "a_b_smoke")
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    (["--sweep=config.generator.width=log(4,9,3)"], ["4", "6", "9"]),
+    # Without the swept name the override would be none of the config's keys.
+    (["--config.augment.policy=color", "--sweep=config.augment.name=diffaugment"], ["diffaugment"]),
+])  # fmt: skip
+def test_a_sweeps_values_are_those_that_the_config_can_take(tmp_path, monkeypatch, flags, expected):
+    swept = []
+
+    def run(path, overrides, sweeps, workdir, *, seed, whole, **rest):
+        swept.extend(sweep_flags.product(sweeps, seed, whole).values())
+        return 0
+
+    monkeypatch.setattr(sweep, "sweep", run)
+    assert cli.main(["sweep", SMOKE, f"--workdir={tmp_path / 'sweep'}", *flags]) == 0
+    assert [value for values in swept for value in values.values()] == expected
 
 
 def test_a_full_disk_outside_the_run_is_one_message_too(capfd, monkeypatch):
@@ -140,8 +183,6 @@ def test_a_dry_run_describes_and_writes_nothing(capsys, tmp_path, mode):
 
 
 def _leaves(tree):
-    import jax
-
     return jax.tree.leaves(tree)
 
 

@@ -71,10 +71,7 @@ def test_a_wrong_override_is_told(key, text, message):
         load((key, text))
 
 
-def test_a_missing_file_names_its_neighbours(monkeypatch):
-    monkeypatch.chdir(settings.ROOT)
-    with pytest.raises(MissingPathError, match=r"no file digits_dcgan; nearest: experiments/digits_dcgan\.py"):
-        runs.load_config("digits_dcgan")
+def test_a_missing_file_names_its_neighbours():
     with pytest.raises(MissingPathError, match="no file .*digits_dgan.py; nearest: .*digits_dcgan.py"):
         runs.load_config(str(settings.EXPERIMENTS / "digits_dgan.py"))
     with pytest.raises(UserError, match="unknown or failing variant.*smok.*expected smoke"):

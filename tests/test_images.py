@@ -1,5 +1,9 @@
 """Pictures on the host, read back with PIL."""
 
+import re
+import subprocess
+
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,7 +47,7 @@ def test_a_grid_puts_image_i_in_its_row_and_column(count, columns, rows, laid):
 
 def test_an_animation_has_its_frames(tmp_path):
     frames = noise(5, 8, 8, 1)
-    images.save_animation(tmp_path / "a.gif", frames, milliseconds=50)
+    images.save_animation(tmp_path / "a.gif", frames, fps=20)
     with Image.open(tmp_path / "a.gif") as file:
         assert file.n_frames == 5 and file.info["duration"] == 50 and file.info["loop"] == 0
         for number, frame in enumerate(frames):
@@ -60,6 +64,52 @@ def test_equal_frames_are_not_dropped(tmp_path):
             file.seek(number)
             total += file.info["duration"]
     assert total == 6 * 40, "equal neighbours may share a frame, never its time"
+
+
+@pytest.mark.parametrize(("fps", "milliseconds"), [(25, 40), (30, 30), (50, 20), (1, 1000), (15, 70)])
+def test_a_gif_counts_hundredths_of_seconds(tmp_path, fps, milliseconds):
+    images.save_animation(tmp_path / "a.gif", noise(2, 4, 4, 1), fps=fps)
+    with Image.open(tmp_path / "a.gif") as file:
+        assert file.info["duration"] == milliseconds
+
+
+def decoded(path) -> tuple[np.ndarray, str]:
+    """The frames uint8 (N, H, W, 3) of a video, and the line in which ffmpeg describes it.
+
+    `imageio_ffmpeg.read_frames` would fork this process, and JAX has threads.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    about = re.search(r"Stream #0.*Video: (.*)", done.stderr.decode())[1]
+    width, height = map(int, re.search(r" (\d+)x(\d+)[ ,]", about).groups())
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3), about
+
+
+@pytest.mark.parametrize(("channels", "shape", "size"), [(3, (64, 48), (64, 48)), (1, (17, 32), (18, 32)),
+                                                         (4, (32, 21), (32, 22))])  # fmt: skip
+def test_a_video_has_its_frames(tmp_path, channels, shape, size):
+    """Four plain quarters a frame, whose colours move: chroma at half the resolution keeps what is not an edge."""
+    colours = noise(9, 2, 2, channels)
+    colours[0, 0, 0, :3], colours[1, 1, 1, :3] = [255, 0, 0][: min(channels, 3)], [0, 255, 0][: min(channels, 3)]
+    rows, columns = (np.arange(n) * 2 // n for n in shape)
+    frames = colours[:, rows][:, :, columns]
+    images.save_video(tmp_path / "a.mp4", frames, fps=30)
+    video, about = decoded(tmp_path / "a.mp4")
+    assert video.shape == (9, *size, 3) and re.match(r"h264 .* yuv420p\(tv, bt709.* 30 fps", about), about
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    expected = np.broadcast_to(frames[..., :3] if channels > 1 else frames, (*frames.shape[:3], 3)).astype(int)
+    away = [np.abs(2 * np.arange(n) + 1 - n) > 6 for n in shape]  # from the edges in the middle
+    difference = np.abs(video[:, : shape[0], : shape[1]] - expected)[:, away[0]][:, :, away[1]]
+    assert difference.mean() < 3 and np.percentile(difference, 99) < 12
+
+
+def test_a_video_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    images.save_video(tmp_path / "a.mp4", noise(2, 8, 8, 3))
+    before = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / ".a.mp4.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="ffmpeg: .*No space left"):
+        images.save_video(tmp_path / "a.mp4", noise(3, 8, 8, 3))
+    assert (tmp_path / "a.mp4").read_bytes() == before
 
 
 def test_a_scatter_shows_points_where_they_are():

@@ -3,16 +3,17 @@
 import csv
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import folders, images, parallel, runs, sample, specs
+from gan_jax import cli, folders, images, parallel, runs, sample, specs
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.layers import random
-from tests import settings
+from tests import settings, test_images
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,11 @@ def test_a_label_out_of_range(labelled, tmp_path, labels):
     ({"noise": "none"}, "--noise=none: 'dcgan' has no noise inputs in this run; leave the flag out"),
     ({"noise": "off"}, "--noise=off: expected one of const, random, none"),
     ({"interpolate_in": "z"}, "--interpolate_in=z: needs --interpolate=FRAMES too"),
+    ({"animation": "mp4"}, "--animation=mp4: needs --interpolate=FRAMES too"),
+    ({"fps": 25}, "--fps=25: needs --interpolate=FRAMES too"),
+    ({"animation": "avi", "interpolate": 4}, "--animation=avi: expected gif or mp4"),
+    ({"fps": 60, "interpolate": 4}, "--fps=60: expected 1 to 50; --animation=mp4 takes up to 240"),
+    ({"fps": 0, "animation": "mp4", "interpolate": 4}, "--fps=0: expected 1 to 240$"),
     ({"interpolate_in": "x", "interpolate": 4}, "--interpolate_in=x: expected z or w"),
     ({"style_mixing": "0:1", "seeds": "0"}, "--style_mixing=0:1 with --seeds=0: it names its own seeds; leave one"),
     ({"dlatents": "a", "truncation": "0.5"}, "--dlatents=a with --truncation=0.5: its styles are taken as they are"),
@@ -163,6 +169,30 @@ def test_an_interpolation_begins_at_the_first_seed(plain, tmp_path):
         assert np.abs(frames[number] - still).max() <= (0 if number == 0 else 1)
     steps = [np.abs(a - b).mean() for a, b in zip(frames, frames[1:] + frames[:1], strict=True)]
     assert 0 < max(steps) < 0.7 * np.abs(frames[0] - frames[6]).mean(), "every step is a small one, the last too"
+
+
+def test_an_interpolation_as_a_video(plain, tmp_path):
+    """The same frames as the GIF's, up to what the codec loses."""
+    folder, _ = plain
+    flags = {"seeds": "4,9", "interpolate": 5}
+    (gif,) = sample.sample(folder, tmp_path, **flags)
+    assert cli.main(["sample", f"--workdir={folder}", f"--out={tmp_path}", "--seeds=4,9", "--interpolate=5",
+                     "--animation=mp4", "--fps=12"]) == 0  # fmt: skip
+    video, about = test_images.decoded(tmp_path / "interpolation.mp4")
+    with Image.open(gif) as animation:
+        frames = []
+        for number in range(animation.n_frames):
+            animation.seek(number)
+            frames.append(np.asarray(animation.convert("RGB"), int))
+    assert video.shape == (10, 32, 32, 3) and " 12 fps" in about
+    assert np.abs(video - np.stack(frames)).mean() < 2
+
+
+def test_a_video_without_the_extra_is_one_line(plain, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(UserError, match="an MP4 needs ffmpeg.*pip install imageio-ffmpeg, .*`video`; or take a GIF$"):
+        sample.sample(plain[0], tmp_path / "out", seeds="0,1", interpolate=2, animation="mp4")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_fixed_grid_is_fixed_and_depends_on_the_runs_seed(plain):

@@ -11,8 +11,11 @@ import time
 
 import pytest
 
+from gan_jax import config as configs
 from gan_jax import sweep as sweeping
+from gan_jax import sweep_flags
 from gan_jax.errors import UserError
+from tests import settings
 
 # Takes a run's flags; writes what a run writes, with fd = a * b; fails, stops or waits where a tells it to.
 PROGRAM = """
@@ -68,7 +71,7 @@ def calls(folder):
 
 def test_values():
     def values(text, seed=0):
-        key, expanded = sweeping.expand(f"config.a.b={text}", seed)
+        key, expanded = sweep_flags.expand(f"config.a.b={text}", seed)
         assert key == "config.a.b"
         return expanded
 
@@ -84,9 +87,68 @@ def test_values():
     assert values("random(0,1,3)") == values("random(0,1,3)") != values("random(0,1,3)", seed=1)
 
 
+def test_forms_of_whole_numbers_are_rounded():
+    """And each value is there once; a list is taken as it is."""
+
+    def values(text, whole=("config.n",)):
+        return sweep_flags.expand(f"config.n={text}", 0, whole)[1]
+
+    assert values("log(8,64,4)") == ["8", "16", "32", "64"]
+    assert values("log(1,1000000,3)") == ["1", "1000", "1000000"]
+    assert values("log(1,4,6)") == ["1", "2", "3", "4"]  # 1, 1.3, 1.7, 2.3, 3.0, 4
+    assert values("linear(1,2,4)") == ["1", "2"]
+    assert values("2,linear(0,10,4)") == ["2", "0", "3", "7", "10"]
+    assert values("2,linear(0,4,3)") == ["2", "0", "4"]
+    assert set(values("random(0,3,50)")) == set(values("lograndom(0.6,3,50)")) | {"0"} == {"0", "1", "2", "3"}
+    assert values("linear(1,2,3)", ()) == ["1", "1.5", "2"]
+    with pytest.raises(UserError, match="stands twice"):
+        values("1,1")
+    assert sweep_flags.product(["config.n=linear(1,2,3)", "config.x=linear(1,2,3)"], 0, ["config.n"]).keys() == {
+        f"{i:03d}-n={n},x={x}" for i, (n, x) in enumerate((n, x) for n in "12" for x in ("1", "1.5", "2"))
+    }
+
+
+def test_whole_keys_are_those_of_whole_numbers():
+    keys = sweep_flags.whole_keys(settings.digits())
+    assert {"config.batch_size", "config.generator.width", "config.every.log_images"} <= keys
+    assert not keys & {"config.data.flip", "config.loss.r1_gamma", "config.game", "config.optim.generator.b1"}
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("(32,32),(64,64)", ["(32,32)", "(64,64)"]),
+    ('"a,b",c', ["a,b", "c"]),
+    (" 'a,b' , \"c\",it's", ["a,b", "c", "it's"]),
+    ("\"log(1,2,3)\",'(x'", ["log(1,2,3)", "(x"]),
+    ("('fd','kd'),fd", ["('fd','kd')", "fd"]),
+    ("'',x", ["", "x"]),
+])  # fmt: skip
+def test_brackets_and_quotes_hold_commas(text, expected):
+    assert sweep_flags.expand(f"config.a={text}", 0)[1] == expected
+
+
+@pytest.mark.parametrize(("key", "text", "expected"), [
+    ("data.resolution", "(32,32),(16,32),8", [(32, 32), (16, 32), 8]),
+    ("evaluation.metrics", '"fd,kd",fd,()', [("fd", "kd"), ("fd",), ()]),
+    ("generator.width", "log(4,9,3)", [4, 6, 9]),
+])  # fmt: skip
+def test_swept_values_are_read_by_the_runs_config(key, text, expected):
+    """As the command reads them before it starts a run."""
+    read = []
+    for values in sweep_flags.product([f"config.{key}={text}"], 0, sweep_flags.whole_keys(settings.digits())).values():
+        config = settings.digits()
+        configs.override(config, key, values[f"config.{key}"])
+        read.append(dict(configs.flatten(config))[key])
+    assert read == expected
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
+        ('config.a="1,2', "a bracket or quote is not closed in \"1"),
+        ("config.a=(1,2", "a bracket or quote is not closed in .1,2"),
+        ("config.a=1),2", "a bracket or quote is not closed in 1"),
+        ("config.a=1,2,", "empty"),
+        ("config.a=", "empty"),
         ("config.a", "expected config.key=1,2"),
         ("a=1,2", "expected config.key=1,2"),
         ("config.a=1,,2", "empty"),
@@ -99,17 +161,17 @@ def test_values():
 )
 def test_unreadable_definitions(text, message):
     with pytest.raises(UserError, match=message):
-        sweeping.expand(text, 0)
+        sweep_flags.expand(text, 0)
 
 
 def test_product():
-    runs = sweeping.product(["config.a=1,2", "config.x.b=u/v,w"], 0)
+    runs = sweep_flags.product(["config.a=1,2", "config.x.b=u/v,w"], 0)
     assert list(runs) == ["000-a=1,b=u_v", "001-a=1,b=w", "002-a=2,b=u_v", "003-a=2,b=w"]
     assert runs["002-a=2,b=u_v"] == {"config.a": "2", "config.x.b": "u/v"}
     with pytest.raises(UserError, match="nothing to sweep"):
-        sweeping.product([], 0)
+        sweep_flags.product([], 0)
     with pytest.raises(UserError, match="swept twice"):
-        sweeping.product(["config.a=1", "config.a=2"], 0)
+        sweep_flags.product(["config.a=1", "config.a=2"], 0)
 
 
 def test_every_combination_and_a_sorted_table(program, tmp_path, capsys):
