@@ -82,6 +82,7 @@ def _main(argv: list[str]) -> int:
     if command == "config":  # nothing of JAX
         return _config(argv)
     flags, overrides = parse(command, argv)
+    output.doing("starting JAX")
     _prepare_jax()
     return COMMANDS[command](flags, overrides)
 

@@ -1,9 +1,33 @@
-"""Standard output and error that outlive their readers: a run goes on where nobody listens any more."""
+"""Standard output and error that outlive their readers, and that say what is being done where nothing else is said."""
 
 import contextlib
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
+
+QUIET_SECONDS = 5.0  # without a line, until one says what is being done; then twice as long, and so on
+
+
+class Activity:
+    """What a command is doing, and when its last line was written."""
+
+    def __init__(self):
+        self.begin("")
+
+    def begin(self, text: str) -> None:
+        """Names what is done from now on; empty where silence needs no word."""
+        self.text, self.since, self.patience = text, time.monotonic(), QUIET_SECONDS
+        self.last_line = self.since
+
+    def due(self) -> str:
+        """The line for a silence that has lasted, or ''."""
+        now = time.monotonic()
+        if not self.text or now - self.last_line < self.patience:
+            return ""
+        self.patience *= 2
+        return f"{self.text}, {now - self.since:.0f} s"
 
 
 class Lasting:
@@ -14,9 +38,11 @@ class Lasting:
 
     def __init__(self, stream, *, patient: bool):
         self._stream, self._patient = stream, patient
+        self.activity = stream.activity if isinstance(stream, Lasting) else Activity()
 
     def write(self, text: str) -> int:
         """Writes what can be written. Raises OSError where it is not patient."""
+        self.activity.last_line = time.monotonic()
         self._try(lambda: self._stream.write(text), lambda encoding: self._stream.write(_plain(text, encoding)))
         return len(text)
 
@@ -66,6 +92,28 @@ def _turn_away(stream) -> None:
 @contextlib.contextmanager
 def lasting(*, patient: bool) -> Iterator[None]:
     """Standard output and error are `Lasting` within the block."""
-    streams = (Lasting(stream, patient=patient) for stream in (sys.stdout, sys.stderr))
-    with contextlib.redirect_stdout(next(streams)), contextlib.redirect_stderr(next(streams)):
-        yield
+    is_outermost = not isinstance(sys.stdout, Lasting)
+    out, err = (Lasting(stream, patient=patient) for stream in (sys.stdout, sys.stderr))
+    ended = threading.Event()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if is_outermost:
+            threading.Thread(target=_watch, args=(out, ended), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+def _watch(stream: Lasting, ended: threading.Event) -> None:
+    """Says what is being done whenever nothing was said for long."""
+    while not ended.wait(QUIET_SECONDS / 10):
+        if line := stream.activity.due():
+            with contextlib.suppress(OSError):
+                stream.write(f"{line}\n")
+                stream.flush()
+
+
+def doing(text: str) -> None:
+    """Names what this process does from now on, for the lines of a long silence; '' where silence needs no word."""
+    if isinstance(sys.stdout, Lasting):
+        sys.stdout.activity.begin(text)

@@ -53,6 +53,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     """
     # Devices, data, players.
     mesh = parallel.make_mesh()
+    _now("opening the data")
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
     evaluate.wanted(config)
@@ -74,6 +75,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
 def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bool:
     """The part of `train` that writes; the folder is this process's alone."""
     config = run.config
+    _now("making or restoring the networks")
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
     folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset))
     abstract = runs.abstract_state(run, mesh)
@@ -82,6 +84,7 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bo
     if not (manager.all_steps() or config.transfer.workdir):  # the compiler is at work while State is drawn
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
+    _now("loading what the metrics need")
     draw = sample.sampler(run, whole=bool(runs.sources(run)))
     given = parallel.together(lambda: sample.grid_given(run))
     measure = evaluate.measurer(run)
@@ -199,6 +202,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
     compiling = _begin_to_compile(run, calls, session.dataset, programs.shapes(state), position)
     session.log.leave_out(compiling.wait(session.log.say))
     stream, halt = calls.stream(run, session.dataset, position.images), False
+    _now("training")
     with contextlib.closing(stream):
         while position.images < end:
             count = programs.length(run, position.step, position.images, end)
@@ -238,6 +242,7 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
     if not (reached or halt):
         return
     session.averages.settle()
+    _now("drawing samples")
     if "log" in reached:
         log.scalars(now.step, now.images, session.averages.take())
     if "sample" in reached:
@@ -245,14 +250,22 @@ def _milestones(session: _Session, state, before: Position, now: Position, last:
     companions = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
     metric = None
     if "evaluate" in reached:
+        _now("measuring")
         try:
             metric = _evaluate(session, state, now, last)
         except Exception:
             checkpoint.save(session.manager, session.named(state), companions)  # what was trained outlives this failure
             raise
     if "checkpoint" in reached or halt or metric is not None:
+        _now("saving a checkpoint")
         checkpoint.save(session.manager, session.named(state), companions, metric)
+    _now("")  # lines come at their intervals from here on
     log.restart_clock(now.images)
+
+
+def _now(doing: str) -> None:
+    if jax.process_index() == 0:
+        output.doing(doing)
 
 
 def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str, float] | None:

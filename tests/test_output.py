@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -61,6 +63,31 @@ def test_the_streams_are_back_behind_the_block(capsys):
         print("out")
         print("err", file=sys.stderr)
     assert (sys.stdout, sys.stderr) == before and capsys.readouterr() == ("out\n", "err\n")
+
+
+def test_a_long_silence_is_filled_with_what_is_done(capsys, monkeypatch):
+    monkeypatch.setattr(output, "QUIET_SECONDS", 0.2)
+    with output.lasting(patient=False):
+        time.sleep(0.5)  # nothing is named
+        output.doing("compiling")
+        with output.lasting(patient=True):  # as `train` within a command
+            time.sleep(1.0)
+            output.doing("")
+            time.sleep(0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert 1 <= len(lines) <= 3 and all(re.fullmatch(r"compiling, \d s", line) for line in lines)
+
+
+def test_lines_of_a_silence_come_ever_more_seldom(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
+    activity, lines = output.Activity(), []
+    activity.begin("measuring")
+    for clock[0] in range(1, 100):
+        if line := activity.due():
+            lines.append(line)
+            activity.last_line = clock[0]
+    assert lines == ["measuring, 5 s", "measuring, 15 s", "measuring, 35 s", "measuring, 75 s"]
 
 
 @pytest.mark.parametrize("without", ["reader", "streams"])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import folders, games, logs, parallel, provenance, runs, sample, specs
+from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import collect, equivariance, plans, protocols, report
 from gan_jax.evaluate import path_length as path_lengths
@@ -56,7 +56,9 @@ def evaluate(
         print(f"{line}; using step {restored.step}", flush=True)
     images = restored.run["position"]
     print(f"step {restored.step}: measuring {', '.join(listed) or 'nothing'}", flush=True)
+    output.doing("loading the networks and the reals")
     measure = measurer(run, names=names, save_statistics=save_statistics)
+    output.doing("measuring")
     rows = measure(restored.state.ema, step=restored.step, images=images, baselines=True)
     try:
         for row in rows:
