@@ -8,7 +8,7 @@ import os
 import sys
 
 from gan_jax import help as help_texts
-from gan_jax import output
+from gan_jax import output, paths
 from gan_jax.errors import DivergedError, UserError
 
 DEFAULT_CONFIG = "digits_dcgan"
@@ -21,13 +21,16 @@ EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "ba
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
-    "evaluate": ("workdir", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics", "compare"),
-    "sample": ("workdir", "out", *DRAWN, "interpolate", "fps", "save_dlatents", "step"),
+    "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics",
+                 "compare"),
+    "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
     "config": (),
     "import": ("from", "workdir", "config"),
     "export": ("workdir", "out", "format", "truncation", "step"),
-}
+}  # fmt: skip
+PATHS = ("config", "workdir", "out", "images", "reference", "statistics", "save_statistics", "weights", "inputs",
+         "dlatents", "from", "profile", "compare")
 SWITCHES = ("dry_run", "save_dlatents", "download", "flip_reals")
 
 
@@ -118,6 +121,9 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
     for name, values in flags.items():
         if len(values) > 1 and name != "sweep":
             raise UserError(f"--{name} is given {len(values)} times: {', '.join(values)}")
+        if name in PATHS:
+            several = values[0].split(",") if name == "compare" else values
+            flags[name] = [",".join(paths.expanded(path, f"--{name}") for path in several)]
     return flags, overrides
 
 
@@ -205,13 +211,13 @@ def _evaluate(flags: dict, overrides: list) -> int:
         return 0
     settings = {name: _one(flags, name) for name in EVALUATION if name in flags}
     settings |= {name: str(text in ("true", "1")) for name, text in settings.items() if name in SWITCHES}
-    common = {name: _one(flags, name) for name in ("metrics", "save_statistics")} | {"settings": settings}
+    common = {name: _one(flags, name) for name in ("metrics", "save_statistics", "data")} | {"settings": settings}
     if "images" in flags:
-        _alone(flags, "images", ("workdir", "reference", "out", "metrics", "save_statistics", *EVALUATION))
+        _alone(flags, "images", ("workdir", "data", "reference", "out", "metrics", "save_statistics", *EVALUATION))
         paths = {name: _one(flags, name) for name in ("reference", "workdir", "out")}
         rows = evaluate.compare_folders(_one(flags, "images"), **paths, **common)
     else:
-        _alone(flags, "workdir", ("step", "metrics", "save_statistics", *EVALUATION))
+        _alone(flags, "workdir", ("data", "step", "metrics", "save_statistics", *EVALUATION))
         rows = evaluate.evaluate(_needed(flags, "workdir"), step=_step(flags), **common)
     print(evaluate.table(rows))
     return 0
@@ -232,6 +238,7 @@ def _sample(flags: dict, overrides: list) -> int:
         _needed(flags, "workdir"),
         _needed(flags, "out"),
         step=_step(flags),
+        data=_one(flags, "data"),
         interpolate=_number(flags, "interpolate", 0),
         fps=_number(flags, "fps", None),
         save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),

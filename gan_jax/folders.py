@@ -3,21 +3,31 @@
 import json
 import os
 import pathlib
+import threading
 
 import jax
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import games, runs, specs
+from gan_jax import games, paths, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
 
-def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spec, summary: dict) -> pathlib.Path:
+def start_folder(
+    workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spec, summary: dict, dataset=None
+) -> pathlib.Path:
     """Makes the run's folder with `config.json` and `data.json`, or checks that they are this run's.
 
+    Args:
+      workdir: the folder.
+      config: complete.
+      spec: of the fields that the game reads.
+      summary: what the data are, for `data.json`.
+      dataset: the data themselves, where they are at hand: a run that has begun is checked to be of them.
     Raises:
-      UserError: the folder holds a run of another config (every difference is listed), or is no run's folder.
+      UserError: the folder holds a run of another config (every difference is listed) or of other data, or is no run's
+        folder.
     """
     folder = pathlib.Path(workdir)
     file = folder / "config.json"
@@ -26,12 +36,15 @@ def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spe
     if file.is_file():
         game = games.find(config.game)
         safe = (*configs.SAFE, *getattr(game, "SAMPLE_KEYS", {}).values())
-        changed = configs.differences(read_config(file), config, safe)
+        before = read_config(file)
+        changed = configs.differences(before, config, (*safe, *_places(before, config)))
         if changed and (begun or (folder / "metrics.jsonl").exists()):  # else nothing was trained: begin afresh
             raise UserError(
                 f"{folder} holds a run with another config:\n  " + "\n  ".join(changed)
                 + "\nResume it with its own values, or give another --workdir"
             )  # fmt: skip
+        if begun and dataset is not None:
+            check_data(folder, dataset)
     elif trained:
         raise UserError(f"{folder} has checkpoints and no config.json; give another --workdir")
     if folder.exists() and not folder.is_dir():
@@ -41,10 +54,84 @@ def start_folder(workdir: os.PathLike | str, config: ConfigDict, spec: specs.Spe
         if jax.process_index() == 0:
             _write(file, configs.to_json(config))
             if not begun or not (folder / "data.json").is_file():  # else it tells of the data that were trained on
-                _write(folder / "data.json", json.dumps({**summary, "spec": specs.to_json(spec)}, indent=2) + "\n")
+                _write_summary(folder, {**summary, "spec": specs.to_json(spec)})
+            if dataset is not None:
+                threading.Thread(target=_remember_content, args=(folder, dataset), daemon=True).start()
     except OSError as error:
         raise UserError(f"{folder}: the run's folder cannot be written: {error.strerror or error}") from error
     return folder
+
+
+def _places(before: ConfigDict, config: ConfigDict) -> list[str]:
+    """Keys that say where data lie. Whether they are the same there, `check_data` asks."""
+    old, keys = runs.data_sections(before), []
+    for part, section in runs.data_sections(config).items():
+        prefix = f"data.parts.{part}" if part else "data"
+        keys += [f"{prefix}.dir", f"{prefix}.download"]
+        if part in old and all(str(one.name).startswith("folder:") for one in (old[part], section)):
+            keys.append(f"{prefix}.name")
+    return keys
+
+
+def check_data(folder: os.PathLike | str, dataset) -> None:
+    """Checks that data are those of a run that has begun; where they lie, and when they were copied, does not matter.
+
+    Raises:
+      UserError: they are others.
+    """
+    folder = pathlib.Path(folder)
+    summary = _read_summary(folder)
+    recorded = summary.get("fingerprint")
+    if not recorded or is_same_data(folder, recorded, dataset.fingerprint):
+        return
+    if summary.get("content"):
+        print(f"{dataset.name}: reading all files, to see whether they are those of {folder}", flush=True)
+        if dataset.content() == summary["content"]:
+            if jax.process_index() == 0:
+                _write_summary(folder, {**summary, "copies": [*summary.get("copies", ()), dataset.fingerprint]})
+            return
+    raise UserError(
+        f"{folder}: the data has changed since this run began ({dataset.name}: its fingerprint was {recorded[:12]}, is "
+        f"{dataset.fingerprint[:12]}); bring it back, or give another --workdir"
+    )
+
+
+def move_data(folder: os.PathLike | str, config: ConfigDict, place: str) -> None:
+    """Lets the config of a run in `folder` name the place where its data lie now, see `runs.move_data`.
+
+    Raises:
+      UserError: there are other data, or none.
+    """
+    runs.move_data(config, place)
+    check_data(folder, runs.open_data(config))
+
+
+def is_same_data(folder: pathlib.Path, one: str, other: str) -> bool:
+    """Whether two fingerprints are of one content: equal, or both of a set and its copies that `data.json` names."""
+    summary = _read_summary(folder)
+    return one == other or {one, other} <= {summary.get("fingerprint"), *summary.get("copies", ())}
+
+
+def _remember_content(folder: pathlib.Path, dataset) -> None:
+    """Adds to `data.json` what the files of a large set hold, so that a copy of them can be known as such."""
+    try:
+        if not _read_summary(folder).get("content") and (content := dataset.content()):
+            _write_summary(folder, {**_read_summary(folder), "content": content})
+    except OSError:  # the run goes on without: only a copy would be another set
+        return
+
+
+def _read_summary(folder: pathlib.Path) -> dict:
+    """`data.json`; empty where it is not there or cannot be read."""
+    try:
+        summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _write_summary(folder: pathlib.Path, summary: dict) -> None:
+    _write(folder / "data.json", json.dumps(summary, indent=2) + "\n")
 
 
 def _write(file: pathlib.Path, text: str) -> None:
@@ -146,6 +233,7 @@ def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[ste
     Raises:
       MissingPathError, UserError: no such run, nothing readable, or nothing that agrees.
     """
+    workdir = paths.expanded(workdir, "config.transfer.workdir")
     config, spec, _ = read_folder(workdir)
     restored = restore(runs.build(config, spec), workdir, mesh)
     taken, fresh = 0, []

@@ -21,12 +21,13 @@ FLAGS = {
   --config=NAME[:variant]      experiment, a name that the command config lists or a FILE.py; default digits_dcgan
   --workdir=DIR                the run's folder; default runs/<experiment>[_<variant>]
   --config.KEY=VALUE           override any key of the config, such as --config.optim.generator.learning_rate=1e-4
-  --config.logs=NAME,NAME      tell wandb, mlflow or a class of your own what is logged; docs/architecture.md
+  --config.logs=NAME,NAME      tell wandb, mlflow or a class of your own what is logged; docs/commands.md
   --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
   --profile=DIR                trace 16 to 32 steps into DIR once all is compiled, for XProf and TensorBoard
   --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)""",
     "evaluate": """\
   --workdir=DIR                the run's folder
+  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
   --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
                                or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
                                for fd and kd where these are not Inception's, and reported by their features); modes,
@@ -46,10 +47,11 @@ FLAGS = {
   --compare=RUN,RUN            print the newest values of several runs, and which of them do not compare""",
     "sample": """\
   --workdir=DIR --out=DIR      the run's folder, and where images go
-  --seeds=0-63                 one image for each; also 1,5,9
+  --seeds=0-63                 one image for each; also 1,5,9; of runs that translate, held-out examples
   --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate pictures
+  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
   --direction=ab|ba            of a translation; default: the config's
-  --labels=0,1,2               classes, for conditional runs
+  --labels=0,1,2               classes, or their names: cat,dog; for conditional runs
   --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
   --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
   --animation=gif|mp4          the animation's format, default gif; mp4 needs the extra `video` (imageio-ffmpeg)

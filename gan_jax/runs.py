@@ -1,10 +1,12 @@
 """A run: the players, phases, State and data that its config describes."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
@@ -116,6 +118,28 @@ def model_name(net) -> str:
 def sources(run: Run) -> tuple[str, ...]:
     """The pictures that the run's game must be given to draw a sample, of what it asks for."""
     return tuple(name for name in run.game.asks(run.config) if run.spec[name].kind == "image")
+
+
+def with_labels(run: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What a game without sources is given: labels (N,), where it asks for them."""
+    return {"label": labels} if "label" in run.game.asks(run.config) else {}
+
+
+def held_out(run: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What the run's game is given for samples of these numbers: labels in turn, or held-out examples of the data.
+
+    Those are of `config.evaluation.split`, opened here; a number beyond the set's last example begins anew.
+    """
+    names = run.game.asks(run.config)
+    if not sources(run):
+        return lambda numbers: with_labels(run, numbers % max(specs.classes(run.spec), 1))
+    dataset = open_data(run.config, run.config.evaluation.split)
+
+    def examples(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        arrays = dataset.examples(numbers % dataset.size if dataset.size else numbers)
+        return {name: arrays[name] for name in names}
+
+    return examples
 
 
 def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None) -> Run:
@@ -245,6 +269,27 @@ def open_data(config: ConfigDict, split: str = ""):
     return data.Joined({name: open_field(config, name, split) for name in parts})
 
 
+def move_data(config: ConfigDict, place: str) -> None:
+    """Puts the place where a run's data lie now into its config.
+
+    Args:
+      config: of the run.
+      place: a folder or .zip, or the folder of TFDS sets; of data with parts `a=PATH,b=PATH`.
+    Raises:
+      UserError: no such part, or data that lie nowhere.
+    """
+    sections = data_sections(config)
+    places = {"": place} if "" in sections else dict(text.partition("=")[::2] for text in place.split(","))
+    for part, path in places.items():
+        if part not in sections or not path:
+            raise UserError(f"--data={place}: expected PART=PATH with commas between, of {', '.join(sections)}")
+        section, kind = sections[part], sections[part].name.partition(":")[0]
+        if kind not in ("folder", "tfds", "digits"):
+            raise UserError(f"--data={place}: the data {section.name!r} lie in no place; leave the flag out")
+        key, value = ("name", f"folder:{path}") if kind == "folder" else ("dir", path)
+        section[key] = value
+
+
 def open_field(config: ConfigDict, name: str, split: str = ""):
     """The Dataset that a field of the run's data is of, where its examples are the field `image`.
 
@@ -291,6 +336,17 @@ def splits(config: ConfigDict, split: str) -> dict[str, str]:
 
 
 def data_spec(config: ConfigDict, dataset) -> specs.Spec:
-    """The fields of the data that the run's game reads. Raises UserError where the data has no such field."""
+    """The fields of the data that the run's game reads.
+
+    Raises:
+      UserError: the data has no such field, or a label of a single class, which says nothing.
+    """
     game = games.find(config.game)
-    return specs.chosen(dataset.spec, game.reads(config), dataset.name)
+    spec = specs.chosen(dataset.spec, game.reads(config), dataset.name)
+    for name, field in spec.items():
+        if field.kind == "label" and field.classes < 2:
+            raise UserError(
+                f"the game {config.game!r} reads the field {name!r}, and all images of {dataset.name!r} are of one "
+                "class: give data with two classes or more, or an experiment without labels"
+            )
+    return spec

@@ -58,28 +58,6 @@ def generator(run: runs.Run, *, from_latents: bool = False, whole: bool = False,
     return decode if from_latents else generate
 
 
-def with_labels(run: runs.Run, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """What a game without sources is given: labels (N,), where it asks for them."""
-    return {"label": labels} if "label" in run.game.asks(run.config) else {}
-
-
-def held_out(run: runs.Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """What the run's game is given for samples of these numbers: labels in turn, or held-out examples of the data.
-
-    Those are of `config.evaluation.split`, opened here; a number beyond the set's last example begins anew.
-    """
-    names = run.game.asks(run.config)
-    if not runs.sources(run):
-        return lambda numbers: with_labels(run, numbers % max(specs.classes(run.spec), 1))
-    dataset = runs.open_data(run.config, run.config.evaluation.split)
-
-    def examples(numbers: np.ndarray) -> dict[str, np.ndarray]:
-        arrays = dataset.examples(numbers % dataset.size if dataset.size else numbers)
-        return {name: arrays[name] for name in names}
-
-    return examples
-
-
 def halves(run: runs.Run, ema: dict, *, noise: str = "const", **truncation) -> Halves:
     """As `sampler`, for a generator with styles; options as of the game's `styles` and `paint`."""
 
@@ -135,7 +113,7 @@ def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
     """What the samples of the run's grid are given: labels in turn, or held-out examples, evenly spread."""
     count = run.config.grid
     if not runs.sources(run):
-        return held_out(run)(np.arange(count))
+        return runs.held_out(run)(np.arange(count))
     dataset = runs.open_data(run.config, run.config.evaluation.split)
     examples = dataset.examples(np.linspace(0, (dataset.size or count) - 1, count).astype(np.int64))
     return {name: examples[name] for name in run.game.asks(run.config)}
@@ -160,7 +138,7 @@ def picture(samples: np.ndarray) -> np.ndarray:
     return images.scatter(samples, extent=max(1.5, 1.2 * float(np.abs(samples).max(initial=0.0))))[0]
 
 
-def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[pathlib.Path]:
+def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", **flags) -> list[pathlib.Path]:
     """Restores a run's averaged generator and writes images into `out`.
 
     Args:
@@ -168,6 +146,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
       out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif` or `.mp4`, or `style_mixing.png` and its
         images.
       step: checkpoint; None for the newest.
+      data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
       **flags: the fields of `sample_flags.Flags`.
     Returns:
       The files, in the order of the seeds; the picture of all comes last.
@@ -177,13 +156,15 @@ def sample(workdir: str, out: str, *, step: int | None = None, **flags) -> list[
     """
     flags = Flags(**flags)
     check(flags)
-    config, spec, _ = folders.read_folder(workdir)
+    config, spec, summary = folders.read_folder(workdir)
     override(flags, config)
+    if data:
+        folders.move_data(workdir, config, data)
     try:
         run = runs.build(config, spec)
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
-    job = read(flags, run)
+    job = read(flags, run, tuple(summary.get("classes", ())))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
@@ -217,7 +198,7 @@ def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
         ws = both.styles(_z(run, job.seeds), job.labels) if ws is None else ws
         drawn = both.paint(ws, job.seeds)
     else:
-        drawn = sampler(run)(ema, keys_of(job.seeds), with_labels(run, job.labels))
+        drawn = sampler(run)(ema, keys_of(job.seeds), runs.with_labels(run, job.labels))
     if drawn.ndim != 4:
         return {"points.csv": drawn, "grid.png": picture(drawn)}
     files |= {f"{name}.png": image for name, image in zip(_names(run, job), drawn, strict=True)}

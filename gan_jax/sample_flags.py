@@ -1,5 +1,6 @@
 """The flags of `sample`: what they mean for a run, and which of them it has no use for."""
 
+import difflib
 import math
 import re
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ class Flags(NamedTuple):
     """What to draw."""
 
     seeds: str = ""  # one image each; 0-63
-    labels: str = ""  # classes, repeated over the seeds; needs a conditional run
+    labels: str = ""  # classes, by number or name, repeated over the seeds; needs a conditional run
     truncation: str = ""  # PSI or PSI,CUTOFF: of all layers, or of the first ones; for models with styles
     noise: str = ""  # const, random of each seed, none; for models with noise inputs
     interpolate: int = 0  # frames between each two seeds; 0 for still images
@@ -152,14 +153,19 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     """The pictures of `--inputs`, made to fit as the run's own were; the key of a sample is that of its place."""
     from gan_jax import data
 
-    for flag in ("seeds", "labels", "interpolate"):
+    for flag in ("seeds", "labels", "interpolate") if flags.inputs else ("labels", "interpolate"):
         if getattr(flags, flag):
             raise UserError(f"{_shown(flags, flag)}: the game {run.config.game!r} draws from --inputs; leave it out")
     (name,) = runs.sources(run)
-    if not flags.inputs:
+    if not flags.inputs and not flags.seeds:
         raise UserError(
-            f"the game {run.config.game!r} draws from pictures: give --inputs=PATH, a picture, a folder or a .zip"
+            f"the game {run.config.game!r} draws from pictures: give --inputs=PATH, a picture, a folder or a .zip; or "
+            "--seeds=0-7, for held-out examples of the run's data"
         )
+    if not flags.inputs:
+        examples = numbers("seeds", flags.seeds)
+        pictures = runs.held_out(run)(examples)
+        return Job(flags, examples, None, {}, None, "", None, pictures, tuple(f"example{i:06}" for i in examples))
     dataset, files = data.open_inputs(flags.inputs, runs.data_section(run.config, name))
     indices = np.arange(dataset.size)
     pictures = {name: dataset.examples(indices)["image"]}
@@ -178,8 +184,8 @@ def _shown(flags: Flags, name: str) -> str:
     return f"--{name}" if value is True else f"--{name}={value}"
 
 
-def read(flags: Flags, run: runs.Run) -> Job:
-    """What the flags mean for this run. Raises UserError for one that does not fit it."""
+def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = ()) -> Job:
+    """What the flags mean for this run, whose classes may have names. Raises UserError for one that does not fit it."""
     _check_abilities(flags, run)
     if runs.sources(run):
         return _of_inputs(flags, run)
@@ -191,14 +197,14 @@ def read(flags: Flags, run: runs.Run) -> Job:
     if flags.style_mixing:
         rows, columns, layers = _mixing(flags.style_mixing, net.num_ws)
         seeds, mixing = np.concatenate([rows, columns]), Mixing(len(rows), layers)
-        labels = np.concatenate([_classes(flags.labels, run, len(side)) for side in (rows, columns)])
+        labels = np.concatenate([_classes(flags.labels, run, class_names, len(side)) for side in (rows, columns)])
     elif flags.dlatents:
         ws, seeds = latents.load(flags.dlatents, net.num_ws, net.w_size)
         mark, labels = ("dlatent" if seeds is None else "seed"), None
         seeds = np.arange(len(ws)) if seeds is None else seeds
     else:
         seeds = numbers("seeds", flags.seeds or "0-63")
-        labels = _classes(flags.labels, run, len(seeds))
+        labels = _classes(flags.labels, run, class_names, len(seeds))
     if flags.interpolate and (len(seeds) < 2 or flags.interpolate < 1 or len(run.spec["image"].shape) != 3):
         needs = "needs two seeds or more, one frame or more, and a model of images"
         raise UserError(f"--interpolate={flags.interpolate}: {needs}")
@@ -218,18 +224,29 @@ def truncation(text: str) -> tuple[float, int | None]:
     return psi, cutoff
 
 
-def _classes(labels: str, run: runs.Run, count: int) -> np.ndarray:
+def _classes(labels: str, run: runs.Run, class_names: tuple[str, ...], count: int) -> np.ndarray:
     class_count = specs.classes(run.spec)
     if labels and not class_count:
         raise UserError(f"--labels={labels}: this run is unconditional; leave the flag out")
     if not labels:
         return np.arange(count) % max(class_count, 1)
-    classes = numbers("labels", labels)
+    classes = numbers("labels", ",".join(_number_of(part, class_names) for part in labels.split(",")))
     if classes.max() >= class_count:
         raise UserError(
             f"--labels={labels}: {classes.max()} is out of range; this run knows the labels 0 to {class_count - 1}"
         )
     return np.resize(classes, count)
+
+
+def _number_of(label: str, class_names: tuple[str, ...]) -> str:
+    """The number, as text, of a class that is named; a number or a range of such is returned as it is."""
+    label = label.strip()
+    if re.fullmatch(r"\d+(-\d+)?", label) or not class_names:
+        return label
+    if label in class_names:
+        return str(class_names.index(label))
+    near = difflib.get_close_matches(label, class_names, 1, 0)
+    raise UserError(f"--labels={label}: this run's classes are {', '.join(class_names)}; did you mean {near[0]}?")
 
 
 def _mixing(text: str, num_ws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     run = runs.build(config, runs.data_spec(config, dataset))
     evaluate.wanted(config)
     makers = loggers.find(config.logs)
-    stages = games.stages(run.game, config, run.spec)
+    stages = _stages(run)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
         parallel.check_groups(games.groups(run.game, config, run.nets), stage.batch_size, config.accumulate, mesh)
@@ -69,7 +69,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     traced = parallel.together(lambda: trace.Trace(profile))
 
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
-    folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.protocol()))
+    folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset))
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
@@ -81,7 +81,10 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     measure = evaluate.measurer(run)
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
     log = _log(makers, folder, config, position)
-    session = _Session(run, mesh, dataset, manager, log, averages, folder, draw, given, measure, calls, traced, named)
+    session = _Session(
+        run, mesh, dataset, manager, log, averages, folder, draw, given,
+        measure, ranking["metric"], calls, traced, named,
+    )  # fmt: skip
 
     # Stages and steps.
     with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
@@ -89,7 +92,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
         if position.images == 0:
             _draw_reals(session)
         for begin, stage in zip(games.begins(stages), stages, strict=True):
-            if position.images >= min(stage.end_images, config.total_images):
+            if position.images >= stage.end_images:
                 continue
             session = session._replace(run=runs.build(config, run.spec, stage))
             if 0 < position.images == begin:
@@ -131,9 +134,16 @@ class _Session(NamedTuple):
     draw: sample.Draw  # of the grid
     given: dict[str, np.ndarray]  # to it, see `sample.grid_given`
     measure: evaluate.Measure
+    metric: str  # by which the best checkpoint is kept; empty for none
     programs: programs.Programs
     trace: trace.Trace
     named: Callable  # what the steps keep as one vector a net -> named arrays
+
+
+def _stages(run: runs.Run) -> list[games.Stage]:
+    """The game's stages, none of which ends after the run."""
+    stages = games.stages(run.game, run.config, run.spec)
+    return [stage._replace(end_images=min(stage.end_images, run.config.total_images)) for stage in stages]
 
 
 def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
@@ -151,7 +161,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         return _packed(run, mesh, state), Position(0, 0), logs.Averages()
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
-    if restored.run["data"] != dataset.fingerprint:
+    if not folders.is_same_data(folder, restored.run["data"], dataset.fingerprint):
         raise UserError(
             f"{folder}: the data has changed since this run began ({dataset.name}: its fingerprint was "
             f"{restored.run['data'][:12]}, is {dataset.fingerprint[:12]}); bring it back, or give another --workdir"
@@ -179,7 +189,7 @@ def _with_fresh_optimizers(session: _Session, state: steps.State) -> steps.State
 def _play(session: _Session, state, position: Position, stopped: Callable[[], bool]):
     """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
     run, stage, calls = session.run, session.run.stage, session.programs
-    end = min(stage.end_images, run.config.total_images)
+    end, total = stage.end_images, run.config.total_images
     compiling = _begin_to_compile(run, calls, session.dataset, programs.shapes(state), position)
     session.log.leave_out(compiling.wait(session.log.say))
     stream, halt = calls.stream(run, session.dataset, position.images), False
@@ -198,7 +208,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
             session.log.leave_out(session.trace.advance(run.phases, metrics, first, count))
             session.averages.add(before.step + 1, metrics)
             session.log.advance(position.images)
-            last = position.images >= run.config.total_images
+            last = position.images >= total
             halt = stopped() and not last
             _milestones(session, state, before, position, last, halt)
             if halt:
@@ -208,8 +218,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
 
 def _begin_to_compile(run, calls, dataset, shapes: steps.State, position: Position) -> programs.Compiling:
     """Begins with the programs of the calls to come in the run's stage, side by side."""
-    end = min(run.stage.end_images, run.config.total_images)
-    keys = programs.ahead(calls, run, position.step, position.images, end)
+    keys = programs.ahead(calls, run, position.step, position.images, run.stage.end_images)
     return calls.compile_ahead(run, keys, shapes, programs.example(run, dataset))
 
 
@@ -245,7 +254,7 @@ def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str,
     rows = session.measure(session.named(state.ema), step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
     session.log.evaluation(now.step, now.images, rows)
-    return (evaluate.ranking(session.run.config)["metric"], rows[0]["value"]) if rows else None
+    return (session.metric, rows[0]["value"]) if rows else None
 
 
 def _draw_reals(session: _Session) -> None:
@@ -323,10 +332,11 @@ def _agreed(received: list, call: int) -> bool:
 def _headline(run, mesh, dataset, position: Position, state) -> str:
     counts = ", ".join(f"{net} {sum(x.size for x in jax.tree.leaves(p)):,}" for net, p in state.params.items())
     begin = f"resumed at {position.images} images, step {position.step}" if position.step else "new run"
+    notes = "".join(f"\ndata: {note}" for note in dataset.notes)
     return (
         f"{begin}: {run.config.game} on {dataset.name} {run.spec[games.drawn(run.game, run.config)].shape}, "
-        f"{dataset.size or 'endless'} samples; "
-        f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}"
+        f"{dataset.contents}; "
+        f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}{notes}"
     )
 
 
@@ -351,6 +361,7 @@ def describe(run, mesh, dataset, calls: programs.Programs) -> str:
         f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}"
     )
     lines.append("data: " + ", ".join(f"{k} {v}" for k, v in dataset.protocol().items()))
+    lines += [f"data: {line}" for line in (dataset.contents, *dataset.notes)]
     return "\n".join(lines)
 
 

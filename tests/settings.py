@@ -31,7 +31,7 @@ def fresh_folder(config, workdir, change=lambda state: state) -> runs.Run:
     """The folder of a run whose only checkpoint is its State before the first step, changed."""
     dataset = runs.open_data(config)
     run = runs.build(config, runs.data_spec(config, dataset))
-    folders.start_folder(workdir, config, run.spec, dataset.protocol())
+    folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset)
     manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints")
     with checkpoint.closing(manager):
         state = parallel.replicate(change(runs.fresh_state(run)), parallel.make_mesh())

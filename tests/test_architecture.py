@@ -26,10 +26,10 @@ FLOORS = (
     ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
-     "provenance", "trace", "help",
-     "loggers"),
-    ("specs", "modules", "catalog"),
-    ("errors", "cache", "__init__"),
+     "provenance", "trace", "help", "loggers"),
+    ("specs", "modules", "cache", "catalog"),
+    ("paths",),  # as people write them
+    ("errors", "__init__"),
 )
 # Narrower than their floor allows.
 ONLY = {

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import jax
@@ -86,6 +87,20 @@ def test_labels_are_repeated_over_the_seeds(labelled, tmp_path, capsys):
     assert "grid.png, from the top: 1 row of label 3, 1 row of label 8" in capsys.readouterr().out
     cycling = sample.sample(folder, tmp_path / "all", seeds="0-11")
     assert [int(file.stem[-1]) for file in cycling[:-1]] == [*range(10), 0, 1]
+
+
+def test_labels_by_the_names_that_the_data_has(labelled, tmp_path):
+    folder = tmp_path / "named"
+    shutil.copytree(labelled[0], folder)
+    summary = json.loads((folder / "data.json").read_text())
+    assert list(summary["classes"]) == [str(digit) for digit in range(10)]
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    summary["classes"] = dict.fromkeys(names, 9)
+    (folder / "data.json").write_text(json.dumps(summary))
+    files = sample.sample(folder, tmp_path / "out", seeds="0-3", labels="three, eight,2")
+    assert [int(file.stem[-1]) for file in files[:-1]] == [3, 8, 2, 3]
+    with pytest.raises(UserError, match="--labels=thre: this run's classes are zero, .*; did you mean three?"):
+        sample.sample(folder, tmp_path / "out", labels="thre")
 
 
 @pytest.mark.parametrize("labels", ["10", "0-10", "3,11"])

@@ -129,12 +129,29 @@ def test_grids_and_evaluation_are_of_held_out_pictures(made, translate):
     test = runs.open_field(run.config, "a", "test")
     given = sample.grid_given(run)
     np.testing.assert_array_equal(given["a"], test.examples(np.array([0, 119, 239, 359]))["image"])
-    np.testing.assert_array_equal(sample.held_out(run)(np.array([359, 360]))["a"],
+    np.testing.assert_array_equal(runs.held_out(run)(np.array([359, 360]))["a"],
                                   test.examples(np.array([359, 0]))["image"])  # fmt: skip
     ema = folders.restore(run, folder, parallel.make_mesh()).state.ema
     drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, given)
     assert len(drawn) == 2 and _close(drawn[0], translate(given["a"]))
     assert sample.grid_picture(run, drawn, given).shape == (34, 106, 3)
+
+
+def test_seeds_are_held_out_examples(made, translate, tmp_path):
+    files = sample.sample(made[0], tmp_path / "out", seeds="2,359")
+    assert [file.name for file in files] == ["example000002.png", "example000359.png", "grid.png"]
+    held_out = runs.open_field(made[1].config, "a", "test").examples(np.array([2, 359]))["image"]
+    assert _close(_read(tmp_path / "out", ["example000002", "example000359"]), translate(held_out))
+
+
+def test_data_that_have_moved_are_named(made, tmp_path, capsys, monkeypatch):
+    """The digits' folder is gone; another one with the same content is named, with a part each."""
+    monkeypatch.setenv("GAN_JAX_DATA_DIR", str(tmp_path / "gone"))
+    command = ["sample", f"--workdir={made[0]}", f"--out={tmp_path / 'out'}", "--seeds=0"]
+    assert cli.main([*command, f"--data=a={tmp_path / 'x'},b={tmp_path / 'x'}"]) == 0
+    assert (tmp_path / "x" / "digits").is_dir() and not (tmp_path / "gone").exists()
+    assert cli.main([*command, f"--data={tmp_path / 'x'}"]) == 2
+    assert "expected PART=PATH with commas between, of a, b" in capsys.readouterr().err
 
 
 def test_what_the_folder_says_of_its_data(made):

@@ -1,8 +1,9 @@
 """Opens a data set by name and hands out its examples: by index to evaluate, as a stream to train."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gan_jax.specs import Spec, labelled
 
 KINDS = ("digits", "digits:inverted", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")
 BATCHES_AHEAD = 2
+CLASSES_SHOWN = 10  # in the line for a person
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,6 +37,10 @@ class Dataset:
     flip: bool  # mirror at random: applied on the device, kept here for the protocol
     settings: dict  # the other settings of the section, for the protocol
     reader: Packed | Live | Drawn = dataclasses.field(repr=False)
+    class_counts: tuple[int, ...] = ()  # examples of each class; empty where they are not known without reading all
+    notes: tuple[str, ...] = ()  # what a person should know before the data are used, a line each
+    # () -> SHA-256 of the files, read whole, where `fingerprint` has their times and so changes with a copy; else ''.
+    content: Callable[[], str] = dataclasses.field(default=str, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,6 +51,21 @@ class Dataset:
         """What a result must state about its data; JSON-able."""
         settings = {"name": self.name, "split": self.split, **self.settings, "flip": self.flip}
         return {**settings, "count": self.size, "skipped": self.skipped, "fingerprint": self.fingerprint}
+
+    @property
+    def contents(self) -> str:
+        """How many examples there are, and of which classes; for a person."""
+        counts = self.class_counts or ("",) * len(self.class_names)
+        pairs = [f"{name} {count}".strip() for name, count in zip(self.class_names, counts, strict=True)]
+        listed = ", ".join(pairs if len(pairs) <= CLASSES_SHOWN else [*pairs[:CLASSES_SHOWN], "..."])
+        classes = f" of {len(pairs)} class{'es' * (len(pairs) != 1)}: {listed}" if pairs else ""
+        skipped = f", {self.skipped} that cannot be used left out" if self.skipped else ""
+        return f"{self.size or 'endless'} samples{classes}{skipped}"
+
+    def summary(self) -> dict:
+        """`protocol` and the classes' names and numbers of examples, None where that is not known; JSON-able."""
+        counts = self.class_counts or (None,) * len(self.class_names)
+        return self.protocol() | {"classes": dict(zip(self.class_names, counts, strict=True))}
 
     def examples(self, indices: np.ndarray) -> Batch:
         """Examples in the order of the set.
@@ -203,7 +224,23 @@ def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, 
         skipped=skipped,
         settings={**look, "crop_size": fit.crop_size, "filter": fit.filter, "skip_corrupt": skip_corrupt},
         reader=reader,
+        class_counts=_class_counts(source, reader),
+        notes=source.notes,
+        content=str if packed else functools.partial(pack.files_sha256, source),
     )
+
+
+def _class_counts(source: Source, reader: Packed | Live) -> tuple[int, ...]:
+    """Examples of each class, where labels lie decoded or are known by their files; else none."""
+    if isinstance(reader, Packed):
+        labels = reader.fields.get("label")
+    else:
+        labels = source.labels if reader.usable is None or source.labels is None else (
+            np.asarray(source.labels)[reader.usable]
+        )
+    if labels is None:
+        return ()
+    return tuple(map(int, np.bincount(np.asarray(labels), minlength=len(source.class_names))))
 
 
 def _open_mixture(name: str, common: dict) -> Dataset:

@@ -1,6 +1,7 @@
 """One picture of any size and mode to uint8 (H, W, C): crop, convert, resize."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from gan_jax.errors import UserError
 
 CROPS = ("center", "none")
 FILTERS = ("box", "bilinear", "lanczos", "bicubic", "nearest")
+LOOKED_AT = 8  # pictures of a set whose colours are looked at before it is used
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -120,6 +122,30 @@ def fit_image(image, fit: Fit) -> np.ndarray:
     if image.size != (fit.width, fit.height):
         image = image.resize((fit.width, fit.height), getattr(Image.Resampling, fit.filter.upper()))
     return np.asarray(image, np.uint8).reshape(fit.shape)
+
+
+def colour_notes(load: Callable[[Any], bytes], places: Sequence, fit: Fit) -> tuple[str, ...]:
+    """A line for each thing that `fit.channels` takes away from the pictures of a set, as a few of them tell.
+
+    Args:
+      load: one of `places` -> the encoded picture; one that cannot be read is passed over.
+      places: of all pictures.
+      fit: the settings.
+    """
+    is_coloured = is_transparent = False
+    for place in places[:: max(len(places) // LOOKED_AT, 1)][:LOOKED_AT]:
+        try:
+            rgba = decode(load(place), Fit(8, 8, 4, "none", 0, "nearest"), str(place))
+        except UserError:
+            continue
+        is_coloured |= bool(np.ptp(rgba[..., :3].astype(np.int32), axis=-1).max())
+        is_transparent |= bool(rgba[..., 3].min() < 255)
+    notes = []
+    if is_coloured and fit.channels < 3:
+        notes.append(f"colour images are read as grey, by config.data.channels={fit.channels}; 3 keeps their colours")
+    if is_transparent and fit.channels in (1, 3):
+        notes.append(f"transparency is dropped, by config.data.channels={fit.channels}; {fit.channels + 1} keeps it")
+    return tuple(notes)
 
 
 def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False) -> np.ndarray:

@@ -45,10 +45,33 @@ class Joined:
         prints = {name: part.fingerprint for name, part in self.parts.items()}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
 
+    def content(self) -> str:
+        """SHA-256 of the files of all parts, where a part's fingerprint changes with a copy; else ''."""
+        contents = {name: part.content() for name, part in self.parts.items()}
+        if not any(contents.values()):
+            return ""
+        whole = {name: contents[name] or part.fingerprint for name, part in self.parts.items()}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
     def protocol(self) -> dict:
         """What a result must state about its data; JSON-able."""
         parts = {name: part.protocol() for name, part in self.parts.items()}
         return {"name": self.name, "parts": parts, "fingerprint": self.fingerprint}
+
+    @property
+    def contents(self) -> str:
+        """How many examples each part has, and of which classes; for a person."""
+        return "; ".join(f"{name} {part.contents}" for name, part in self.parts.items())
+
+    def summary(self) -> dict:
+        """`protocol`, and the classes of each part; JSON-able."""
+        parts = {name: part.summary() for name, part in self.parts.items()}
+        return self.protocol() | {"parts": parts}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before the data are used, a line each."""
+        return tuple(f"{name}: {note}" for name, part in self.parts.items() for note in part.notes)
 
     def examples(self, indices: np.ndarray) -> Batch:
         """Examples at these places of every part, which begins anew after its last one; see `Dataset.examples`."""

@@ -36,6 +36,25 @@ def content_key(source: Source) -> str:
     return hashlib.sha256(json.dumps([FORMAT, *_look(source), source.identity], sort_keys=True).encode()).hexdigest()
 
 
+def files_sha256(source: Source) -> str:
+    """SHA-256 (hex) of a source's files, whatever their place and times, from the cache or read now; '' of others.
+
+    Raises:
+      OSError: they cannot be read.
+    """
+    if source.digest is None:
+        return ""
+    key = hashlib.sha256(f"{content_key(source)}{source.place}".encode()).hexdigest()
+    file = cache_dir("contents") / f"{key}.txt"
+    if not file.is_file():
+        value = source.digest()
+        handle, part = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(handle, "w") as text:
+            text.write(value)
+        os.replace(part, file)
+    return file.read_text()
+
+
 def _look(source: Source) -> list:
     """JSON-able: the first field's shape, the classes, and what other fields there are beside a label."""
     (_, first), *rest = source.spec.items()

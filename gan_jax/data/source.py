@@ -19,3 +19,6 @@ class Source(NamedTuple):
     class_names: tuple[str, ...]  # of the field `label`; empty where there is none
     read: Callable[[int], Example]  # i -> the example, or CorruptImageError
     place: str = ""  # where it lies, if `identity` alone could be that of other content in another place
+    notes: tuple[str, ...] = ()  # what a person should know of it before it is used, a line each
+    digest: Callable[[], str] | None = None  # SHA-256 (hex) of its files, read whole, where `identity` has their times
+    labels: tuple[int, ...] | None = None  # (count,), where they are known without reading an example

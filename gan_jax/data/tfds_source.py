@@ -10,19 +10,22 @@ import re
 
 import numpy as np
 
-from gan_jax import specs
+from gan_jax import paths, specs
+from gan_jax.cache import cache_dir
 from gan_jax.data.checks import unknown
-from gan_jax.data.fit import CorruptImageError, Fit, decode
+from gan_jax.data.fit import CorruptImageError, Fit, colour_notes, decode
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
+VARIABLES, DEFAULT = ("GAN_JAX_DATA_DIR", "TFDS_DATA_DIR"), "~/tensorflow_datasets"
 
 
 def data_dir(folder: str) -> pathlib.Path:
     """Where TFDS sets lie: `data.dir`, $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    folder_name = folder or os.environ.get("GAN_JAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
-    return pathlib.Path(folder_name or "~/tensorflow_datasets").expanduser()
+    places = {"config.data.dir": folder, **{name: os.environ.get(name, "") for name in VARIABLES}}
+    what, place = next((item for item in places.items() if item[1]), ("config.data.dir", DEFAULT))
+    return pathlib.Path(paths.expanded(place, what))
 
 
 @contextlib.contextmanager
@@ -49,7 +52,7 @@ def open_digits(*, split: str, fit: Fit, folder: str) -> Source:
 
         from gan_jax.data.digits import Digits
 
-        root = data_dir(folder)
+        root = _digits_dir(folder)
         make = functools.partial(Digits, data_dir=root, file_format="array_record")
         try:
             builder = make()
@@ -64,6 +67,19 @@ def open_digits(*, split: str, fit: Fit, folder: str) -> Source:
                     " or $GAN_JAX_DATA_DIR to a folder that can be written."
                 ) from error
     return _from_builder(builder, "digits", split=split, fit=fit, stamps=False)
+
+
+def _digits_dir(folder: str) -> pathlib.Path:
+    """`data_dir`; where nobody chose it and it cannot be written, a folder of the cache: the digits take a second."""
+    root = data_dir(folder)
+    is_chosen = folder or any(os.environ.get(name) for name in VARIABLES)
+    if is_chosen or (root / "digits").is_dir():
+        return root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return cache_dir("data")
+    return root if os.access(root, os.W_OK) else cache_dir("data")
 
 
 def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = False) -> Source:
@@ -205,6 +221,7 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         spec=specs.labelled(fit.shape, len(classes)),
         class_names=classes,
         read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),
+        notes=colour_notes(lambda index: rows[index]["image"], range(len(rows)), fit),
     )
 
 

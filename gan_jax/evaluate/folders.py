@@ -24,7 +24,7 @@ PAIRS_AT_ONCE = 16  # on one device
 
 def compare_folders(
     images: str, *, reference: str = "", workdir: str = "", metrics: str = "", out: str = "",
-    settings: Mapping[str, str] | None = None, save_statistics: str = "",
+    settings: Mapping[str, str] | None = None, save_statistics: str = "", data: str = "",
 ) -> list[dict]:
     """Measures the images of a folder or zip against another's, against a run's data, or against statistics of a file.
 
@@ -36,12 +36,13 @@ def compare_folders(
       out: file that the rows are appended to, a JSON line each; empty for none.
       settings: key of config.evaluation -> text.
       save_statistics: file to write the reals' moments to.
+      data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
     Returns:
       One row a value; see `run.measurer`.
     Raises:
       MissingPathError, UserError: a path, weights or metric that is not there, images that do not fit.
     """
-    from gan_jax import data
+    from gan_jax.data import open_images
 
     began = time.monotonic()
     section = _section(settings or {})
@@ -55,14 +56,14 @@ def compare_folders(
         raise UserError(f"--split={section.split}: only a run's data has splits, give --workdir")
     if out and not pathlib.Path(out).absolute().parent.is_dir():
         raise UserError(f"--out={out}: expected a file in a folder that is there")
-    fakes, names = data.open_images(images)
+    fakes, names = open_images(images)
     section.samples = fakes.size
     listed = _listed(listed_names(metrics) or (DEFAULT,), section, fakes, paired=bool(reference))
     rows = []
     paired = [name for name in listed if name in PAIRED]
     if paired:
         rows += _pairs(paired, (fakes, names), reference, section)
-    opened = functools.partial(_open_reals, reference, workdir, section)
+    opened = functools.partial(_open_reals, reference, workdir, section, data)
     unpaired = protocols.listed_protocols(section, tuple(name for name in listed if name not in PAIRED))
     planned = plans.ready(unpaired, section, open_reals=opened, shape=fakes.shape, seed=0)
     if planned:
@@ -114,7 +115,7 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     return listed
 
 
-def _open_reals(reference: str, workdir: str, section: ConfigDict):
+def _open_reals(reference: str, workdir: str, section: ConfigDict, place: str):
     from gan_jax import data
 
     if reference:
@@ -123,6 +124,8 @@ def _open_reals(reference: str, workdir: str, section: ConfigDict):
         raise UserError(f"--statistics={section.statistics} holds moments, enough for Frechet distances alone, "
                         "such as fid; for the other metrics give --reference or --workdir")
     config, _, _ = folders.read_folder(workdir)
+    if place:
+        folders.move_data(workdir, config, place)
     return runs.open_data(config, section.split)
 
 

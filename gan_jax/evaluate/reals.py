@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gan_jax import metrics, parallel, provenance
+from gan_jax import metrics, parallel, paths, provenance
 from gan_jax.cache import cache_dir
 from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
@@ -138,7 +138,7 @@ def from_file(path: str, net: FeatureNet, output: str) -> metrics.Moments:
     Raises:
       MissingPathError, UserError: no such file, not such a file, or of other features.
     """
-    moments = metrics.load_moments(path)
+    moments = metrics.load_moments(paths.expanded(path, "statistics"))
     if len(moments.mean) != net.outputs[output]:
         raise UserError(f"{path}: has moments of {len(moments.mean)} features, and {net.name}/{output} has "
                         f"{net.outputs[output]}; give a file of these features")
@@ -147,7 +147,7 @@ def from_file(path: str, net: FeatureNet, output: str) -> metrics.Moments:
 
 def file_sha256(path: str) -> str:
     """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
+    with open(paths.expanded(path, "statistics"), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

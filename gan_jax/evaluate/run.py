@@ -26,7 +26,7 @@ Measure = Callable[..., list[dict]]
 
 def evaluate(
     workdir: str, *, metrics: str = "", step: int | None = None, settings: Mapping[str, str] | None = None,
-    save_statistics: str = "",
+    save_statistics: str = "", data: str = "",
 ) -> list[dict]:
     """Restores a run's averaged generator, measures it and appends to the run's `evaluations.jsonl`.
 
@@ -36,6 +36,7 @@ def evaluate(
       step: checkpoint; None for the newest.
       settings: key of config.evaluation -> text, instead of the run's own.
       save_statistics: file to write the reals' moments to.
+      data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
     Returns:
       One row a value; see `measurer`.
     Raises:
@@ -45,6 +46,8 @@ def evaluate(
     config, spec, _ = folders.read_folder(workdir)
     for key, text in (settings or {}).items():
         configs.override(config, f"evaluation.{key}", text)
+    if data:
+        folders.move_data(workdir, config, data)
     names = listed_names(metrics)
     listed = protocols.wanted(config, names)
     run = runs.build(config, spec)
@@ -148,7 +151,7 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
     if names:
         sources = runs.open_field(run.config, names[0], split)
         labels = real_side.of(sources).labels() if specs.classes(sources.spec) else None
-        return _Inputs(sample.held_out(run), None if labels is None else np.resize(labels, total))
+        return _Inputs(runs.held_out(run), None if labels is None else np.resize(labels, total))
     if "label" not in run.game.asks(run.config):
         return _Inputs(lambda numbers: {})
     reals = planned.reals if planned else None
@@ -157,7 +160,7 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
         labels = real_side.draw_labels(reals.labels(), total, run.config.seed)
     else:  # endless data are random themselves
         labels = reals.dataset.examples(np.arange(total))["label"]
-    return _Inputs(lambda numbers: sample.with_labels(run, labels[numbers]), labels, {"labels": "drawn from the data"})
+    return _Inputs(lambda numbers: runs.with_labels(run, labels[numbers]), labels, {"labels": "drawn from the data"})
 
 
 class _Pass:

@@ -163,7 +163,7 @@ def _summary(run: runs.Run) -> dict[str, Any]:
     data_spec = runs.data_spec(run.config, dataset)
     if data_spec != run.spec:
         raise UserError(f"config.data.name={name!r}: the networks are for {run.spec}, and these data are {data_spec}")
-    return dataset.protocol()
+    return dataset.summary()
 
 
 def _place(network: Network, kind: str, discriminator: bool) -> dict[str, np.ndarray]:

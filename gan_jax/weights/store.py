@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gan_jax import paths
 from gan_jax.cache import cache_dir
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.weights import containers, pickles
@@ -139,7 +140,7 @@ def find(name: str, *, folder: os.PathLike | str = "") -> pathlib.Path:
     """
     entry = known(name)
     if folder:
-        path = pathlib.Path(folder).expanduser()
+        path = pathlib.Path(paths.expanded(str(folder), "weights"))
         if path.is_file():
             return path
         if not path.is_dir():
@@ -148,8 +149,8 @@ def find(name: str, *, folder: os.PathLike | str = "") -> pathlib.Path:
         places = [path]
     else:
         variable = os.environ.get(VARIABLE)
-        places = [pathlib.Path(variable).expanduser()] if variable else []
-        places.append(_cache())
+        places = [pathlib.Path(paths.expanded(variable, VARIABLE))] if variable else []
+        places.append(cache_dir("weights"))
     for place in places:
         for file in entry.files:
             if (place / file).is_file():
@@ -176,7 +177,7 @@ def load(name: str, *, folder: os.PathLike | str = "", download: bool = False) -
       UserError: another hash than the catalogue's, a file that cannot be read, a download that failed.
     """
     entry = known(name)
-    place = pathlib.Path(folder).expanduser() if folder else None
+    place = pathlib.Path(paths.expanded(str(folder), "weights")) if folder else None
     path = _obtain(entry, place, download)
     sha256 = digest(path)
     published = sha256 == entry.sha256
@@ -244,7 +245,7 @@ def _obtain(entry: Known, folder: pathlib.Path | None, download: bool) -> pathli
     except MissingPathError:
         if not download or (folder and not folder.is_dir()):
             raise  # a path that was mistyped is not mended by a download to somewhere else
-    cache = _cache()
+    cache = cache_dir("weights")
     try:
         return find(entry.name, folder=cache)
     except MissingPathError:
@@ -286,16 +287,6 @@ def _opener() -> urllib.request.OpenerDirector:
     ):  # fmt: skip
         opener.add_handler(handler())
     return opener
-
-
-def _cache() -> pathlib.Path:
-    try:
-        return cache_dir("weights")
-    except OSError as error:
-        raise UserError(
-            f"the cache folder {error.filename} cannot be made: {error.strerror}; set $GAN_JAX_CACHE_DIR to a folder "
-            "that can be written"
-        ) from error
 
 
 def _way_out(entry: Known, folder: pathlib.Path | None) -> str:
