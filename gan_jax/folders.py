@@ -1,5 +1,6 @@
 """A run's folder on disk: its config and what its data are, its checkpoints, and what another run takes over."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -9,9 +10,27 @@ import jax
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import games, paths, runs, specs
+from gan_jax import games, lock, paths, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
+
+
+def hold(workdir: os.PathLike | str) -> lock.Lock | contextlib.ExitStack:
+    """The lock of a run's folder, for process 0; it is closed in the end.
+
+    Raises:
+      UserError: another process trains there; or the folder cannot be written.
+    """
+    if jax.process_index():
+        return contextlib.ExitStack()
+    if pathlib.Path(workdir).exists() and not pathlib.Path(workdir).is_dir():
+        raise UserError(f"--workdir={workdir}: this is a file; give a folder, or a name that is free")
+    try:
+        return lock.take(workdir)
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{workdir}: the run's folder cannot be written: {error.strerror or error}") from error
 
 
 def start_folder(
@@ -47,8 +66,6 @@ def start_folder(
             check_data(folder, dataset)
     elif trained:
         raise UserError(f"{folder} has checkpoints and no config.json; give another --workdir")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={workdir}: this is a file; give a folder, or a name that is free")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:

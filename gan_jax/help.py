@@ -27,7 +27,7 @@ FLAGS = {
   --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)""",
     "evaluate": """\
   --workdir=DIR                the run's folder
-  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
+  --data=PATH                  where the run's data lie now, if they were moved; a=PATH,b=PATH of data with parts
   --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
                                or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
                                for fd and kd where these are not Inception's, and reported by their features); modes,
@@ -49,7 +49,7 @@ FLAGS = {
   --workdir=DIR --out=DIR      the run's folder, and where images go
   --seeds=0-63                 one image for each; also 1,5,9; of runs that translate, held-out examples
   --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate pictures
-  --data=PATH                  where the run's data lie now, if they were moved; A=PATH,B=PATH of data with parts
+  --data=PATH                  where the run's data lie now, if they were moved; a=PATH,b=PATH of data with parts
   --direction=ab|ba            of a translation; default: the config's
   --labels=0,1,2               classes, or their names: cat,dog; for conditional runs
   --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
@@ -77,7 +77,8 @@ FLAGS = {
   NAME                         an experiment; without it the names of all, and what they are""",
     "import": """\
   --from=FILE                  .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN; .pth or .safetensors of their tensors;
-                               .safetensors that export wrote. Nothing in the file is run
+                               .pt of rosinality's stylegan2-pytorch; .pth of StudioGAN's StyleGAN2; .safetensors
+                               that export wrote. Nothing in the file is run
   --workdir=DIR                the folder to make
   --config=NAME[:variant]      experiment for what the file does not tell: data, losses, optimizers
   --config.KEY=VALUE           override any key, such as --config.generator.conv_clamp=256""",

@@ -67,7 +67,13 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
+    with contextlib.closing(parallel.together(lambda: folders.hold(workdir))):
+        return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers)
 
+
+def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bool:
+    """The part of `train` that writes; the folder is this process's alone."""
+    config = run.config
     # The run's folder and State: newest checkpoint first, then position of the data, then the logs cut to that step.
     folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset))
     abstract = runs.abstract_state(run, mesh)

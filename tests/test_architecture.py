@@ -26,7 +26,7 @@ FLOORS = (
     ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
-     "provenance", "trace", "help", "loggers"),
+     "provenance", "trace", "help", "loggers", "lock"),
     ("specs", "modules", "cache", "catalog"),
     ("paths",),  # as people write them
     ("errors", "__init__"),

@@ -111,6 +111,16 @@ def test_mistakes(flags, message, styled, tmp_path, capsys):
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("format, name", [("safetensors", "x.pkl"), ("stablehlo", "x.safetensors"), ("", "x.pth")])
+def test_a_name_that_says_another_format(format, name, tmp_path, capsys):
+    """Refused before the run is looked for."""
+    flags = [f"--format={format}"] if format else []
+    assert cli.main(["export", f"--workdir={tmp_path / 'none'}", f"--out={tmp_path / name}", *flags]) == 2
+    expected = format or "safetensors"
+    message = f"error: --out={tmp_path / name}: expected a name that ends in .{expected} for --format={expected}"
+    assert capsys.readouterr().err.startswith(message) and not list(tmp_path.iterdir())
+
+
 def test_nothing_to_write_into(styled, tmp_path):
     folder, _ = styled
     (tmp_path / "file").write_text("")

@@ -271,6 +271,54 @@ def test_an_experiment_that_is_not_there(tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def _studiogan(arrays: dict) -> bytes:
+    """A checkpoint in StudioGAN's form, with Adam's moments of one tensor."""
+    moments = {name: np.ones(3, np.float32) for name in ("exp_avg", "exp_avg_sq")}
+
+    def tensors(arrays):
+        return {name: files._tensor(array, files._reference(array, name)) for name, array in arrays.items()}
+
+    state_dict = files.Call(files.Global("collections", "OrderedDict"), (), None, tensors(arrays))
+    groups = [{"lr": 0.002, "betas": (0.0, 0.99), "params": [0]}]
+    optimizer = {"state": {0: {"step": 7, **tensors(moments)}}, "param_groups": groups}
+    return files.zipped({"state_dict": state_dict, "optimizer": optimizer}, arrays | moments)
+
+
+def test_studiogan(stylegan2, tmp_path, capsys):
+    """The recorded StyleGAN2, whose pickle makes the recorded images, becomes the same run out of StudioGAN's file."""
+    folder, arrays, _ = stylegan2
+    path = tmp_path / "model=G-best-weights-step=99.pth"
+    path.write_bytes(_studiogan(_under(arrays, "params/G/")))
+    assert cli.main(["import", f"--from={path}", f"--workdir={tmp_path / 'run'}"]) == 0
+    assert "G_ema (stylegan2, 32x32x3, 10 classes; left out: 'optimizer')" in capsys.readouterr().out
+    (run, state, _), (expected_run, expected, _) = _restored(tmp_path / "run"), _restored(folder)
+    assert run.nets["generator"] == expected_run.nets["generator"]
+    jax.tree.map(np.testing.assert_array_equal, state.ema, expected.ema)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("linear0.weight", "blocks.0.0.deconv0.weight", "blocks.0.0.bn0.weight", "conv4.weight"),
+        ("linear0.weight_orig", "blocks.0.0.bn1.embed0.weight_orig", "blocks.0.0.conv2d1.weight_orig"),
+        ("blocks.0.0.conv0.weight", "conv.weight", "linear1.weight"),
+    ],
+)
+def test_other_networks_of_studiogan(names, tmp_path, capsys):
+    path = tmp_path / "model=G_ema-best-weights-step=99.pth"
+    path.write_bytes(_studiogan({name: np.zeros((2, 2), np.float32) for name in names}))
+    assert cli.main(["import", f"--from={path}", f"--workdir={tmp_path / 'run'}"]) == 2
+    message = "a network of StudioGAN's whose layers no model here has; of StudioGAN only StyleGAN2 is imported"
+    assert capsys.readouterr().err == f"error: --from={path}: {message}\n" and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("source", ["https://example.org/network.pkl", "http://example.org/a b.pt", "gs://bucket/x.pth"])
+def test_an_address_is_no_file(source, tmp_path, capsys):
+    assert cli.main(["import", f"--from={source}", f"--workdir={tmp_path / 'run'}"]) == 2
+    expected = f"error: --from={source}: download it first, and give the path of the file\n"
+    assert capsys.readouterr().err == expected and not (tmp_path / "run").exists()
+
+
 def test_half_precision(small, tmp_path):
     arrays, _ = small
     source = tmp_path / "g.safetensors"

@@ -35,11 +35,16 @@ def export(
     program by itself, see `program`.
 
     Raises:
-      UserError: an unknown format, a truncation that the model cannot have, a file that cannot be written.
+      UserError: an unknown format, the ending of another, a truncation that the model cannot have, a file
+        that cannot be written.
       MissingPathError: no such run.
     """
     if format not in FORMATS:
         raise UserError(f"--format={format}: expected {' or '.join(FORMATS)}")
+    path = pathlib.Path(out)
+    if path.suffix not in ("", f".{format}"):
+        names = [f".{name} for --format={name}" for name in sorted(FORMATS, key=lambda name: name != format)]
+        raise UserError(f"--out={out}: expected a name that ends in {' or '.join(names)}")
     psi, cutoff = sample_flags.truncation(truncation)
     if psi != 1 and format != "stablehlo":
         raise UserError(f"--truncation={truncation}: is a part of programs; leave it out, or take --format=stablehlo")
@@ -58,7 +63,7 @@ def export(
         data = _safetensors(run, state, summary)
     else:
         data = program(run, state.ema, **options).serialize()
-    return _write(pathlib.Path(out), data)
+    return _write(path, data)
 
 
 def _safetensors(run: runs.Run, state, summary: dict[str, Any]) -> bytes:

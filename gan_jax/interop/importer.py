@@ -49,8 +49,9 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
     """Reads networks from a file and makes a run's folder of them, whose only checkpoint is of step 0.
 
     Args:
-      source: a .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN, a .pth or .safetensors of such networks' tensors, or
-        a .safetensors that `export` has written.
+      source: a .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN, a .pth or .safetensors of such networks' tensors, a
+        .pt of rosinality's stylegan2-pytorch, a .pth of StudioGAN's StyleGAN2, or a .safetensors that `export` has
+        written.
       workdir: the new run's folder.
       config: experiment for what the file does not tell, such as the data; '' for none.
       overrides: (dotted key, text) pairs.
@@ -60,6 +61,8 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
       MissingPathError: no such file.
       UserError: a file that is damaged, refused, or of no known network; tensors that do not fit; a folder in use.
     """
+    if "://" in str(source):
+        raise UserError(f"--from={source}: download it first, and give the path of the file")
     folder = pathlib.Path(workdir)
     if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
         raise UserError(f"--workdir={workdir}: holds a run already; give another folder")

@@ -1,12 +1,14 @@
 """Which networks a file holds: their tensors by official name, and the arguments that they were made with."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from gan_jax.errors import UserError
+from gan_jax.interop import rosinality
 from gan_jax.weights.containers import array
 from gan_jax.weights.pickles import Damaged, Module, Record, Tensor, brief
 
@@ -16,6 +18,8 @@ ROLES = {
     "G_ema": "G_ema", "g_ema": "G_ema", "ema": "G_ema", "generator_ema": "G_ema",
 }  # fmt: skip
 _WRAPPERS = ("state_dict", "module", "model", "params")  # names around a state dict that tell nothing
+_OPTIMIZER = {"state", "param_groups"}  # entries of a state dict of torch's optimizers
+_STUDIOGAN = re.compile(r"linear[01]\.(weight|bias)")  # of its DCGAN, ResNet and BigGAN
 _MOST, _DEEPEST = 100_000, 60  # entries of a file, and containers in containers
 _SHARED = 8  # times that the tensors may be as large as their file, where several are one
 
@@ -122,9 +126,11 @@ def _dict(value: Any) -> dict:
 
 
 def _of_tensors(value: dict, numbers: Callable) -> tuple[dict[str, Network], list[str]]:
-    """Networks of a state dict, or of a dict of such, told apart by the first part of their names."""
+    """Networks of a state dict, or of a dict of such, told apart by the first part of their names; others' keys."""
     networks: dict[str, Network] = {}
     single = Network()
+    optimizers = [key for key, item in value.items() if isinstance(item, dict) and item.keys() == _OPTIMIZER]
+    value = {key: item for key, item in value.items() if key not in optimizers}
     for name, tensor in _flat(value):
         parts = name.split(".")
         while len(parts) > 1 and parts[0] in _WRAPPERS:
@@ -137,12 +143,19 @@ def _of_tensors(value: dict, numbers: Callable) -> tuple[dict[str, Network], lis
         if ".".join(parts) in network.tensors:
             raise UserError(f"the tensor {name} is in the file twice")
         network.tensors[".".join(parts)] = numbers(tensor)
+    if networks and rosinality.AVERAGE in single.tensors:
+        average = single.tensors.pop(rosinality.AVERAGE)
+        for role in networks.keys() & {"G", "G_ema"}:
+            networks[role].tensors[rosinality.AVERAGE] = average
+    for network in (single, *networks.values()):
+        network.tensors = rosinality.official(network.tensors)
     if single.tensors and networks:
         strays = list(single.tensors)
         raise UserError(f"tensors that belong to no network: {', '.join(strays[:5])}")
     if single.tensors:
         networks[_role(single.tensors)] = single
-    return networks, [brief(key) for key, item in value.items() if not isinstance(item, dict | Tensor | np.ndarray)]
+    others = [key for key, item in value.items() if not isinstance(item, dict | Tensor | np.ndarray)]
+    return networks, [brief(key) for key in (*optimizers, *others)]
 
 
 def _flat(value: dict) -> Iterator[tuple[str, Any]]:
@@ -167,6 +180,9 @@ def _role(tensors: dict) -> str:
         return "G_ema"
     if any(name.endswith(".out.weight") or ".ExtractionLayer." in f".{name}" for name in tensors):
         return "D"
+    if any(name.startswith("blocks.0.0.") for name in tensors) and any(map(_STUDIOGAN.match, tensors)):
+        what = "a network of StudioGAN's whose layers no model here has"
+        raise UserError(f"{what}; of StudioGAN only StyleGAN2 is imported")
     names = ", ".join(list(tensors)[:5]) or "none"
     raise UserError(
         f"these tensors are of no network that is known: {names}; expected StyleGAN2's, StyleGAN3's or R3GAN's names"

@@ -34,7 +34,8 @@ _RECORDS = re.compile(
     r"|torch (device|contiguous_format|channels_last|preserve_format|strided)"
     r"|torch (float|double|half|bfloat|int|long|short|uint|bool|complex)\d*"
     r"|torch\.serialization _get_layout"
-    r"|numpy (ndarray|dtype)|numpy\._core\.multiarray (_reconstruct|scalar)|builtins object|pathlib \w*Path"
+    r"|numpy (ndarray|dtype)|numpy\._core\.multiarray (_reconstruct|scalar)|builtins object"
+    r"|argparse Namespace|pathlib \w*Path"
 )
 
 
