@@ -21,7 +21,7 @@ FLAGS = {
   --config=NAME[:variant]      experiment, a name that the command config lists or a FILE.py; default digits_dcgan
   --workdir=DIR                the run's folder; default runs/<experiment>[_<variant>]
   --config.KEY=VALUE           override any key of the config, such as --config.optim.generator.learning_rate=1e-4
-  --config.logs=NAME,NAME      tell wandb, mlflow or a class of your own what is logged; docs/architecture.md
+  --config.logs=NAME,NAME      tell wandb, mlflow or a class of your own what is logged; docs/commands.md
   --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
   --profile=DIR                trace 16 to 32 steps into DIR once all is compiled, for XProf and TensorBoard
   --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)""",

@@ -25,7 +25,7 @@ def write(folder, metrics: str, values: dict) -> pathlib.Path:
     config = settings.digits(evaluation__metrics=metrics)
     dataset = runs.open_data(config)
     run = runs.build(config, runs.data_spec(config, dataset))
-    folders.start_folder(folder, config, run.spec, dataset.protocol())
+    folders.start_folder(folder, config, run.spec, dataset.summary(), dataset)
     name, fresh = evaluate.ranking(config)["metric"], runs.fresh_state(run)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=len(values))
     with checkpoint.closing(manager):
