@@ -84,6 +84,7 @@ def _main(argv: list[str]) -> int:
     flags, overrides = parse(command, argv)
     output.doing("starting JAX")
     _prepare_jax()
+    output.doing(f"{command}: at work")
     return COMMANDS[command](flags, overrides)
 
 

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-QUIET_SECONDS = 5.0  # without a line, until one says what is being done; then twice as long, and so on
+QUIET_SECONDS = 5.0  # without a line, until one says what is being done
+QUIET_SHARE = 1 / 12  # of the time that it takes already, where that is longer: from a minute on
 
 
 class Activity:
@@ -18,16 +19,16 @@ class Activity:
 
     def begin(self, text: str) -> None:
         """Names what is done from now on; empty where silence needs no word."""
-        self.text, self.since, self.patience = text, time.monotonic(), QUIET_SECONDS
-        self.last_line = self.since
+        self.text = text
+        self.since = self.last_line = time.monotonic()
 
     def due(self) -> str:
         """The line for a silence that has lasted, or ''."""
         now = time.monotonic()
-        if not self.text or now - self.last_line < self.patience:
+        lasted = now - self.since
+        if not self.text or now - self.last_line < max(QUIET_SECONDS, QUIET_SHARE * lasted):
             return ""
-        self.patience *= 2
-        return f"{self.text}, {now - self.since:.0f} s"
+        return f"{self.text}, {lasted:.0f} s"
 
 
 class Lasting:

@@ -342,7 +342,10 @@ def data_spec(config: ConfigDict, dataset) -> specs.Spec:
       UserError: the data has no such field, or a label of a single class, which says nothing.
     """
     game = games.find(config.game)
-    spec = specs.chosen(dataset.spec, game.reads(config), dataset.name)
+    try:
+        spec = specs.chosen(dataset.spec, game.reads(config), dataset.name)
+    except UserError as error:  # what was left out of the data may be what is missing
+        raise UserError("; ".join([str(error), *dataset.notes])) from error
     for name, field in spec.items():
         if field.kind == "label" and field.classes < 2:
             raise UserError(

@@ -211,6 +211,14 @@ def test_a_game_with_labels_wants_two_classes(tmp_path, at_the_root):
     assert runs.data_spec(config, runs.open_data(config))["label"].classes == 2
 
 
+def test_a_game_with_labels_is_told_which_were_left_out(tmp_path, at_the_root):
+    write(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "dataset.json").write_text('{"labels": [["./a.png", [1, 1]], ["b.png", [0, 1]]]}')
+    config = conditional(tmp_path)
+    with pytest.raises(UserError, match="reads the field 'label', and .* has image alone.*not one class an image"):
+        runs.data_spec(config, runs.open_data(config))
+
+
 def test_the_classes_of_data_are_named(tmp_path):
     write(tmp_path, ["cat/a.png", "cat/b.png", "dog/a.png"])
     data = opened(tmp_path)

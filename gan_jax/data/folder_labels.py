@@ -155,7 +155,7 @@ def _by_name(labels: Any, file: str) -> dict[str, Any]:
     """Image -> label, of a dict or a list of pairs."""
     try:
         pairs = labels.items() if isinstance(labels, dict) else [(name, label) for name, label in labels]
-        return {name.replace("\\", "/"): label for name, label in pairs}
+        return {name.replace("\\", "/").removeprefix("./"): label for name, label in pairs}
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: expected 'labels' to be null, or a list of [image, label]. Make it again.") from error
 
