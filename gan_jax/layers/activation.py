@@ -1,8 +1,9 @@
-"""Bias, activation, gain and clamp in one call, as StyleGAN2's layers end (Karras et al. 2020)."""
+"""Bias, activation, gain and clamp in one call, as StyleGAN2's layers end (Karras et al. 2020); learned slopes."""
 
 import math
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -22,6 +23,18 @@ def leaky_relu(x: jax.Array, alpha: float, gain: float = 1.0) -> jax.Array:
     if alpha == 1:
         return x if gain == 1 else x * gain
     return x * lax.select(x > 0, lax.full_like(x, gain), lax.full_like(x, gain * alpha))
+
+
+class PRelu(nn.Module):
+    """x (..., C) where positive, else slope * x (He et al. 2015, arXiv 1502.01852); one slope, or one a channel."""
+
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1],) if self.per_channel else (1,)
+        slope = self.param("slope", nn.initializers.constant(0.25), shape, jnp.float32)
+        return jnp.where(x > 0, x, along_channels(jnp.broadcast_to(slope, x.shape[-1:]), x) * x)
 
 
 # name: (function of x, default gain: keeps the second moment of N(0, 1) about 1)

@@ -1,5 +1,7 @@
 """The plan of networks that double or halve the resolution from block to block: sizes, names, widths, precision."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -47,6 +49,13 @@ def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raises UserError where `value` is not among the allowed ones."""
     if value not in allowed:
         raise UserError(f"{field} {value!r} is unknown; expected one of {', '.join(allowed)}")
+
+
+def check_least(model: Any, smallest: dict[str, int]) -> None:
+    """Raises UserError where a field of a model is below its smallest value."""
+    for field, least in smallest.items():
+        if getattr(model, field) < least:
+            raise UserError(f"{field}={getattr(model, field)}: expected {least} or more")
 
 
 def scale_near_one(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:

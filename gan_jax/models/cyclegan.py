@@ -16,7 +16,7 @@ from gan_jax.layers.dropout import dropout
 from gan_jax.layers.linear import Conv, ConvTranspose
 from gan_jax.layers.norm import BatchNorm, instance_norm
 from gan_jax.layers.random import fold
-from gan_jax.models.blocks import check_choice, scale_near_one
+from gan_jax.models.blocks import check_choice, check_least, scale_near_one
 
 WEIGHTS = nn.initializers.normal(0.02)
 ONE = ((1, 1), (1, 1))  # row and column of zeros on every side
@@ -172,6 +172,4 @@ def _reflect(x: jax.Array, border: int) -> jax.Array:
 
 def _check(model: nn.Module, smallest: dict[str, int]) -> None:
     check_choice("norm", model.norm, ("instance", "batch", "none"))
-    for field, least in smallest.items():
-        if getattr(model, field) < least:
-            raise UserError(f"{field}={getattr(model, field)}: expected {least} or more")
+    check_least(model, smallest)
