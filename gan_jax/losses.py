@@ -175,6 +175,34 @@ def _relativistic() -> Adversarial:
     return Adversarial(discriminator, generator, needs_real=True)
 
 
+def relativistic_average(mean: Callable[[jax.Array], jax.Array] = jnp.mean) -> Adversarial:
+    """RaGAN, Jolicoeur-Martineau (1807.00734), in the form of ESRGAN (1809.00219), eq. 1 and 2.
+
+    An image is compared with the mean of all images of the other kind; each term is a half of the cross-entropy. What
+    the discriminator compares with, and the generator's real logits, are constants to the gradient.
+
+    Args:
+      mean: of all logits, those of other devices too: a scalar.
+    """
+
+    def terms(real_logits, fake_logits, real_target, real_mean, fake_mean):
+        return {
+            "real": 0.5 * binary_cross_entropy(_float(real_logits) - fake_mean, real_target),
+            "fake": 0.5 * binary_cross_entropy(_float(fake_logits) - real_mean, 1 - real_target),
+        }
+
+    def discriminator(real_logits, fake_logits):
+        means = (lax.stop_gradient(mean(_float(logits))) for logits in (real_logits, fake_logits))
+        return terms(real_logits, fake_logits, 1, *means)
+
+    def generator(real_logits, fake_logits):
+        real_logits = lax.stop_gradient(real_logits)
+        both = terms(real_logits, fake_logits, 0, mean(_float(real_logits)), mean(_float(fake_logits)))
+        return both["real"] + both["fake"]
+
+    return Adversarial(discriminator, generator, needs_real=True)
+
+
 def _difference(a: jax.Array, b: jax.Array) -> jax.Array:
     assert a.shape == b.shape, (a.shape, b.shape)
     return _float(a) - _float(b)

@@ -117,7 +117,8 @@ def model_name(net) -> str:
 
 def sources(run: Run) -> tuple[str, ...]:
     """The pictures that the run's game must be given to draw a sample, of what it asks for."""
-    return tuple(name for name in run.game.asks(run.config) if run.spec[name].kind == "image")
+    fields = {**run.spec, **games.derived(run.game, run.config, run.spec)}
+    return tuple(name for name in run.game.asks(run.config) if fields[name].kind == "image")
 
 
 def with_labels(run: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -130,14 +131,13 @@ def held_out(run: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 
     Those are of `config.evaluation.split`, opened here; a number beyond the set's last example begins anew.
     """
-    names = run.game.asks(run.config)
     if not sources(run):
         return lambda numbers: with_labels(run, numbers % max(specs.classes(run.spec), 1))
     dataset = open_data(run.config, run.config.evaluation.split)
 
     def examples(numbers: np.ndarray) -> dict[str, np.ndarray]:
         arrays = dataset.examples(numbers % dataset.size if dataset.size else numbers)
-        return {name: arrays[name] for name in names}
+        return games.asked(run.game, run.config, arrays)
 
     return examples
 

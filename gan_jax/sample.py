@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import folders, images, latents, parallel, runs, specs
+from gan_jax import folders, games, images, latents, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
 from gan_jax.sample_flags import Flags, Job, check, has_styles, override, overrides, read
@@ -116,7 +116,7 @@ def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
         return runs.held_out(run)(np.arange(count))
     dataset = runs.open_data(run.config, run.config.evaluation.split)
     examples = dataset.examples(np.linspace(0, (dataset.size or count) - 1, count).astype(np.int64))
-    return {name: examples[name] for name in run.game.asks(run.config)}
+    return games.asked(run.game, run.config, examples)
 
 
 def fixed_grid(run: runs.Run, draw: Draw, ema: dict, given: dict[str, np.ndarray]) -> Any:
@@ -185,7 +185,9 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
 
 def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     """One image for each of the user's, named after it, and a grid of both side by side."""
-    drawn = sampler(run, whole=True)(ema, keys_of(job.seeds), job.given)
+    whole_pictures = any(name not in run.spec for name in job.given)  # of any size, so that one may fill the memory
+    draw = sampler(run, whole=True, batch_size=1 if whole_pictures else None)
+    drawn = draw(ema, keys_of(job.seeds), job.given)
     files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
     return files | {"grid.png": grid_picture(run, drawn, job.given)}
 

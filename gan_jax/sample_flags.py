@@ -150,7 +150,10 @@ def has_styles(run: runs.Run) -> bool:
 
 
 def _of_inputs(flags: Flags, run: runs.Run) -> Job:
-    """The pictures of `--inputs`, made to fit as the run's own were; the key of a sample is that of its place."""
+    """The pictures of `--inputs`; the key of a sample is that of its place.
+
+    They are made to fit as the run's own were. Those that the game makes of its data have no size of the run's.
+    """
     from gan_jax import data
 
     for flag in ("seeds", "labels", "interpolate") if flags.inputs else ("labels", "interpolate"):
@@ -166,7 +169,8 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
         examples = numbers("seeds", flags.seeds)
         pictures = runs.held_out(run)(examples)
         return Job(flags, examples, None, {}, None, "", None, pictures, tuple(f"example{i:06}" for i in examples))
-    dataset, files = data.open_inputs(flags.inputs, runs.data_section(run.config, name))
+    section = runs.data_section(run.config, name)
+    dataset, files = data.open_inputs(flags.inputs, section, fitted=name in run.spec)
     indices = np.arange(dataset.size)
     pictures = {name: dataset.examples(indices)["image"]}
     return Job(flags, indices, None, {}, None, "", None, pictures, _unlike(files))

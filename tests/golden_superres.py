@@ -33,16 +33,20 @@ UNET_D: Names = (
 )  # fmt: skip
 
 
+_HALVES = (("conv1", "conv0"), ("bn1", "norm0"), ("prelu", "prelu"), ("conv2", "conv1"), ("bn2", "norm1"))
+
+
 def _srgan_generator(scale: int) -> Names:
     """Of five residual blocks; the last layer comes behind one or two enlargements."""
     last = scale.bit_length() - 1
     blocks = tuple(
         (rf"block{i + 2}\.{theirs}", f"block{i}_{ours}")
         for i in range(5)
-        for theirs, ours in (("conv1", "conv0"), ("bn1", "norm0"), ("prelu", "prelu"), ("conv2", "conv1"), ("bn2", "norm1"))
+        for theirs, ours in _HALVES
     )
     return (
-        (r"block1\.0", "stem"), (r"block1\.1", "stem_prelu"), *blocks, (r"block7\.0", "trunk"), (r"block7\.1", "trunk_norm"),
+        (r"block1\.0", "stem"), (r"block1\.1", "stem_prelu"), *blocks,
+        (r"block7\.0", "trunk"), (r"block7\.1", "trunk_norm"),
         (r"block8\.(\d)\.conv", r"up\1"), (r"block8\.(\d)\.prelu", r"up\1_prelu"), (rf"block8\.{last}", "image"),
     )  # fmt: skip
 

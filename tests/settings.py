@@ -5,7 +5,7 @@ import pathlib
 import jax
 import numpy as np
 
-from gan_jax import checkpoint, flat, folders, parallel, runs, specs
+from gan_jax import checkpoint, flat, folders, games, parallel, runs, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 
@@ -44,13 +44,18 @@ def mesh(devices: int):
     return parallel.make_mesh(jax.devices()[:devices])
 
 
-def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map", batches=None, state=None):
-    """Plays `count` steps on the first `devices` devices, on a packed State: (State, metrics of each step)."""
+def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map", batches=None, state=None,
+         fixed=None):
+    """Plays `count` steps on the first `devices` devices, on a packed State: (State, metrics of each step).
+
+    `fixed` are the game's fixed networks, where they are others than its own.
+    """
     mesh = parallel.make_mesh(jax.devices()[:devices])
     state = runs.fresh_state(run) if state is None else jax.device_get(state)
     state = parallel.replicate(runs.pack(run, state), mesh)
     programs, measured = {}, []
     numbers = steps.hyper(run.phases, run.optimizers, seed=run.config.seed, ema=run.ema)
+    numbers = numbers._replace(fixed=games.fixed(run.game, run.config) if fixed is None else fixed)
     for number in range(count):
         due = steps.due(run.phases, int(state.step))
         if due not in programs:

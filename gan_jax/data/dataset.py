@@ -188,19 +188,22 @@ def open_images(path: str) -> tuple[Dataset, tuple[str, ...]]:
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
 
 
-def open_inputs(path: str, section: Mapping[str, Any]) -> tuple[Dataset, tuple[str, ...]]:
+def open_inputs(
+    path: str, section: Mapping[str, Any], *, fitted: bool = True
+) -> tuple[Dataset, tuple[str, ...]]:
     """A picture, or all of a folder or .zip, made to fit as a run's own data were; and their names in that order.
 
     Args:
       path: of the user.
       section: `data`, or one of its parts: the settings of the run.
+      fitted: without, pictures keep their size, which must be one for all; their channels are the run's.
     Raises:
-      MissingPathError, UserError: no such path, no pictures, or one that cannot be read.
+      MissingPathError, UserError: no such path, no pictures, or one that cannot be read, or several sizes.
     """
     from gan_jax.data import folder
 
     fit = make_fit(**{key: section[key] for key in ("resolution", "channels", "crop", "crop_size", "filter")})
-    source, names = folder.open_inputs(path, fit)
+    source, names, fit = folder.open_inputs(path, fit, fitted=fitted)
     common = {"name": path, "split": "all", "flip": False}
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
 

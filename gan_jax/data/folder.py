@@ -84,11 +84,7 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
         data = read_bytes(f"{root}/{name}", name, load)
         sizes.setdefault(_size(f"{root}/{name}", data), name)
         digests.append(hashlib.sha256(data).hexdigest())
-    if len(sizes) > 1:
-        examples = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
-        raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {examples}: expected one size for all. "
-                        "Resize them first, as whatever made them would have.")
-    width, height = next(iter(sizes))
+    width, height = _only_size(str(root), sizes)
     fit = Fit(height, width, 3, "none", 0, "lanczos")
     source = Source(
         identity={"kind": "images", "files": list(zip(names, digests, strict=True)), **fit._asdict()},
@@ -101,13 +97,26 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     return source, fit, tuple(names)
 
 
-def open_inputs(path: str, fit: Fit) -> tuple[Source, tuple[str, ...]]:
+def _only_size(root: str, sizes: dict[tuple[int, int], str]) -> tuple[int, int]:
+    """The width and height, of which there is one for all images; raises UserError with names where there are more."""
+    if len(sizes) > 1:
+        examples = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
+        raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {examples}: expected one size for all. "
+                        "Resize them first, as whatever made them would have.")
+    return next(iter(sizes))
+
+
+def open_inputs(path: str, fit: Fit, *, fitted: bool = True) -> tuple[Source, tuple[str, ...], Fit]:
     """One picture, or all of a folder or .zip, in the order of their names; sub-folders mean nothing.
 
+    Args:
+      path: of the user.
+      fit: what is done to each picture.
+      fitted: without, they keep their size.
     Returns:
-      The source, without labels, and the pictures' names relative to the path.
+      The source, without labels, the pictures' names relative to the path, and what was done to each.
     Raises:
-      MissingPathError, UserError: as `open_folder`.
+      MissingPathError, UserError: as `open_folder`, or pictures of several sizes that keep theirs.
     """
     place = pathlib.Path(paths.expanded(path, "--inputs"))
     if not place.exists():
@@ -117,9 +126,13 @@ def open_inputs(path: str, fit: Fit) -> tuple[Source, tuple[str, ...]]:
     else:
         files = list_files(path)
         root, names, load, notes = files.root, sorted(files.pictures), files.load, files.notes
+    if not fitted:
+        sizes = {_size(f"{root}/{name}", read_bytes(f"{root}/{name}", name, load)): name for name in reversed(names)}
+        width, height = _only_size(str(root), sizes)
+        fit = Fit(height, width, fit.channels, "none", 0, fit.filter)
     read = functools.partial(_read, root=root, names=names, labels=None, load=load, fit=fit)
     identity = {"kind": "inputs", "files": names, **fit._asdict()}
-    return Source(identity, len(names), labelled(fit.shape), (), read, notes=notes), tuple(names)
+    return Source(identity, len(names), labelled(fit.shape), (), read, notes=notes), tuple(names), fit
 
 
 def _size(full: str, data: bytes) -> tuple[int, int]:

@@ -225,7 +225,7 @@ def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[di
         other = runs.open_field(run.config, drawn, others)
         images = other.examples(np.arange(other.size))["image"]
         sets = {"floor_train_vs_held_out": planned.of_images(images), **sets}
-    for name in runs.sources(run)[:1]:
+    for name in (name for name in runs.sources(run)[:1] if name in run.spec):
         sources = runs.open_field(run.config, name, run.config.evaluation.split)
         numbers = np.arange(count) % (sources.size or count)
         sets["untranslated_input"] = planned.of_images(sources.examples(numbers)["image"])

@@ -130,6 +130,21 @@ def perceptual(net: str, section) -> FeatureNet:
     return FeatureNet(name, sha256, name == f"lpips_{net}", words, {}, lpips.from_torch(arrays), apply)
 
 
+def trunk(network: str, last: int, section) -> Any:
+    """Variables of `vgg.Trunk` up to a layer, for losses.
+
+    Args:
+      network: vgg16, vgg19 or alexnet.
+      last: index of the last layer that is needed.
+      section: a config section with `features` (random or not), `weights`, `download`.
+    Raises:
+      MissingPathError, UserError: there is no file, or it is another's; see `weights.store.load`.
+    """
+    shapes = vgg.shapes(network)
+    shapes = {name: shape for name, shape in shapes.items() if int(name.split(".")[1]) <= last}
+    return vgg.from_torch(_arrays(network, shapes, section)[2])
+
+
 def _arrays(network: str, shapes: dict, section) -> tuple[str, str, dict[str, np.ndarray]]:
     """(name, SHA-256, arrays) of a network's weights."""
     if is_random(section):

@@ -130,6 +130,24 @@ def _layers(network: str) -> tuple[Layer, ...]:
     return LAYERS[network]
 
 
+def tap(network: str, name: str) -> int:
+    """The index in `features` of a layer by its name in the paper: conv5_4, relu5_4 behind it, pool5 behind the block.
+
+    Raises:
+      UserError: there is no such network, or it has no layer of that name.
+    """
+    names, block, place = [], 1, 0
+    for layer in _layers(network):
+        place += isinstance(layer, Conv)
+        kind = type(layer).__name__.lower()
+        names.append(f"{kind}{block}" if isinstance(layer, Pool) else f"{kind}{block}_{place}")
+        if isinstance(layer, Pool):
+            block, place = block + 1, 0
+    if name not in names:
+        raise UserError(f"{network} has no layer {name!r}; expected one of {', '.join(names)}")
+    return names.index(name)
+
+
 def _run(index: int, layer: Layer, x: jax.Array, precision) -> jax.Array:
     """The map behind a layer; called inside a compact module, whose child a convolution becomes."""
     if isinstance(layer, Relu):

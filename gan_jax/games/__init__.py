@@ -14,6 +14,8 @@ A game is a module with
     fixed(config)                 optional: {net: arrays} of networks that never train, such as the `variables` of what
                                   `features.networks.load` gives; losses see them among `params`, State has none of them
     asks(config)                  -> names of the fields that `sample` must be given
+    derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for
+    derive(config, examples)      with it: {name: array} of those, of examples of the data {field: array}
     sample(nets, ema, keys, given) -> {name: array (B, ...)}, images in [-1, 1]; each row is a function of its own key
                                   and of its row of `given`, {field: array as in the data}. The first array is the one
                                   that is looked at and measured
@@ -69,6 +71,19 @@ def find(name: str) -> ModuleType:
 def drawn(game: ModuleType, config) -> str:
     """Name of the data's field that samples of the game are to be like."""
     return game.drawn(config) if hasattr(game, "drawn") else "image"
+
+
+def derived(game: ModuleType, config, spec) -> dict:
+    """The fields that the game makes of the data's, by name."""
+    return game.derived(config, spec) if hasattr(game, "derived") else {}
+
+
+def asked(game: ModuleType, config, examples: dict) -> dict:
+    """What `sample` is given for examples of the data, {field: array}: their fields, and those made of them."""
+    names = game.asks(config)
+    if any(name not in examples for name in names):
+        examples = {**examples, **game.derive(config, examples)}
+    return {name: examples[name] for name in names}
 
 
 def fixed(game: ModuleType, config) -> dict:

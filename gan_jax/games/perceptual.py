@@ -1,0 +1,94 @@
+"""Terms of losses that compare pictures by the maps of a network that never trains (Johnson et al. 2016, 1603.08155).
+
+Its layers go by the names of their paper: conv5_4 is in front of its ReLU, relu5_4 behind it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax.errors import UserError
+from gan_jax.features import networks, vgg
+
+NETWORKS = ("vgg19", "vgg16")
+# The section `perceptual` of a game's config.
+DEFAULTS = {
+    "features": "vgg19",  # or vgg16; random_vgg19 and random_vgg16 need no file, and say less
+    "layers": ("conv5_4",),  # whose maps are compared
+    "factors": (1.0,),  # of each layer
+    "criterion": "l1",  # or l2
+    "weights": "",  # file or folder of weights; empty: $GAN_JAX_WEIGHTS_DIR, or the cache
+    "download": False,  # fetch weights that are not there
+}
+CRITERIA: dict[str, Callable[[jax.Array], jax.Array]] = {"l1": jnp.abs, "l2": jnp.square}
+
+
+def criterion(name: str, key: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The mean distance of two arrays, a scalar. Raises UserError for an unknown name, which `key` has."""
+    if name not in CRITERIA:
+        raise UserError(f"{key}={name!r}: expected one of {', '.join(CRITERIA)}")
+    return lambda a, b: CRITERIA[name](a - b).mean()
+
+
+def check(section: Any) -> None:
+    """Raises UserError for a section that names what there is not."""
+    _taps(section)
+    criterion(section.criterion, "config.perceptual.criterion")
+
+
+def variables(section: Any) -> Any:
+    """The network's arrays, up to the last layer that is compared. Raises as `features.networks.trunk`."""
+    return networks.trunk(_network(section), max(_taps(section)), section)
+
+
+def terms(section: Any) -> Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]:
+    """function(variables, made, target) of pictures (B, H, W, 1 or 3) in [0, 1] -> {"perceptual", "texture"}.
+
+    Both are sums over layers of a factor times the mean distance: of the maps, and of their Gram matrices (Gatys et al.
+    2015, 1505.07376), divided by the size of a map. The target is a constant to the gradient.
+    """
+    taps = _taps(section)
+    trunk = vgg.Trunk(_network(section), tuple(taps), precision=None)
+    compare = criterion(section.criterion, "config.perceptual.criterion")
+
+    def measure(variables, made, target):
+        ours = trunk.apply(variables, _prepared(made))
+        theirs = trunk.apply(variables, _prepared(jax.lax.stop_gradient(target)))
+        pairs = [(factor, ours[tap], theirs[tap]) for tap, factor in taps.items()]
+        return {
+            "perceptual": sum(factor * compare(a, b) for factor, a, b in pairs),
+            "texture": sum(factor * compare(gram(a), gram(b)) for factor, a, b in pairs),
+        }
+
+    return measure
+
+
+def gram(maps: jax.Array) -> jax.Array:
+    """maps (B, h, w, C) -> products of channels (B, C, C), summed over pixels, divided by h w C."""
+    return jnp.einsum("bhwc,bhwd->bcd", maps, maps) / np.prod(maps.shape[1:])
+
+
+def _prepared(images: jax.Array) -> jax.Array:
+    return (networks.rgb(images) - jnp.asarray(vgg.MEAN, images.dtype)) / jnp.asarray(vgg.STD, images.dtype)
+
+
+def _network(section: Any) -> str:
+    name = section.features.removeprefix(networks.RANDOM)
+    if name not in NETWORKS:
+        names = (*NETWORKS, *(networks.RANDOM + name for name in NETWORKS))
+        raise UserError(f"config.perceptual.features={section.features!r}: expected one of {', '.join(names)}")
+    return name
+
+
+def _taps(section: Any) -> Mapping[int, float]:
+    """Index of each layer that is compared -> its factor."""
+    layers, factors = section.layers, section.factors
+    if isinstance(layers, str) or not layers or len(layers) != len(factors) or len(set(layers)) < len(layers):
+        raise UserError(
+            f"config.perceptual.layers={layers!r} with config.perceptual.factors={factors!r}: expected "
+            "different names, and one factor for each"
+        )
+    return {vgg.tap(_network(section), name): factor for name, factor in zip(layers, factors, strict=True)}
