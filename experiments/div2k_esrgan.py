@@ -4,14 +4,17 @@
     python launch.py train --config=div2k_esrgan --workdir=runs/esrgan --config.data.name=folder:PATH \\
         --config.transfer.workdir=runs/rrdb
 
-The folder holds squares of 480 pixels, cut from DIV2K's training pictures every 240; of each, a square of 128 is cut at
-random, turned and mirrored, and made small by MATLAB's cubic. The first stage has an L1 loss alone; of its learning
-rate the paper halves, and BasicSR, whose values these are, lets fall along a cosine. The second needs VGG19's weights,
-see `docs/metrics_weights.md`. It makes pictures sharper and their signal-to-noise ratio lower, as it is meant to.
+The folder holds squares of 480 pixels, cut from DIV2K's training pictures every 240. Of each, a square of 128 is cut at
+random, turned and mirrored, and made small by MATLAB's cubic. The first stage has an L1 loss alone. The second needs
+VGG19's weights, see `docs/metrics_weights.md`. It makes pictures sharper and their signal-to-noise ratio lower, as it
+is meant to. BasicSR restarts the cosine of the first stage's rate every 250 thousand steps, and halves the second's at
+50, 100, 200 and 300 thousand. Here both fall along one cosine.
 
-Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds. Source: the paper, and for what it
-does not say BasicSR's options `train_RRDBNet_PSNR_x4` and `train_ESRGAN_x4` (Apache-2.0), which halves the rate of the
-second stage at 50, 100, 200 and 300 thousand steps; here it falls along a cosine.
+Set5 in RGB: PSNR 28.27 and SSIM 0.778, after the first stage 30.64 and 0.856 (mmagic's). Nothing of this size was
+trained here.
+
+Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds. Source: the paper, and for what
+it does not say BasicSR's options for RRDBNet and ESRGAN (Apache-2.0).
 """
 
 from ml_collections import ConfigDict

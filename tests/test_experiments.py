@@ -59,7 +59,7 @@ def _spec(config):
         return {part: specs.Field("image", (look.resolution, look.resolution, look.channels)) for part, look in parts}
     side = config.data.resolution
     shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
-    return specs.labelled(shape, 10 if config.conditional else 0)
+    return specs.labelled(shape, 10 if config.get("conditional") else 0)
 
 
 def _smoke(name, workdir, total_images):
