@@ -246,6 +246,27 @@ def test_small_pictures_have_levels_of_a_file():
     assert (derived == np.round(levels)).mean() > 0.99
 
 
+@pytest.mark.parametrize("radius", [50, 15])
+@pytest.mark.parametrize(("weight", "threshold"), [(0.5, 10), (1.0, 20)])
+def test_sharpening_as_recorded(radius, weight, threshold):
+    arrays = golden.load("sr_realesrgan_usm")
+    images = jnp.asarray(golden.images(arrays["in/img_u8"])) / 255
+    ours = degradation.sharpened(images, weight, radius, threshold)
+    recorded = golden.images(arrays[f"out/r{radius}_s0/sharp_w{weight}_t{threshold}"])
+    np.testing.assert_allclose(ours, recorded, atol=2e-5)
+
+
+def test_what_is_aimed_at_is_sharpened_and_the_reals_are_not():
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
+    rng = steps.Rng(None, jax.random.split(jax.random.key(0), 2))
+    look = dict(scale=4, crop=0, turn=False, flip=False)
+    small, large, target = super_resolution._pictures({"image": jnp.asarray(images)}, rng, sharpen=True, **look)
+    np.testing.assert_allclose(large, images / 255, atol=1e-6)
+    np.testing.assert_allclose(target, degradation.sharpened(large, 0.5, 50, 10), atol=1e-6)
+    assert np.abs(target - large).max() > 0.05
+    np.testing.assert_allclose(small, degradation.low_resolution(large, 4), atol=1e-6)
+
+
 # What is seen.
 
 
@@ -262,7 +283,8 @@ def test_turned_pictures_are_the_eight_symmetries():
     square = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
     batch = {"image": jnp.asarray(np.repeat(square[None], 200, 0))}
     rng = steps.Rng(None, jax.random.split(jax.random.key(0), 200))
-    small, large, target = super_resolution._pictures(batch, rng, scale=4, crop=0, turn=True, flip=True)
+    small, large, target = super_resolution._pictures(batch, rng, scale=4, crop=0, turn=True, flip=True,
+                                                          sharpen=False)  # fmt: skip
     turned = [np.rot90(square, times) for times in range(4)]
     expected = {np.round(x).astype(np.uint8).tobytes() for x in turned + [x[:, ::-1] for x in turned]}
     seen = [np.round(np.asarray(x) * 255).astype(np.uint8).tobytes() for x in large]
@@ -379,6 +401,7 @@ def test_pictures_of_the_user_keep_their_size(trained, tmp_path):
     ({"accumulate": 2}, (16, 16, 3), "accumulate=2.*expected 1"),
     ({"super_resolution__crop": 32}, (16, 16, 3), "crop=32: the data's pictures are 16x16"),
     ({"super_resolution__crop": 6}, (16, 16, 3), "config.generator.scale=4 needs sides that are its multiples"),
+    ({"super_resolution__crop": 0, "super_resolution__sharpen": True}, (24, 24, 3), "24x24 are too small for its blur"),
     ({"super_resolution__crop": 0}, (16, 24, 3), "pictures of 16x24 cannot be turned"),
     ({"perceptual__features": "vgg11"}, (16, 16, 3), "features='vgg11': expected one of vgg19, vgg16, random_vgg19"),
     ({"perceptual__layers": ("conv6_1",)}, (16, 16, 3), "vgg19 has no layer 'conv6_1'; expected one of conv1_1, relu1"),

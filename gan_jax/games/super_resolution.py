@@ -32,6 +32,7 @@ DEFAULTS = {
     "super_resolution": {
         "crop": 0,  # side of the squares that are cut at random out of the data's pictures; 0: whole pictures
         "turn": False,  # pictures are turned by quarters and mirrored at random, beside data.flip
+        "sharpen": False,  # what the generator aims at is sharpened; the discriminator's reals are not
     },
     "loss": {
         "name": AVERAGE,  # or one of `losses.NAMES`: of the adversarial term
@@ -47,6 +48,7 @@ NEEDS = {"generator": ("scale",)}
 WEIGHTS = ("pixel", "perceptual", "texture", "adversarial")
 OF_FEATURES = ("perceptual", "texture")
 
+SHARPEN_ABOVE = 25  # pixels of a side; half of the blur's window
 CORNER, SYMMETRY = range(2)  # independent draws of a sample
 
 
@@ -130,6 +132,11 @@ def _shape(config, shape: tuple[int, ...]) -> tuple[int, ...]:
             f"config.super_resolution.turn=True: pictures of {shape[0]}x{shape[1]} cannot be turned; set "
             "config.super_resolution.crop, or turn=False"
         )
+    if config.super_resolution.sharpen and min(shape[:2]) <= SHARPEN_ABOVE:
+        raise UserError(
+            f"config.super_resolution.sharpen=True: pictures of {shape[0]}x{shape[1]} are too small for its blur; give "
+            f"sides above {SHARPEN_ABOVE}, or sharpen=False"
+        )
     return shape
 
 
@@ -165,8 +172,9 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     perceptual.check(config.perceptual)
     look = config.super_resolution
     pictures = partial(
-        _pictures, scale=nets["generator"].scale, crop=look.crop, turn=look.turn, flip=config.data.flip
-    )
+        _pictures, scale=nets["generator"].scale, crop=look.crop, turn=look.turn, flip=config.data.flip,
+        sharpen=look.sharpen,
+    )  # fmt: skip
     rules = _Rules(
         nets, pictures, _adversarial(config.loss.name), config.loss.name == AVERAGE,
         perceptual.criterion(config.loss.criterion, "config.loss.criterion"), perceptual.terms(config.perceptual),
@@ -199,9 +207,9 @@ def _unit(images: jax.Array) -> jax.Array:
 
 
 def _pictures(
-    batch: dict, rng: Rng, *, scale: int, crop: int, turn: bool, flip: bool
+    batch: dict, rng: Rng, *, scale: int, crop: int, turn: bool, flip: bool, sharpen: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Small pictures, large ones, and what is aimed at: the large ones, all in [0, 1].
+    """Small pictures, large ones, and what is aimed at: the large ones, or sharper ones. All are in [0, 1].
 
     A batch may carry its small pictures, and others that are aimed at (parity tests do).
     """
@@ -215,7 +223,8 @@ def _pictures(
     if turn:
         large = _where(upside_down, large[:, ::-1], large)
         large = _where(swap, large.transpose(0, 2, 1, 3), large)
-    target = _unit(batch["target"]) if "target" in batch else large
+    target = degradation.sharpened(large) if sharpen else large
+    target = _unit(batch["target"]) if "target" in batch else target
     return _unit(batch[LOW]) if LOW in batch else degradation.low_resolution(large, scale), large, target
 
 

@@ -22,6 +22,41 @@ def low_resolution(images: jax.Array, scale: int) -> jax.Array:
     return jnp.round(jnp.clip(bicubic(images, 1 / scale), 0, 1) * 255) / 255
 
 
+def sharpened(images: jax.Array, weight: float = 0.5, radius: int = 50, threshold: float = 10.0) -> jax.Array:
+    """images (B, H, W, C) in [0, 1], sharpened as Real-ESRGAN (2107.10833) sharpens what is aimed at.
+
+    Unsharp masking, where what a Gaussian blur takes away is above the threshold; the border between there and
+    elsewhere is blurred itself.
+
+    Args:
+      images: of sides above `radius` / 2.
+      weight: of what is added.
+      radius: pixels of the blur's window; made odd.
+      threshold: in 256ths.
+    """
+    size = radius + (radius + 1) % 2
+    rows, columns = (jnp.asarray(_blurring(side, size), images.dtype) for side in images.shape[1:3])
+
+    def blurred(x):
+        return jnp.einsum("hi,bijc,wj->bhwc", rows, x, columns, precision="highest")
+
+    residual = images - blurred(images)
+    soft = blurred((jnp.abs(residual) * 255 > threshold).astype(images.dtype))
+    return soft * jnp.clip(images + weight * residual, 0, 1) + (1 - soft) * images
+
+
+def _blurring(side: int, size: int) -> np.ndarray:
+    """(side, side): a Gaussian of `size` taps, as wide as OpenCV makes it for them, with mirrored borders."""
+    sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
+    offsets = np.arange(size) - size // 2
+    taps = np.exp(-(offsets**2) / (2 * sigma**2))
+    places = np.abs(np.arange(side)[:, None] + offsets)
+    places = np.minimum(places, 2 * (side - 1) - places)  # the outermost pixel is not repeated
+    table = np.zeros((side, side))
+    np.add.at(table, (np.broadcast_to(np.arange(side)[:, None], places.shape), places), taps / taps.sum())
+    return table
+
+
 def _weights(side: int, scale: float) -> np.ndarray:
     """(new side, side): what of each old pixel is in each new one; rows sum to 1."""
     count, narrow = math.ceil(side * scale), min(scale, 1.0)
