@@ -11,7 +11,7 @@ from PIL import Image
 from gan_jax import config as configs
 from gan_jax import folders, losses, parallel, runs, specs
 from gan_jax import step as steps
-from gan_jax.errors import UserError
+from gan_jax.errors import MissingPathError, UserError
 from gan_jax.features import state as states
 from gan_jax.features import vgg
 from gan_jax.games import perceptual, super_resolution
@@ -221,6 +221,20 @@ def test_features_come_up_to_the_last_layer_alone():
     ours, theirs = (measure(fixed, made, 0 * made)["perceptual"] for made in (grey, np.repeat(grey, 3, -1)))
     assert ours == pytest.approx(float(theirs), rel=1e-6)
     assert super_resolution.fixed(_config(loss__perceptual=0.0)) == {}
+
+
+def test_missing_weights_are_one_message_with_the_keys_of_this_section(tmp_path):
+    config = _config(perceptual__features="vgg19", perceptual__weights=str(tmp_path))
+    with pytest.raises(MissingPathError, match="config.perceptual.features='vgg19': the weights 'vgg19'") as error:
+        super_resolution.fixed(config)
+    text = str(error.value)
+    assert "config.perceptual.download=True fetches" in text and "'random_vgg19' needs none" in text
+    assert "config.evaluation" not in text and "--download" not in text
+
+
+def test_weights_may_lie_elsewhere_when_a_run_goes_on():
+    old, new = _config(), _config(perceptual__weights="there", perceptual__download=True, perceptual__criterion="l2")
+    assert configs.differences(old, new) == ["config.perceptual.criterion: 'l1' -> 'l2'"]
 
 
 # How pictures become small.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.errors import UserError
+from gan_jax.errors import MissingPathError, UserError
 from gan_jax.features import networks, vgg
 
 NETWORKS = ("vgg19", "vgg16")
@@ -41,7 +41,12 @@ def check(section: Any) -> None:
 
 def variables(section: Any) -> Any:
     """The network's arrays, up to the last layer that is compared. Raises as `features.networks.trunk`."""
-    return networks.trunk(_network(section), max(_taps(section)), section)
+    try:
+        return networks.trunk(_network(section), max(_taps(section)), section)
+    except MissingPathError as error:  # whose own words name the keys of metrics
+        text = str(error).replace("--download (config.evaluation.download=True)", "config.perceptual.download=True")
+        advice = f"config.perceptual.features='{networks.RANDOM}{section.features}' needs none"
+        raise MissingPathError(f"config.perceptual.features={section.features!r}: {text}; {advice}") from error
 
 
 def terms(section: Any) -> Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]:
