@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import config as configs
-from gan_jax import folders, losses, parallel, runs, specs
+from gan_jax import folders, games, losses, parallel, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
+from gan_jax.evaluate.run import _inputs
 from gan_jax.features import state as states
 from gan_jax.features import vgg
 from gan_jax.games import perceptual, super_resolution
@@ -388,6 +389,18 @@ def test_held_out_examples_are_made_small(trained, tmp_path):
         assert set(given) == {"low_resolution"} and given["low_resolution"].shape == (2, 4, 4, 3)
     expected = super_resolution.derive(config, examples)["low_resolution"]
     np.testing.assert_array_equal(runs.held_out(run)(np.arange(2))["low_resolution"], expected)
+
+
+def test_metrics_are_given_held_out_examples_made_small(trained):
+    """In their order, with the classes of the large ones; a distance counts the large size of what is drawn."""
+    config, spec, _ = folders.read_folder(trained)
+    run = runs.build(config, spec)
+    inputs, examples = _inputs(run, None, 20), runs.open_data(config).examples(np.arange(16))
+    np.testing.assert_array_equal(inputs.labels, np.resize(examples["label"], len(inputs.labels)))
+    numbers = np.array([3, 17])  # of sixteen, which begin anew
+    expected = super_resolution.derive(config, examples)["low_resolution"][[3, 1]]
+    np.testing.assert_array_equal(inputs.given(numbers)["low_resolution"], expected)
+    assert games.drawn(run.game, config) == "image"
 
 
 def test_pictures_of_the_user_keep_their_size(trained, tmp_path):
