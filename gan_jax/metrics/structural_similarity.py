@@ -6,7 +6,6 @@ difference of two squares would lose float32's digits.
 """
 
 import numpy as np
-from scipy import ndimage
 
 from gan_jax.errors import UserError
 
@@ -134,6 +133,8 @@ def _product(factors: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 def _blurred(x: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Filtered along both axes, where the window lies inside; (H, W, C) -> (H - n + 1, W - n + 1, C)."""
+    from scipy import ndimage  # half a second that only these metrics take
+
     size = len(window)
     for axis in (0, 1):
         valid = slice(size // 2, size // 2 + x.shape[axis] - size + 1)
