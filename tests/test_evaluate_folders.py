@@ -110,6 +110,44 @@ def test_lpips_of_pairs(tmp_path):
     assert evaluate.compare_folders(a, reference=a, metrics="lpips_alex", settings=drawn)[0]["value"] == 0
 
 
+def squares(images, size: int) -> np.ndarray:
+    """Central squares of images of any size, resized by Pillow."""
+    made = []
+    for image in images:
+        h, w = image.shape[:2]
+        side = min(h, w)
+        y, x = (h - side) // 2, (w - side) // 2
+        square = Image.fromarray(image[y : y + side, x : x + side])
+        made.append(np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)))
+    return np.stack(made)
+
+
+def test_folders_of_several_sizes_are_resized(tmp_path):
+    """Both sides' images become central squares of one size; what has it already is taken as it is."""
+    ours, theirs = [*pictures(5, 0, (20, 31)), *pictures(5, 1)], [*pictures(9, 2, (40, 24)), *pictures(1, 3)]
+    a, b = save(tmp_path / "a", ours), save(tmp_path / "b", theirs)
+    rows = evaluate.compare_folders(a, reference=b, metrics="fid,psnr", resize=16)
+    assert rows[0]["value"] == pytest.approx(frechet(squares(ours, 16), squares(theirs, 16)), rel=1e-5)
+    assert rows[1]["value"] == pytest.approx(metrics.psnr(squares(ours, 16), squares(theirs, 16)).mean(), rel=1e-12)
+    for row in rows:
+        assert row["resized"] == "16 lanczos center" and row["images_resolution"] == "[16, 16]"
+    plain = save(tmp_path / "plain", pictures(9, 0))
+    same = [evaluate.compare_folders(plain, reference=plain, metrics="psnr", **size) for size in ({}, {"resize": 16})]
+    assert same[0][0]["data_fingerprint"] == same[1][0]["data_fingerprint"] and "resized" not in same[0][0]
+
+
+def test_resizing_by_the_command(tmp_path, capsys):
+    a, b = save(tmp_path / "a", pictures(9, 0, (20, 16))), save(tmp_path / "b", pictures(9, 1))
+    command = ["evaluate", f"--images={a}", f"--reference={b}"]
+    assert cli.main([*command, "--metrics=swd9", "--resize=32"]) == 0
+    assert "resized to 32 lanczos center" in capsys.readouterr().out
+    for text in ("0", "-3", "2.5", "large"):
+        assert cli.main([*command, f"--resize={text}"]) == 2
+        assert f"--resize={text}: expected a whole number" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"--workdir={a}", "--resize=16"]) == 2
+    assert "--resize has no meaning with --workdir" in capsys.readouterr().err
+
+
 def test_mistakes(tmp_path):
     a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
     several = save(tmp_path / "several", [*pictures(2, 0), *pictures(2, 1, (16, 20))])
@@ -122,7 +160,8 @@ def test_mistakes(tmp_path):
         with pytest.raises(kind, match=message):
             evaluate.compare_folders(images, **kwargs)
 
-    refused(r"2 sizes, such as 16x16 \(000.png\), 20x16 \(002.png\): expected one size", several, reference=b)
+    refused(r"2 sizes, such as 16x16 \(000.png\), 20x16 \(002.png\): expected one size.*--resize=SIZE", several,
+            reference=b)
     refused("2 sizes", reference=several)
     refused("empty holds no images", str(tmp_path / "empty"), reference=b)
     refused("broken/x.png cannot be used", str(tmp_path / "broken"), reference=b)

@@ -65,13 +65,14 @@ def _encoded(files: Files, name: str) -> bytes:
     return read_bytes(f"{files.root}/{name}", name, files.load)
 
 
-def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
-    """All images of a folder or .zip as they are, without labels, in the order of their names.
+def open_images(path: str, size: int = 0) -> tuple[Source, Fit, tuple[str, ...]]:
+    """All images of a folder or .zip, without labels, in the order of their names.
 
     Args:
       path: see `open_folder`; sub-folders mean nothing. `sample`'s overview of its images is left out.
+      size: side of squares that images are cropped and resized to; 0 for images as they are.
     Returns:
-      The source, RGB at the images' own size, its settings, and the images' names relative to the path.
+      The source, RGB, its settings, and the images' names relative to the path.
     Raises:
       MissingPathError, UserError: as `open_folder`, or images of several sizes.
     """
@@ -84,12 +85,13 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
         data = read_bytes(f"{root}/{name}", name, load)
         sizes.setdefault(_size(f"{root}/{name}", data), name)
         digests.append(hashlib.sha256(data).hexdigest())
-    if len(sizes) > 1:
+    if len(sizes) > 1 and not size:
         examples = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
         raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {examples}: expected one size for all. "
-                        "Resize them first, as whatever made them would have.")
-    width, height = next(iter(sizes))
-    fit = Fit(height, width, 3, "none", 0, "lanczos")
+                        "Resize them first, as whatever made them would have, or give --resize=SIZE.")
+    width, height = (size, size) if size else next(iter(sizes))
+    crop = "none" if list(sizes) == [(width, height)] else "center"  # what need not be resized is the same data
+    fit = Fit(height, width, 3, crop, 0, "lanczos")
     source = Source(
         identity={"kind": "images", "files": list(zip(names, digests, strict=True)), **fit._asdict()},
         count=len(names),
