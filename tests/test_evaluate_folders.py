@@ -164,7 +164,8 @@ def test_mistakes(tmp_path):
             reference=b)
     refused("2 sizes", reference=several)
     refused("empty holds no images", str(tmp_path / "empty"), reference=b)
-    refused("broken/x.png cannot be used", str(tmp_path / "broken"), reference=b)
+    refused("broken/x.png cannot be used: it is no image that can be read. Mend or remove it.$",
+            str(tmp_path / "broken"), reference=b)
     refused("no folder or .zip", str(tmp_path / "nowhere"), MissingPathError, reference=b)
     refused("compare it with one of --reference")
     refused("compare it with one of --reference", reference=b, workdir=str(tmp_path))
@@ -173,11 +174,13 @@ def test_mistakes(tmp_path):
     refused("metrics='ppl2_wend': of a folder", reference=b, metrics="ppl2_wend")
     refused("psnr: the folders hold other names, such as", reference=other, metrics="psnr")
     refused("lpips_vgg: compares two folders", workdir=str(tmp_path), metrics="lpips_vgg")
-    refused("features='vgg': expected one of", reference=b, settings={"features": "vgg"})
+    refused("^--features='vgg': expected one of", reference=b, settings={"features": "vgg"})
+    refused("^--batch_size=many: expected int", reference=b, settings={"batch_size": "many"})
+    refused("^--preprocessing='cleen': expected one of", reference=b, settings={"preprocessing": "cleen"})
     for features in ("none", "digits_classifier"):
         refused(f"metrics=fd: of a folder's images, it needs --features .* not '{features}'", reference=b, metrics="fd",
                 settings={"features": features})
-    refused("batch_size=-5: expected 0 or more", reference=b, settings={"batch_size": "-5"})
+    refused("^--batch_size=-5: expected 0 or more", reference=b, settings={"batch_size": "-5"})
     refused("--samples=10 has no meaning with --images", reference=b, settings={"samples": "10"})
     refused("--split=foo: only a run's data has splits", reference=b, settings={"split": "foo"})
     refused("--out=.*: expected a file in a folder that is there", reference=b, out=str(tmp_path / "no" / "x.jsonl"))
@@ -188,6 +191,15 @@ def test_mistakes(tmp_path):
     evaluate.compare_folders(a, reference=b, save_statistics=str(tmp_path / "s.npz"))
     refused("holds moments, enough for Frechet distances alone", metrics="fid,kid",
             settings={"statistics": str(tmp_path / "s.npz")})
+
+
+def test_an_image_that_is_cut_short_is_to_be_mended(tmp_path):
+    """Its header is whole, so that it is seen late; there is no config whose key could help."""
+    a = save(tmp_path / "a", pictures(9, 0))
+    file = tmp_path / "a" / "004.png"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"a/004.png cannot be used: .*\. Mend or remove it\.$"):
+        evaluate.compare_folders(a, reference=save(tmp_path / "b", pictures(9, 1)))
 
 
 def test_reals_of_other_channels_than_networks_take(tmp_path):

@@ -106,7 +106,7 @@ def test_pictures_of_any_size_and_mode_are_made_to_fit(made, photos, tmp_path):
     (["--inputs=nothing"], "--inputs=nothing: there is no picture, folder or .zip"),
     (["--inputs=photos", "--seeds=0-3"], "--seeds=0-3: the game 'translation' draws from --inputs"),
     (["--inputs=photos", "--truncation=0.5"], "--truncation=0.5: 'cyclegan' has no styles"),
-    (["--inputs=bad.png"], "bad.png cannot be used"),
+    (["--inputs=bad.png"], "bad.png cannot be used: not an image that PIL can read (10 bytes). Mend or remove it.\n"),
     (["--inputs=photos", "--direction=up"], "--direction=up: config.translation.direction='up': expected ab or ba"),
 ])  # fmt: skip
 def test_mistakes_are_one_message(made, photos, tmp_path, monkeypatch, capsys, flags, message):

@@ -11,7 +11,7 @@ import numpy as np
 
 from gan_jax import paths
 from gan_jax.data.files import Files, list_files, read_bytes
-from gan_jax.data.fit import Fit, colour_notes, decode, unusable
+from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, unusable
 from gan_jax.data.folder_labels import Selection, select
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import MissingPathError, UserError
@@ -35,7 +35,10 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     files = list_files(path)
     root, chosen = files.root, select(files, split)
     listing = [(name, *files.pictures[name]) for name in chosen.paths]
-    read = functools.partial(_read, root=root, names=chosen.paths, labels=chosen.labels, load=files.load, fit=fit)
+    labels = chosen.labels
+    read = functools.partial(
+        _read, root=root, names=chosen.paths, labels=labels, load=files.load, fit=fit, way_out=SKIP
+    )
     return Source(
         identity={"kind": "folder", "files": listing, "inner": chosen.inner, **fit._asdict()},
         count=len(chosen.paths),
@@ -44,7 +47,7 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
         read=read,
         place=str(root.absolute()) if root.is_dir() else "",  # names, sizes and times may be those of another folder
         notes=(*files.notes, *chosen.notes, *colour_notes(functools.partial(_encoded, files), chosen.paths, fit)),
-        labels=chosen.labels,
+        labels=labels,
         digest=functools.partial(_digest, files, chosen) if root.is_dir() else None,  # a zip has checksums
     )
 
@@ -82,7 +85,7 @@ def open_images(path: str, size: int = 0) -> tuple[Source, Fit, tuple[str, ...]]
     if OVERVIEW in names and len(names) > 1:
         names.remove(OVERVIEW)
     for name in names:
-        data = read_bytes(f"{root}/{name}", name, load)
+        data = read_bytes(f"{root}/{name}", name, load, MEND)
         sizes.setdefault(_size(f"{root}/{name}", data), name)
         digests.append(hashlib.sha256(data).hexdigest())
     if len(sizes) > 1 and not size:
@@ -133,15 +136,17 @@ def _size(full: str, data: bytes) -> tuple[int, int]:
             width, height = image.size
             sideways = image.getexif().get(ORIENTATION, 1) >= 5
     except Image.UnidentifiedImageError as error:  # whose own words name an object in memory
-        raise unusable(full, "it is no image that can be read") from error
+        raise unusable(full, "it is no image that can be read", MEND) from error
     except Exception as error:  # whatever a damaged file makes PIL raise
-        raise unusable(full, error) from error
+        raise unusable(full, error, MEND) from error
     return (height, width) if sideways else (width, height)
 
 
 def _read(
-    index: int, *, root, names: Sequence[str], labels: Sequence[int] | None, load: Callable[[str], bytes], fit: Fit
+    index: int, *, root, names: Sequence[str], labels: Sequence[int] | None, load: Callable[[str], bytes], fit: Fit,
+    way_out: str = MEND,
 ) -> Example:
     name = f"{root}/{names[index]}"
-    example = {"image": decode(read_bytes(name, names[index], load), fit, name, upright=True)}
+    data = read_bytes(name, names[index], load, way_out)
+    example = {"image": decode(data, fit, name, upright=True, way_out=way_out)}
     return example if labels is None else {**example, "label": np.int32(labels[index])}

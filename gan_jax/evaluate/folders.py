@@ -93,8 +93,11 @@ def _no_path(plan) -> float:
 def _section(settings: Mapping[str, str]) -> ConfigDict:
     config = ConfigDict({"evaluation": {**runs.DEFAULTS["evaluation"], "features": "inception"}})
     for key, text in settings.items():
-        configs.override(config, f"evaluation.{key}", text)
-    networks.check(config.evaluation)
+        try:
+            configs.override(config, f"evaluation.{key}", text)
+        except UserError as error:  # there is no config here, and each key is a flag
+            raise UserError(str(error).replace("--config.evaluation.", "--")) from error
+    networks.check(config.evaluation, "--")
     return config.evaluation
 
 
