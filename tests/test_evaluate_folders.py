@@ -193,6 +193,17 @@ def test_mistakes(tmp_path):
             settings={"statistics": str(tmp_path / "s.npz")})
 
 
+@pytest.mark.parametrize(("name", "least"), [("ssim", 11), ("lpips_vgg", 16), ("lpips_alex", 31), ("ms_ssim", 161)])
+def test_images_that_are_too_small_for_a_metric(tmp_path, name, least):
+    """The error names the metric, the images' size and the least; at the least there is a value."""
+    drawn = {"features": "random_inception"}
+    small, large = (save(tmp_path / str(side), pictures(2, 0, (side, side + 1))) for side in (least - 1, least))
+    message = f"^metrics={name}: of images {least - 1}x{least}; expected {least}x{least} or larger"
+    with pytest.raises(UserError, match=message):
+        evaluate.compare_folders(small, reference=small, metrics=f"psnr,{name}", settings=drawn)
+    assert np.isfinite(evaluate.compare_folders(large, reference=large, metrics=name, settings=drawn)[0]["value"])
+
+
 def test_an_image_that_is_cut_short_is_to_be_mended(tmp_path):
     """Its header is whole, so that it is seen late; there is no config whose key could help."""
     a = save(tmp_path / "a", pictures(9, 0))

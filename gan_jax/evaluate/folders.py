@@ -157,6 +157,7 @@ def _pairs(names: list[str], fakes: tuple, reals: tuple, section: ConfigDict) ->
         sizes = f"{ours.shape[:2]} and {theirs.shape[:2]}"
         raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size, which "
                         "--resize=SIZE gives")
+    protocols.check_pairs(names, ours.shape)
     measures = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
     protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "pairs": ours.size, "channels": "RGB"}
     extra = {name: {"unit": "dB"} if name == "psnr" else {} for name in names}
