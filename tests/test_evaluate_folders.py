@@ -148,6 +148,14 @@ def test_resizing_by_the_command(tmp_path, capsys):
     assert "--resize has no meaning with --workdir" in capsys.readouterr().err
 
 
+def test_values_that_cannot_be_written_are_printed(tmp_path, capsys):
+    (tmp_path / "full").symlink_to("/dev/full")
+    a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
+    assert cli.main(["evaluate", f"--images={a}", f"--reference={b}", f"--out={tmp_path / 'full'}"]) == 2
+    out, err = capsys.readouterr()
+    assert "fid9_full" in out and "full: cannot be written: No space left on device. Make room" in err
+
+
 def test_mistakes(tmp_path):
     a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
     several = save(tmp_path / "several", [*pictures(2, 0), *pictures(2, 1, (16, 20))])

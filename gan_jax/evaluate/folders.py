@@ -80,9 +80,12 @@ def compare_folders(
             "images_resolution": str(list(fakes.shape[:2])), "samples": fakes.size, "seed": 0}
     common |= {"resized": f"{resize} lanczos center"} if resize else {}
     rows = report.finished([{**common, **row} for row in rows], began, provenance.code_sha256())
-    if out:
-        for row in rows:
+    try:
+        for row in rows if out else ():
             logs.append_line(pathlib.Path(out), row)
+    except UserError:
+        print(report.table(rows), flush=True)
+        raise
     return rows
 
 
