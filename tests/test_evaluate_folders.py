@@ -148,6 +148,23 @@ def test_resizing_by_the_command(tmp_path, capsys):
     assert "--resize has no meaning with --workdir" in capsys.readouterr().err
 
 
+def test_what_is_passed_over_is_told_before_the_table(tmp_path, capsys):
+    """Of both sides, once each, whatever opens them: pairs and distances, or a run's data."""
+    a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1, (32, 32)))
+    for folder in (a, b):
+        for name in ("list.txt", "more.csv"):
+            with open(os.path.join(folder, name), "w") as file:
+                file.write("no picture")
+    settings.fresh_folder(settings.digits(data__name=f"folder:{b}", data__channels=3), tmp_path / "run")
+    for other in (f"--reference={b}", f"--workdir={tmp_path / 'run'}"):
+        paired = ",psnr" if "reference" in other else ""
+        assert cli.main(["evaluate", f"--images={a}", other, f"--metrics=fid{paired}", "--resize=32"]) == 0
+        out = capsys.readouterr().out
+        for folder in (a, b):
+            line = f"{folder}: 2 files passed over, no pictures: .csv 1, .txt 1\n"
+            assert out.count(line) == 1 and out.index(line) < out.index("fid9_full"), out
+
+
 def test_values_that_cannot_be_written_are_printed(tmp_path, capsys):
     (tmp_path / "full").symlink_to("/dev/full")
     a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
