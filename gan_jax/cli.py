@@ -21,8 +21,8 @@ EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "ba
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
-    "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics",
-                 "compare"),
+    "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
+                 "save_statistics", "compare"),
     "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
     "config": (),
@@ -215,9 +215,10 @@ def _evaluate(flags: dict, overrides: list) -> int:
     settings |= {name: str(text in ("true", "1")) for name, text in settings.items() if name in SWITCHES}
     common = {name: _one(flags, name) for name in ("metrics", "save_statistics", "data")} | {"settings": settings}
     if "images" in flags:
-        _alone(flags, "images", ("workdir", "data", "reference", "out", "metrics", "save_statistics", *EVALUATION))
+        beside = ("workdir", "data", "reference", "resize", "out", "metrics", "save_statistics", *EVALUATION)
+        _alone(flags, "images", beside)
         paths = {name: _one(flags, name) for name in ("reference", "workdir", "out")}
-        rows = evaluate.compare_folders(_one(flags, "images"), **paths, **common)
+        rows = evaluate.compare_folders(_one(flags, "images"), resize=_number(flags, "resize", None), **paths, **common)
     else:
         _alone(flags, "workdir", ("data", "step", "metrics", "save_statistics", *EVALUATION))
         rows = evaluate.evaluate(_needed(flags, "workdir"), step=_step(flags), **common)

@@ -303,6 +303,21 @@ def test_bias_of_many_and_of_few():
             assert bias == pytest.approx(np.mean(drawn), rel=0.7 if few else 0.1), (count, known)
 
 
+def test_bias_of_fewer_images_than_features(monkeypatch):
+    """Of 9 reals and 7 images with 30 features: near the mean of many draws, by matrices of their number alone."""
+    reals, rng, drawn = metrics.moments(np.random.default_rng(0).standard_normal((9, 30))), np.random.default_rng(3), []
+    for _ in range(60):
+        one, two = (metrics.moments(rng.multivariate_normal(reals.mean, reals.covariance, n)) for n in (9, 7))
+        drawn.append(metrics.frechet_distance(one.mean, one.covariance, two.mean, two.covariance))
+    solved = []
+    for name in ("eigh", "eigvalsh"):
+        plain = getattr(np.linalg, name)
+        monkeypatch.setattr(np.linalg, name, lambda c, plain=plain: (solved.append(len(c)), plain(c))[1])
+    assert np.quantile(drawn, 0.02) < plans._bias(reals, 7) < np.quantile(drawn, 0.98) and max(solved) <= 8
+    same = metrics.moments(np.ones((9, 30)))
+    assert plans._bias(same, 7) == 0
+
+
 def test_lines_that_do_not_compare(rows, tmp_path):
     one = rows[0]
     assert provenance.unlike(one, {**one, "value": 3.0, "seed": 5, "step": 9, "seconds": 1, "code_sha256": "x"}) == []

@@ -175,15 +175,17 @@ def open_dataset(
     return _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
 
 
-def open_images(path: str) -> tuple[Dataset, tuple[str, ...]]:
+def open_images(path: str, size: int = 0) -> tuple[Dataset, tuple[str, ...]]:
     """All images of a folder or .zip, RGB and of their own size, and their names in the Dataset's order.
+
+    With `size` those of another size are cropped to their central square and resized to it, by Lanczos' filter.
 
     Raises:
       MissingPathError, UserError: no such path, no images, or images of several sizes.
     """
     from gan_jax.data import folder
 
-    source, fit, names = folder.open_images(path)
+    source, fit, names = folder.open_images(path, size)
     common = {"name": f"folder:{path}", "split": "all", "flip": False}
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
 

@@ -360,16 +360,22 @@ def _bias(real: metrics.Moments, count: int) -> float:
     counts = [n for n in (count, real.count) if n]
     if min(counts) > FEW * len(real.mean):
         return sum(frechet.bias(real.covariance, n) for n in counts)
-    root, rng = frechet.root(real.covariance), np.random.default_rng(BIAS_SEED)
-    own = _resampled(root, count, rng)
-    theirs = _resampled(root, real.count, rng) if real.count else (np.zeros_like(real.mean), real.covariance)
-    return frechet.frechet_distance(*theirs, *own)
+    scales, rng = np.sqrt(frechet.spectrum(real.covariance)), np.random.default_rng(BIAS_SEED)
+    sets = [_resampled(scales, n, rng) for n in counts]
+    if not real.count:
+        sets.append((np.zeros_like(scales), np.diag(scales)))
+    (mean1, root1), (mean2, root2) = sorted(sets, key=lambda one: one[1].shape[1])
+    return frechet.frechet_distance(mean1, root1 @ root1.T, mean2, root2 @ root2.T, root1=root1)
 
 
-def _resampled(root: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of `count` samples of a Gaussian around 0 whose covariance is root root^T."""
-    accumulator = frechet.empty(root.shape[1])
-    for start in range(0, count, 1024):
-        accumulator = frechet.update(accumulator, rng.standard_normal((min(1024, count - start), root.shape[1])))
-    white = frechet.finish(accumulator)
-    return root @ white.mean, root @ white.covariance @ root.T
+def _resampled(scales: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (r,) and a root (r, k) of the covariance of `count` samples of a Gaussian around 0 of deviations `scales`.
+
+    Drawn by Bartlett's decomposition of a Wishart matrix, not sample by sample: its factor is normal below the
+    diagonal, whose squares are chi-squared of one degree less in each row.
+    """
+    rank = min(len(scales), count - 1)
+    factor = np.tril(rng.standard_normal((len(scales), rank)), -1)
+    np.fill_diagonal(factor, np.sqrt(rng.chisquare(count - 1 - np.arange(rank))))
+    mean = scales * rng.standard_normal(len(scales)) / np.sqrt(count)
+    return mean, scales[:, None] * factor / np.sqrt(count - 1)
