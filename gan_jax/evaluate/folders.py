@@ -10,7 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
+from gan_jax import data as data_sets
 from gan_jax import folders, logs, metrics, parallel, provenance, runs
+from gan_jax.data import Dataset
 from gan_jax.errors import UserError
 from gan_jax.evaluate import plans, protocols, report
 from gan_jax.evaluate import reals as real_side
@@ -20,16 +22,17 @@ from gan_jax.features import networks
 
 DEFAULT = "fid"
 PAIRS_AT_ONCE = 16  # on one device
+Opened = tuple[Dataset, tuple[str, ...]]  # images and their names, as `data.of_array` gives them
 
 
 def compare_folders(
-    images: str, *, reference: str = "", workdir: str = "", metrics: str = "", out: str = "",
+    images: str | Opened, *, reference: str | Opened = "", workdir: str = "", metrics: str = "", out: str = "",
     settings: Mapping[str, str] | None = None, save_statistics: str = "", data: str = "",
 ) -> list[dict]:
     """Measures the images of a folder or zip against another's, against a run's data, or against statistics of a file.
 
     Args:
-      images: folder or .zip of images of one size.
+      images: folder or .zip of images of one size, or such images opened.
       reference: another one; with `workdir` and config.evaluation.statistics, one of three.
       workdir: folder of a run, whose data are the reals.
       metrics: names with commas between; empty for `fid`, of all images. Names without a count are of all images.
@@ -42,8 +45,6 @@ def compare_folders(
     Raises:
       MissingPathError, UserError: a path, weights or metric that is not there, images that do not fit.
     """
-    from gan_jax.data import open_images
-
     began = time.monotonic()
     section = _section(settings or {})
     if bool(reference) + bool(workdir) + bool(section.statistics) != 1:
@@ -56,7 +57,7 @@ def compare_folders(
         raise UserError(f"--split={section.split}: only a run's data has splits, give --workdir")
     if out and not pathlib.Path(out).absolute().parent.is_dir():
         raise UserError(f"--out={out}: expected a file in a folder that is there")
-    fakes, names = open_images(images)
+    fakes, names = _opened(images)
     section.samples = fakes.size
     listed = _listed(listed_names(metrics) or (DEFAULT,), section, fakes, paired=bool(reference))
     rows = []
@@ -72,13 +73,17 @@ def compare_folders(
         own = real_side.of(fakes)
         rows += planned.measure(lambda needs: planned.forward(needs, own.images), _no_path)
     rows.sort(key=lambda row: listed.index(row["group"]))
-    common = {"images_of": f"folder:{images}", "images_fingerprint": fakes.fingerprint,
+    common = {"images_of": fakes.name, "images_fingerprint": fakes.fingerprint,
             "images_resolution": str(list(fakes.shape[:2])), "samples": fakes.size, "seed": 0}
     rows = report.finished([{**common, **row} for row in rows], began, provenance.code_sha256())
     if out:
         for row in rows:
             logs.append_line(pathlib.Path(out), row)
     return rows
+
+
+def _opened(images: str | Opened) -> Opened:
+    return data_sets.open_images(images) if isinstance(images, str) else images
 
 
 def _no_path(plan) -> float:
@@ -115,11 +120,9 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     return listed
 
 
-def _open_reals(reference: str, workdir: str, section: ConfigDict, place: str):
-    from gan_jax import data
-
+def _open_reals(reference: str | Opened, workdir: str, section: ConfigDict, place: str):
     if reference:
-        return data.open_images(reference)[0]
+        return _opened(reference)[0]
     if not workdir:
         raise UserError(f"--statistics={section.statistics} holds moments, enough for Frechet distances alone, "
                         "such as fid; for the other metrics give --reference or --workdir")
@@ -129,11 +132,9 @@ def _open_reals(reference: str, workdir: str, section: ConfigDict, place: str):
     return runs.open_data(config, section.split)
 
 
-def _pairs(names: list[str], fakes: tuple, reference: str, section: ConfigDict) -> list[dict]:
+def _pairs(names: list[str], fakes: Opened, reference: str | Opened, section: ConfigDict) -> list[dict]:
     """Means over pairs of images of one name."""
-    from gan_jax import data
-
-    (ours, own), (theirs, other) = fakes, data.open_images(reference)
+    (ours, own), (theirs, other) = fakes, _opened(reference)
     if own != other:
         lone = sorted(set(own) ^ set(other))[:3]
         raise UserError(f"metrics={','.join(names)}: the folders hold other names, such as {', '.join(lone)}; images "
