@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_jax import paths
+from gan_jax import parallel, paths
 from gan_jax.errors import UserError
 
 Path = str | os.PathLike
@@ -23,9 +23,10 @@ _PATHS = ("weights", "statistics")  # keys of config.evaluation
 
 @contextlib.contextmanager
 def spoken() -> Iterator[None]:
-    """Messages name the flags of the commands; here these are arguments of the same names."""
+    """Messages name the flags of the commands; here these are arguments of the same names. Libraries stay quiet."""
     try:
-        yield
+        with parallel.quiet():
+            yield
     except UserError as error:
         error.args = (_FLAG.sub("", str(error)).replace("the flag", "it"),)
         raise

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from gan_jax import evaluate, folders, lowered, parallel, runs, sample, sample_flags
+from gan_jax import evaluate, folders, lowered, parallel, runs, sample_flags
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Images, Labels, Path, Truncation
 from gan_jax.errors import UserError
+from gan_jax.sample import Painter, latents_of
 from gan_jax.step import State
 
 
@@ -108,7 +109,8 @@ class TrainedRun:
     def latents(self, seeds: Iterable[int]) -> np.ndarray:
         """Latents z float32 (N, latent_size) from which `sample` draws these seeds."""
         self._check_latents()
-        return sample.latents_of(self._run, sample_flags.numbers("seeds", arguments.listed("seeds", seeds)))
+        numbers = sample_flags.numbers("seeds", arguments.listed("seeds", seeds))
+        return np.array(latents_of(self._run, numbers))
 
     @arguments.spoken()
     def styles(self, z: np.ndarray, *, labels: Labels | None = None, truncation: Truncation = 1.0) -> np.ndarray:
@@ -182,13 +184,13 @@ class TrainedRun:
         common = {"step": self.step, "data": self._data, "append": append}
         return evaluate.evaluate(self.workdir, metrics=arguments.names(metrics), settings=texts, **common)
 
-    def _build(self, direction: str) -> tuple[sample.Painter, runs.Run]:
+    def _build(self, direction: str) -> tuple[Painter, runs.Run]:
         run = self._run
         if direction:
             config = self.config.copy_and_resolve_references()
             sample_flags.override(sample_flags.Flags(direction=direction), config)
             run = runs.build(config, run.spec)
-        return sample.Painter(run, self.state.ema), run
+        return Painter(run, self.state.ema), run
 
     def _flags(self, labels: Labels | None, truncation: Truncation, noise: str) -> sample_flags.Flags:
         """The arguments as the command reads them."""
