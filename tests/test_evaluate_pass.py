@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import evaluate, folders, metrics, parallel, provenance, runs, sample, train
+from gan_jax import evaluate, folders, metrics, parallel, provenance, runs, sample
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import collect, plans
 from gan_jax.evaluate import reals as real_side
 from gan_jax.features import networks
 from gan_jax.metrics import sliced_wasserstein
+from gan_jax.train import train
 from tests import settings, tiny_network
 
 NAMES = ("fid21_full", "fid13", "kid21_full", "prdc21_full", "is20", "swd16", "msssim8", "fid21_full_interval")
@@ -269,8 +270,8 @@ def test_measured_while_training(tmp_path):
     plain = settings.digits(data__name="synthetic:24", evaluation__metrics="()", total_images=32)
     config = settings.digits(data__name="synthetic:24", evaluation__metrics="('fid9_full','swd16')", total_images=32,
                              every__evaluate_images=16)
-    train.train(config, tmp_path / "run")
-    train.train(plain, tmp_path / "plain")
+    train(config, tmp_path / "run")
+    train(plain, tmp_path / "plain")
     rows = evaluate.read(tmp_path / "run")
     assert [(row["metric"], row["images"]) for row in rows if row["metric"] in ("fid9_full", "swd16")] == [
         ("fid9_full", 16), ("swd16", 16), ("fid9_full", 32), ("swd16", 32)]

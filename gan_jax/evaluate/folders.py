@@ -10,7 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
+from gan_jax import data as data_sets
 from gan_jax import folders, logs, metrics, parallel, provenance, runs
+from gan_jax.data import Dataset
 from gan_jax.errors import UserError
 from gan_jax.evaluate import plans, protocols, report
 from gan_jax.evaluate import reals as real_side
@@ -20,16 +22,17 @@ from gan_jax.features import networks
 
 DEFAULT = "fid"
 PAIRS_AT_ONCE = 16  # on one device
+Opened = tuple[Dataset, tuple[str, ...]]  # images and their names, as `data.of_array` gives them
 
 
 def compare_folders(
-    images: str, *, reference: str = "", workdir: str = "", metrics: str = "", out: str = "",
+    images: str | Opened, *, reference: str | Opened = "", workdir: str = "", metrics: str = "", out: str = "",
     settings: Mapping[str, str] | None = None, save_statistics: str = "", data: str = "", resize: int | None = None,
 ) -> list[dict]:
     """Measures the images of a folder or zip against another's, against a run's data, or against statistics of a file.
 
     Args:
-      images: folder or .zip of images of one size, or of any with `resize`.
+      images: folder or .zip of images of one size, or of any with `resize`; or such images opened.
       reference: another one; with `workdir` and config.evaluation.statistics, one of three.
       workdir: folder of a run, whose data are the reals.
       metrics: names with commas between; empty for `fid`, of all images. Names without a count are of all images.
@@ -57,7 +60,7 @@ def compare_folders(
         raise UserError(f"--out={out}: expected a file in a folder that is there")
     if resize is not None and resize < 1:
         raise UserError(f"--resize={resize}: expected a whole number from 1 on")
-    opened = functools.cache(lambda path: _open_images(path, resize or 0))
+    opened = functools.cache(lambda images: _opened(images, resize or 0))
     fakes, names = opened(images)
     section.samples = fakes.size
     listed = _listed(listed_names(metrics) or (DEFAULT,), section, fakes, paired=bool(reference))
@@ -76,7 +79,7 @@ def compare_folders(
         own = real_side.of(fakes)
         rows += planned.measure(lambda needs: planned.forward(needs, own.images), _no_path)
     rows.sort(key=lambda row: listed.index(row["group"]))
-    common = {"images_of": f"folder:{images}", "images_fingerprint": fakes.fingerprint,
+    common = {"images_of": fakes.name, "images_fingerprint": fakes.fingerprint,
             "images_resolution": str(list(fakes.shape[:2])), "samples": fakes.size, "seed": 0}
     common |= {"resized": f"{resize} lanczos center"} if resize else {}
     rows = report.finished([{**common, **row} for row in rows], began, provenance.code_sha256())
@@ -87,6 +90,16 @@ def compare_folders(
         print(report.table(rows), flush=True)
         raise
     return rows
+
+
+def _opened(images: str | Opened, size: int) -> Opened:
+    """See `data.open_images`; tells what a person should know of them."""
+    if not isinstance(images, str):
+        return images
+    dataset, names = data_sets.open_images(images, size)
+    for note in dataset.notes:
+        print(note, flush=True)
+    return dataset, names
 
 
 def _no_path(plan) -> float:
@@ -126,16 +139,6 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     return listed
 
 
-def _open_images(path: str, size: int) -> tuple:
-    """See `data.open_images`; tells what a person should know of them."""
-    from gan_jax import data
-
-    dataset, names = data.open_images(path, size)
-    for note in dataset.notes:
-        print(note, flush=True)
-    return dataset, names
-
-
 def _open_reals(workdir: str, section: ConfigDict, place: str):
     if not workdir:
         raise UserError(f"--statistics={section.statistics} holds moments, enough for Frechet distances alone, "
@@ -149,8 +152,8 @@ def _open_reals(workdir: str, section: ConfigDict, place: str):
     return dataset
 
 
-def _pairs(names: list[str], fakes: tuple, reals: tuple, section: ConfigDict) -> list[dict]:
-    """Means over pairs of images of one name; both sides as `_open_images` gives them."""
+def _pairs(names: list[str], fakes: Opened, reals: Opened, section: ConfigDict) -> list[dict]:
+    """Means over pairs of images of one name."""
     (ours, own), (theirs, other) = fakes, reals
     if own != other:
         lone = sorted(set(own) ^ set(other))[:3]
