@@ -360,22 +360,23 @@ def _bias(real: metrics.Moments, count: int) -> float:
     counts = [n for n in (count, real.count) if n]
     if min(counts) > FEW * len(real.mean):
         return sum(frechet.bias(real.covariance, n) for n in counts)
-    scales, rng = np.sqrt(frechet.spectrum(real.covariance)), np.random.default_rng(BIAS_SEED)
-    sets = [_resampled(scales, n, rng) for n in counts]
+    root, rng = frechet.factor(real.covariance), np.random.default_rng(BIAS_SEED)
+    sets = [_resampled(root, n, rng) for n in counts]
     if not real.count:
-        sets.append((np.zeros_like(scales), np.diag(scales)))
+        sets.append((np.zeros_like(real.mean), root))
     (mean1, root1), (mean2, root2) = sorted(sets, key=lambda one: one[1].shape[1])
     return frechet.frechet_distance(mean1, root1 @ root1.T, mean2, root2 @ root2.T, root1=root1)
 
 
-def _resampled(scales: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (r,) and a root (r, k) of the covariance of `count` samples of a Gaussian around 0 of deviations `scales`.
+def _resampled(root: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and a root (D, k) of the covariance of `count` samples of a Gaussian around 0.
 
-    Drawn by Bartlett's decomposition of a Wishart matrix, not sample by sample: its factor is normal below the
-    diagonal, whose squares are chi-squared of one degree less in each row.
+    `root` (D, r) is one of the Gaussian's own covariance. Drawn by Bartlett's decomposition of a Wishart matrix, not
+    sample by sample: its factor is normal below the diagonal, whose squares are chi-squared of one degree less in each
+    row.
     """
-    rank = min(len(scales), count - 1)
-    factor = np.tril(rng.standard_normal((len(scales), rank)), -1)
+    dim = root.shape[1]
+    rank = min(dim, count - 1)
+    factor = np.tril(rng.standard_normal((dim, rank)), -1)
     np.fill_diagonal(factor, np.sqrt(rng.chisquare(count - 1 - np.arange(rank))))
-    mean = scales * rng.standard_normal(len(scales)) / np.sqrt(count)
-    return mean, scales[:, None] * factor / np.sqrt(count - 1)
+    return root @ rng.standard_normal(dim) / np.sqrt(count), root @ factor / np.sqrt(count - 1)
