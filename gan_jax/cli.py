@@ -12,7 +12,8 @@ from gan_jax import output, paths
 from gan_jax.errors import DivergedError, UserError
 
 DEFAULT_CONFIG = "digits_dcgan"
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+           errno.ENAMETOOLONG)
 # Texts for `sample`.
 DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation", "style_mixing",
          "dlatents")  # fmt: skip

@@ -263,7 +263,7 @@ class Log:
             return
         path = self.workdir / "log.txt"
         try:
-            with open(path, "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
         except OSError as error:
             raise unwritable(path, error) from error

@@ -241,12 +241,18 @@ def _classes(labels: str, run: runs.Run, class_names: tuple[str, ...], count: in
 
 
 def _number_of(label: str, class_names: tuple[str, ...]) -> str:
-    """The number, as text, of a class that is named; a number or a range of such is returned as it is."""
+    """The number, as text, of a class that is named; a number, `#3` too, or a range of such is returned as it is.
+
+    A name comes before a number, so that where classes are called by other numbers than their own, `#` is needed.
+    """
     label = label.strip()
-    if re.fullmatch(r"\d+(-\d+)?", label) or not class_names:
-        return label
+    if label.startswith("#"):
+        return label[1:]
     if label in class_names:
         return str(class_names.index(label))
+    are_other_numbers = any(name.isdecimal() and int(name) != number for number, name in enumerate(class_names))
+    if not class_names or (re.fullmatch(r"\d+(-\d+)?", label) and not are_other_numbers):
+        return label
     near = difflib.get_close_matches(label, class_names, 1, 0)
     raise UserError(f"--labels={label}: this run's classes are {', '.join(class_names)}; did you mean {near[0]}?")
 

@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
     evaluate.wanted(config)
-    makers = loggers.find(config.logs)
+    makers = parallel.together(lambda: loggers.find(config.logs if jax.process_index() == 0 else ()))
     stages = _stages(run)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)

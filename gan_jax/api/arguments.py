@@ -66,9 +66,13 @@ def listed(name: str, values: Iterable | None) -> str:
     """Numbers or names with commas between; empty for None. Raises UserError for a single one, or none."""
     if values is None:
         return ""
-    if isinstance(values, int | str | np.integer):
+    try:
+        texts = [] if isinstance(values, str) else [str(value) for value in values]
+        is_one = isinstance(values, str)
+    except TypeError:  # a number, or an array of one
+        is_one = True
+    if is_one:
         raise UserError(f"{name}={values!r}: expected numbers in a row, such as range(8) or [5]")
-    texts = [str(value) for value in values]
     if not texts:
         raise UserError(f"{name}: expected one or more, such as range(8) or [5]")
     return ",".join(texts)

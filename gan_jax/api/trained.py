@@ -205,8 +205,9 @@ class TrainedRun:
         if labels is None:
             return ""
         names = [labels] if isinstance(labels, int | str | np.integer) else list(labels)
-        numbers = {name: number for number, name in enumerate(self.class_names) if not name.isdecimal()}
-        return arguments.listed("labels", [numbers.get(name, name) for name in names])
+        called = self.class_names  # a number is that of a class, whatever classes are called; text is a name
+        texts = [name if isinstance(name, str) or str(name) not in called else f"#{name}" for name in names]
+        return arguments.listed("labels", texts)
 
     def _job(self, flags: sample_flags.Flags, run: runs.Run) -> sample_flags.Job:
         return sample_flags.read(flags, run, self.class_names)

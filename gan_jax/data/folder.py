@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gan_jax import paths
-from gan_jax.data.files import Files, list_files, read_bytes
+from gan_jax.data.files import Files, NotAFile, list_files, read_bytes
 from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, unusable
 from gan_jax.data.folder_labels import Selection, select
 from gan_jax.data.source import Example, Source
@@ -36,11 +37,12 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     root, chosen = files.root, select(files, split)
     listing = [(name, *files.pictures[name]) for name in chosen.paths]
     labels = chosen.labels
+    described = {"labels": labels} if chosen.is_described else {}  # those by folders follow from the names
     read = functools.partial(
         _read, root=root, names=chosen.paths, labels=labels, load=files.load, fit=fit, way_out=SKIP
     )
     return Source(
-        identity={"kind": "folder", "files": listing, "inner": chosen.inner, **fit._asdict()},
+        identity={"kind": "folder", "files": listing, "inner": chosen.inner, **described, **fit._asdict()},
         count=len(chosen.paths),
         spec=labelled(fit.shape, len(chosen.class_names)),
         class_names=chosen.class_names,
@@ -58,9 +60,11 @@ def _digest(files: Files, chosen: Selection) -> str:
     for path, name in zip(chosen.paths, chosen.inner, strict=True):
         try:
             content = hashlib.sha256(files.load(path)).hexdigest()
-        except OSError as error:
-            content = str(error)
-        digest.update(f"{name}\0{content}\n".encode())
+        except NotAFile:
+            content = "no file"
+        digest.update(os.fsencode(name) + f"\0{content}\n".encode())
+    if chosen.is_described:
+        digest.update(str(chosen.labels).encode())
     return digest.hexdigest()
 
 

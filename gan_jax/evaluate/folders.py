@@ -49,7 +49,8 @@ def compare_folders(
     began = time.monotonic()
     section = _section(settings or {})
     if bool(reference) + bool(workdir) + bool(section.statistics) != 1:
-        raise UserError(f"--images={images}: compare it with one of --reference=FOLDER, --workdir=RUN and "
+        shown = images if isinstance(images, str) else images[0].name
+        raise UserError(f"--images={shown}: compare it with one of --reference=FOLDER, --workdir=RUN and "
                         "--statistics=FILE.npz")
     if "samples" in (settings or {}):
         raise UserError(f"--samples={settings['samples']} has no meaning with --images: all of them are measured, or "
