@@ -59,6 +59,8 @@ def _spec(config):
         return {part: specs.Field("image", (look.resolution, look.resolution, look.channels)) for part, look in parts}
     side = config.data.resolution
     shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
+    if games.target(games.find(config.game), config):
+        return specs.paired(shape, shape)
     return specs.labelled(shape, 10 if config.conditional else 0)
 
 
@@ -91,7 +93,7 @@ def test_smoke_trains_three_steps_resumes_and_samples(name, tmp_path, one_device
     game = games.find(config.game)
     shape = _spec(config)[games.drawn(game, config)].shape
     options = {"seeds": "0-2"}
-    if "parts" in config.data:  # it draws from pictures
+    if "parts" in config.data or games.target(game, config):  # it draws from pictures
         photos = tmp_path / "photos"
         photos.mkdir()
         for number in range(3):

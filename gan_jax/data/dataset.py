@@ -18,7 +18,8 @@ from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
 from gan_jax.specs import Spec, labelled
 
-KINDS = ("digits", "digits:inverted", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")
+KINDS = ("digits", "digits:inverted", "digits:outlines", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25",
+         "synthetic:COUNT")  # fmt: skip
 BATCHES_AHEAD = 2
 CLASSES_SHOWN = 10  # in the line for a person
 

@@ -1,4 +1,4 @@
-"""How alike two images are, pixel by pixel: PSNR, SSIM, MS-SSIM, in the conventions of published results.
+"""How alike two images are, pixel by pixel: L1, PSNR, SSIM, MS-SSIM, in the conventions of published results.
 
 SSIM: Wang et al. 2004, equation 13. MS-SSIM: Wang et al. 2003, equation 7. The window is a Gaussian of 11 pixels and
 deviation 1.5 that stays inside the image; images are uint8, range 255. All in float64 on the host: a variance as the
@@ -35,6 +35,16 @@ def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
     a, b = _pair(a, b, crop_border, luma, least=1)
     with np.errstate(divide="ignore"):
         return np.array([10 * np.log10(PEAK**2 / np.mean((x - y) ** 2)) for x, y in _each(a, b, luma)])
+
+
+def l1(a, b) -> np.ndarray:
+    """Mean absolute difference of each pair, where black is -1 and white 1; uint8 (B, H, W, C) each -> (B,).
+
+    Raises:
+      UserError: other images than that.
+    """
+    a, b = _pair(a, b, 0, False, least=1)
+    return np.array([np.abs(x - y).mean() / (PEAK / 2) for x, y in _each(a, b, False)])
 
 
 def ssim(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
