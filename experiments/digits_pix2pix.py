@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "grid": 32,
             "data": {"name": "digits:outlines", "resolution": 16, "channels": 1},
             "generator": {"name": "pix2pix", "width": 16, "depth": 3, "statistics": "running", "dropout": 0.0},
-            "discriminator": {"name": "pix2pix", "width": 16, "layers": 1},
+            "discriminator": {"name": "pix2pix", "width": 24, "layers": 1},
             "loss": {"l1": 100.0},
             "optim": {"generator": dict(adam), "discriminator": dict(adam)},
             "ema": {"half_life_images": 2_000.0},
