@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import optax.tree
 import pytest
+from ml_collections import ConfigDict
 
 from gan_jax import config as configs
 from gan_jax import data, parallel, runs, sample, specs
@@ -219,6 +220,14 @@ def test_baselines_are_the_source_and_a_linear_map():
 def test_errors(overrides, source, message):
     with pytest.raises(UserError, match=message):
         _build(_config(**overrides), source)
+
+
+def test_independent_sets_are_no_pairs():
+    stated = _config().to_dict()
+    part = {"name": "digits", "resolution": 16}
+    config = configs.complete(ConfigDict({**stated, "data": {"parts": {"source": part, "image": part}}}), runs.defaults)
+    with pytest.raises(UserError, match="config.data.parts are independent sets: give one set of pairs"):
+        _build(config)
 
 
 def test_terms_of_weight_zero_are_left_out_of_the_program():
