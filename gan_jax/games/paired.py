@@ -85,11 +85,11 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
     """Generator and discriminator for pairs of `spec`.
 
     Raises:
-      UserError: sets that do not belong together, fields that are no images of one size, or an unknown network or option.
+      UserError: independent sets, fields that are no images of one size, or an unknown network or option.
     """
     if "parts" in config.data:
-        raise UserError("the game 'paired' needs pairs, and config.data.parts are independent sets: give one set of pairs, "
-                        "such as a folder with config.data.pair; or take the game 'translation'")
+        raise UserError("the game 'paired' needs pairs, and config.data.parts are independent sets: give one set of "
+                        "pairs, such as a folder with config.data.pair; or take the game 'translation'")
     source, image = spec[SOURCE], spec[TARGET]
     if {source.kind, image.kind} != {"image"} or source.shape[:2] != image.shape[:2]:
         raise UserError(f"the game 'paired' needs images of one size, not {source.shape} and {image.shape}")
