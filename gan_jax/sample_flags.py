@@ -167,6 +167,8 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
         pictures = runs.held_out(run)(examples)
         return Job(flags, examples, None, {}, None, "", None, pictures, tuple(f"example{i:06}" for i in examples))
     dataset, files = data.open_inputs(flags.inputs, runs.data_section(run.config, name))
+    for note in dataset.notes:
+        print(note, flush=True)
     indices = np.arange(dataset.size)
     pictures = {name: dataset.examples(indices)["image"]}
     return Job(flags, indices, None, {}, None, "", None, pictures, _unlike(files))

@@ -130,9 +130,9 @@ def test_other_images_are_refused():
             metrics.psnr(x, y)
     with pytest.raises(UserError, match="three channels"):
         metrics.ssim(a[..., :1], a[..., :1], luma=True)
-    with pytest.raises(UserError, match="11x11"):
+    with pytest.raises(UserError, match="^SSIM of images of 32x32 pixels, 11 cut.*11x11"):
         metrics.ssim(a, a, crop_border=11)
-    with pytest.raises(UserError, match="161x161"):
+    with pytest.raises(UserError, match="^MS-SSIM of images of 32x32 pixels.*161x161"):
         metrics.ms_ssim(a, a)
     with pytest.raises(UserError, match="odd='edge'"):
         metrics.ms_ssim(a, a, odd="edge")

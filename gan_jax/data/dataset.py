@@ -183,17 +183,43 @@ def open_dataset(
     return dataclasses.replace(dataset, settings={**dataset.settings, **settings})
 
 
-def open_images(path: str) -> tuple[Dataset, tuple[str, ...]]:
+def open_images(path: str, size: int = 0) -> tuple[Dataset, tuple[str, ...]]:
     """All images of a folder or .zip, RGB and of their own size, and their names in the Dataset's order.
+
+    With `size` those of another size are cropped to their central square and resized to it, by Lanczos' filter.
 
     Raises:
       MissingPathError, UserError: no such path, no images, or images of several sizes.
     """
     from gan_jax.data import folder
 
-    source, fit, names = folder.open_images(path)
+    source, fit, names = folder.open_images(path, size)
     common = {"name": f"folder:{path}", "split": "all", "flip": False}
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
+
+
+def of_array(images: np.ndarray, name: str) -> tuple[Dataset, tuple[str, ...]]:
+    """Images of the host as `open_images` has those of a folder: RGB, in their order, and their numbers as names.
+
+    Args:
+      images: uint8 (N, H, W, 3), or (N, H, W, 1), whose channel is then repeated.
+      name: of the argument, for messages and rows.
+    Raises:
+      UserError: another type or shape.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+        raise UserError(f"{name}: an array of {images.dtype} and the shape {images.shape}; expected uint8, 0 to 255, "
+                        "and (N, H, W, 3) or (N, H, W, 1), one image or more; or the path of a folder or .zip")
+    images = np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
+    count, height, width, _ = images.shape
+    fit = Fit(height, width, 3, "none", 0, "lanczos")
+    identity = {"kind": "array", "sha256": hashlib.sha256(images).hexdigest(), **fit._asdict()}
+    source = Source(identity, count, labelled(fit.shape), (), lambda index: {"image": images[index]})
+    common = {"name": f"array:{name}", "split": "all", "flip": False}
+    dataset = _open_images(source, fit, common, skip_corrupt=False, packed=False)
+    reader = Packed({"image": images}, count)
+    return dataclasses.replace(dataset, reader=reader), tuple(f"{index:06}" for index in range(count))
 
 
 def open_inputs(path: str, section: Mapping[str, Any]) -> tuple[Dataset, tuple[str, ...]]:

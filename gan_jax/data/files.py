@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from gan_jax import paths
-from gan_jax.data.fit import unusable
+from gan_jax.data.fit import SKIP, unusable
 from gan_jax.errors import MissingPathError, UserError
 
 SUFFIXES = (
@@ -54,12 +54,12 @@ def list_files(path: str) -> Files:
     return files._replace(notes=(*files.notes, *_passed_over(root, files.others)))
 
 
-def read_bytes(full: str, name: str, load: Callable[[str], bytes]) -> bytes:
-    """The bytes of the picture `name`, called `full` in errors. Raises CorruptImageError."""
+def read_bytes(full: str, name: str, load: Callable[[str], bytes], way_out: str = SKIP) -> bytes:
+    """The bytes of the picture `name`, called `full` in errors; see `unusable`. Raises CorruptImageError."""
     try:
         return load(name)
     except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise unusable(full, error) from error
+        raise unusable(full, error, way_out) from error
 
 
 def _is_junk(parts: Iterable[str]) -> bool:

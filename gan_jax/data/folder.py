@@ -11,7 +11,7 @@ import numpy as np
 
 from gan_jax import paths
 from gan_jax.data.files import Files, list_files, read_bytes
-from gan_jax.data.fit import Fit, colour_notes, decode, unusable
+from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, unusable
 from gan_jax.data.folder_labels import select
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import MissingPathError, UserError
@@ -35,7 +35,10 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     files = list_files(path)
     root, chosen = files.root, select(files, split)
     listing = [(name, *files.pictures[name]) for name in chosen.paths]
-    read = functools.partial(_read, root=root, names=chosen.paths, labels=chosen.labels, load=files.load, fit=fit)
+    labels = chosen.labels
+    read = functools.partial(
+        _read, root=root, names=chosen.paths, labels=labels, load=files.load, fit=fit, way_out=SKIP
+    )
     return Source(
         identity={"kind": "folder", "files": listing, "inner": chosen.inner, **fit._asdict()},
         count=len(chosen.paths),
@@ -44,7 +47,7 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
         read=read,
         place=str(root.absolute()) if root.is_dir() else "",  # names, sizes and times may be those of another folder
         notes=(*files.notes, *chosen.notes, *colour_notes(functools.partial(encoded, files), chosen.paths, fit)),
-        labels=chosen.labels,
+        labels=labels,
         # A zip has checksums.
         digest=functools.partial(digest, files, chosen.paths, chosen.inner) if root.is_dir() else None,
     )
@@ -67,13 +70,14 @@ def encoded(files: Files, name: str) -> bytes:
     return read_bytes(f"{files.root}/{name}", name, files.load)
 
 
-def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
-    """All images of a folder or .zip as they are, without labels, in the order of their names.
+def open_images(path: str, size: int = 0) -> tuple[Source, Fit, tuple[str, ...]]:
+    """All images of a folder or .zip, without labels, in the order of their names.
 
     Args:
       path: see `open_folder`; sub-folders mean nothing. `sample`'s overview of its images is left out.
+      size: side of squares that images are cropped and resized to; 0 for images as they are.
     Returns:
-      The source, RGB at the images' own size, its settings, and the images' names relative to the path.
+      The source, RGB, its settings, and the images' names relative to the path.
     Raises:
       MissingPathError, UserError: as `open_folder`, or images of several sizes.
     """
@@ -83,15 +87,16 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     if OVERVIEW in names and len(names) > 1:
         names.remove(OVERVIEW)
     for name in names:
-        data = read_bytes(f"{root}/{name}", name, load)
+        data = read_bytes(f"{root}/{name}", name, load, MEND)
         sizes.setdefault(_size(f"{root}/{name}", data), name)
         digests.append(hashlib.sha256(data).hexdigest())
-    if len(sizes) > 1:
+    if len(sizes) > 1 and not size:
         examples = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
         raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {examples}: expected one size for all. "
-                        "Resize them first, as whatever made them would have.")
-    width, height = next(iter(sizes))
-    fit = Fit(height, width, 3, "none", 0, "lanczos")
+                        "Resize them first, as whatever made them would have, or give --resize=SIZE.")
+    width, height = (size, size) if size else next(iter(sizes))
+    crop = "none" if list(sizes) == [(width, height)] else "center"  # what need not be resized is the same data
+    fit = Fit(height, width, 3, crop, 0, "lanczos")
     source = Source(
         identity={"kind": "images", "files": list(zip(names, digests, strict=True)), **fit._asdict()},
         count=len(names),
@@ -133,15 +138,17 @@ def _size(full: str, data: bytes) -> tuple[int, int]:
             width, height = image.size
             sideways = image.getexif().get(ORIENTATION, 1) >= 5
     except Image.UnidentifiedImageError as error:  # whose own words name an object in memory
-        raise unusable(full, "it is no image that can be read") from error
+        raise unusable(full, "it is no image that can be read", MEND) from error
     except Exception as error:  # whatever a damaged file makes PIL raise
-        raise unusable(full, error) from error
+        raise unusable(full, error, MEND) from error
     return (height, width) if sideways else (width, height)
 
 
 def _read(
-    index: int, *, root, names: Sequence[str], labels: Sequence[int] | None, load: Callable[[str], bytes], fit: Fit
+    index: int, *, root, names: Sequence[str], labels: Sequence[int] | None, load: Callable[[str], bytes], fit: Fit,
+    way_out: str = MEND,
 ) -> Example:
     name = f"{root}/{names[index]}"
-    example = {"image": decode(read_bytes(name, names[index], load), fit, name, upright=True)}
+    data = read_bytes(name, names[index], load, way_out)
+    example = {"image": decode(data, fit, name, upright=True, way_out=way_out)}
     return example if labels is None else {**example, "label": np.int32(labels[index])}

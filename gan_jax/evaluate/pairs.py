@@ -24,14 +24,11 @@ class Pairs:
     """A metric of pairs, which takes the images of a pass as they come."""
 
     def __init__(self, name: str, net: FeatureNet | None, targets: Targets):
-        """`name` is one of `protocols.PAIRED`; a LPIPS has its `net`. Raises UserError for too small images."""
+        """`name` is one of `protocols.PAIRED`; a LPIPS has its `net`."""
         measures = {"l1": metrics.l1, "psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
         self._measure = measures[name] if net is None else _perceptual(net)
         self._unit = {"unit": "dB"} if name == "psnr" else {}
         self._targets, self._values, self._next = targets, [], 0
-        if net is None:
-            first = targets.images(np.arange(1))
-            self._measure(first, first)
 
     @property
     def size(self) -> int:

@@ -206,6 +206,7 @@ def ready(
         if protocol.name not in files and protocol.reals != 0:
             protocols.check_reals(protocol, count, reals.dataset, shape)
         protocols.check_shape(protocol, shape)
+        protocols.check_pairs({protocol.name} & set(protocols.PAIRED), shape)
         net = nets.get(protocol.network)
         plans.append(Plan(protocol, net, count if protocol.reals != 0 else 0, files.get(protocol.name)))
     trees = {name: net.variables for name, net in nets.items() if net.outputs}
@@ -372,16 +373,23 @@ def _bias(real: metrics.Moments, count: int) -> float:
     counts = [n for n in (count, real.count) if n]
     if min(counts) > FEW * len(real.mean):
         return sum(frechet.bias(real.covariance, n) for n in counts)
-    root, rng = frechet.root(real.covariance), np.random.default_rng(BIAS_SEED)
-    own = _resampled(root, count, rng)
-    theirs = _resampled(root, real.count, rng) if real.count else (np.zeros_like(real.mean), real.covariance)
-    return frechet.frechet_distance(*theirs, *own)
+    root, rng = frechet.factor(real.covariance), np.random.default_rng(BIAS_SEED)
+    sets = [_resampled(root, n, rng) for n in counts]
+    if not real.count:
+        sets.append((np.zeros_like(real.mean), root))
+    (mean1, root1), (mean2, root2) = sorted(sets, key=lambda one: one[1].shape[1])
+    return frechet.frechet_distance(mean1, root1 @ root1.T, mean2, root2 @ root2.T, root1=root1)
 
 
 def _resampled(root: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of `count` samples of a Gaussian around 0 whose covariance is root root^T."""
-    accumulator = frechet.empty(root.shape[1])
-    for start in range(0, count, 1024):
-        accumulator = frechet.update(accumulator, rng.standard_normal((min(1024, count - start), root.shape[1])))
-    white = frechet.finish(accumulator)
-    return root @ white.mean, root @ white.covariance @ root.T
+    """Mean (D,) and a root (D, k) of the covariance of `count` samples of a Gaussian around 0.
+
+    `root` (D, r) is one of the Gaussian's own covariance. Drawn by Bartlett's decomposition of a Wishart matrix, not
+    sample by sample: its factor is normal below the diagonal, whose squares are chi-squared of one degree less in each
+    row.
+    """
+    dim = root.shape[1]
+    rank = min(dim, count - 1)
+    factor = np.tril(rng.standard_normal((dim, rank)), -1)
+    np.fill_diagonal(factor, np.sqrt(rng.chisquare(count - 1 - np.arange(rank))))
+    return root @ rng.standard_normal(dim) / np.sqrt(count), root @ factor / np.sqrt(count - 1)

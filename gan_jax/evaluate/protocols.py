@@ -6,14 +6,15 @@ of 50,000 images against all reals. A new protocol is a line of `FAMILIES`.
 
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from gan_jax import games
 from gan_jax.errors import UserError
-from gan_jax.features import networks
-from gan_jax.metrics import sliced_wasserstein
+from gan_jax.features import lpips, networks
+from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
 PAIRED = ("l1", "psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
@@ -185,6 +186,20 @@ def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
                         f"two from {lowest} on")
     if protocol.kind == "msssim" and (height % 16 or width % 16):
         raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected sides of multiples of 16")
+    least = lpips.LEAST["vgg"] * (2 if protocol.options.get("crop") else 1)  # the crop has half of a face's side
+    if protocol.kind == "ppl" and (height != width or height < least):
+        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares of {least}x{least} or "
+                        "larger")
+
+
+def check_pairs(names: Iterable[str], shape: tuple[int, ...]) -> None:
+    """Raises UserError where images (H, W, C) are too small for one of these metrics of `PAIRED`."""
+    height, width = shape[:2]
+    leasts = structural_similarity.LEAST | {f"lpips_{net}": least for net, least in lpips.LEAST.items()}
+    for name in names:
+        if min(height, width) < leasts[name]:
+            raise UserError(f"metrics={name}: of images {height}x{width}; expected {leasts[name]}x{leasts[name]} or "
+                            "larger")
 
 
 def _drawn_data(config: ConfigDict) -> str:

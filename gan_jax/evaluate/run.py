@@ -26,7 +26,7 @@ Measure = Callable[..., list[dict]]
 
 def evaluate(
     workdir: str, *, metrics: str = "", step: int | None = None, settings: Mapping[str, str] | None = None,
-    save_statistics: str = "", data: str = "",
+    save_statistics: str = "", data: str = "", append: bool = True,
 ) -> list[dict]:
     """Restores a run's averaged generator, measures it and appends to the run's `evaluations.jsonl`.
 
@@ -37,6 +37,7 @@ def evaluate(
       settings: key of config.evaluation -> text, instead of the run's own.
       save_statistics: file to write the reals' moments to.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
+      append: whether the rows go into the run's file.
     Returns:
       One row a value; see `measurer`.
     Raises:
@@ -61,7 +62,7 @@ def evaluate(
     output.doing("measuring")
     rows = measure(restored.state.ema, step=restored.step, images=images, baselines=True)
     try:
-        for row in rows:
+        for row in rows if append else ():
             logs.append_line(pathlib.Path(workdir) / "evaluations.jsonl", row)
     except UserError:
         print(report.table(rows), flush=True)
