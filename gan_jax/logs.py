@@ -249,7 +249,8 @@ class Log:
             return
         for row in rows:
             append_line(self.workdir / "evaluations.jsonl", row)
-        values = {f"evaluation/{row['metric']}": row["value"] for row in rows if math.isfinite(row["value"])}
+        values = {f"evaluation/{row['metric']}": row["value"] for row in rows if row["value"] is not None}
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         self.board.scalars(images, values)
         if values:
             self._tell_others("scalars", step, images, values)

@@ -75,7 +75,7 @@ class Painter:
         A game that draws from pictures gives all its arrays, a tuple.
         """
         if job.given:
-            return self._draw(whole=True)(self._ema, keys_of(job.seeds), job.given), None
+            return self._draw(whole=True)(self._ema, keys_of(job.seeds), _asked(self._run, job.given)), None
         if not has_styles(self._run):
             return self._draw()(self._ema, keys_of(job.seeds), runs.with_labels(self._run, job.labels)), None
         both = self.halves(**job.options)
@@ -150,25 +150,32 @@ def keys_from(seed: int, purpose: str, indices: np.ndarray) -> jax.Array:
 
 
 def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
-    """What the samples of the run's grid are given: labels in turn, or held-out examples, evenly spread."""
+    """What the samples of the run's grid are given, labels in turn, or held-out examples, evenly spread; with what they
+    are to become, where the data have it."""
     count = run.config.grid
     if not runs.sources(run):
         return runs.held_out(run)(np.arange(count))
     dataset = runs.open_data(run.config, run.config.evaluation.split)
     examples = dataset.examples(np.linspace(0, (dataset.size or count) - 1, count).astype(np.int64))
-    return {name: examples[name] for name in run.game.asks(run.config)}
+    return {name: examples[name] for name in runs.shown(run)}
 
 
 def fixed_grid(run: runs.Run, draw: Draw, ema: dict, given: dict[str, np.ndarray]) -> Any:
     """The run's `config.grid` samples from what stays the same from its first step to its last, see `grid_given`."""
-    return draw(ema, keys_from(run.config.seed, "grid", np.arange(run.config.grid)), given)
+    return draw(ema, keys_from(run.config.seed, "grid", np.arange(run.config.grid)), _asked(run, given))
+
+
+def _asked(run: runs.Run, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: given[name] for name in run.game.asks(run.config)}
 
 
 def grid_picture(run: runs.Run, drawn: Any, given: dict[str, np.ndarray]) -> np.ndarray:
-    """One picture of samples: of a game with sources, which are drawn `whole`, each beside its sources."""
+    """One picture of samples: of a game with sources, which are drawn `whole`, each between its sources and what it is
+    to become, where `given` has that."""
     if not runs.sources(run):
         return picture(drawn)
-    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn]))
+    targets = [given[name] for name in runs.shown(run) if name in given and name not in run.game.asks(run.config)]
+    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn, *targets]))
 
 
 def picture(samples: np.ndarray) -> np.ndarray:

@@ -273,7 +273,7 @@ def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str,
     rows = session.measure(session.named(state.ema), step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
     session.log.evaluation(now.step, now.images, rows)
-    return (session.metric, rows[0]["value"]) if rows else None
+    return (session.metric, rows[0]["value"]) if rows and rows[0]["value"] is not None else None
 
 
 def _draw_reals(session: _Session) -> None:

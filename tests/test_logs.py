@@ -73,9 +73,10 @@ def test_a_picture_goes_to_tensorboard(tmp_path, channels):
 
 def test_evaluations_go_to_their_file_and_to_tensorboard(tmp_path):
     log = logs.Log(tmp_path, total_images=100)
-    log.evaluation(3, 24, [{"metric": "fd_x", "value": 2.5, "step": 3}, {"metric": "odd", "value": float("nan")}])
+    others = [{"metric": "odd", "value": float("nan")}, {"metric": "psnr", "value": None}]  # of equal pairs alone
+    log.evaluation(3, 24, [{"metric": "fd_x", "value": 2.5, "step": 3}, *others])
     log.close()
-    assert [row["metric"] for row in logs.read_lines(tmp_path / "evaluations.jsonl")] == ["fd_x", "odd"]
+    assert [row["metric"] for row in logs.read_lines(tmp_path / "evaluations.jsonl")] == ["fd_x", "odd", "psnr"]
     assert scalars_of(tmp_path) == {"evaluation/fd_x": [(24, 2.5)]}
 
 

@@ -150,11 +150,16 @@ def colour_notes(load: Callable[[Any], bytes], places: Sequence, fit: Fit) -> tu
 
 
 def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False, way_out: str = SKIP) -> np.ndarray:
-    """Encoded bytes (PNG, JPEG, WebP, BMP ...) to uint8 (H, W, C).
+    """Encoded bytes (PNG, JPEG, WebP, BMP ...) to uint8 (H, W, C), see `opened`."""
+    return opened(data, lambda image: fit_image(image, fit), name, upright=upright, way_out=way_out)
+
+
+def opened(data: bytes, use: Callable, name: str, *, upright: bool = False, way_out: str = SKIP) -> Any:
+    """What `use` makes of the PIL image in encoded bytes.
 
     Args:
       data: the encoded picture.
-      fit: the settings.
+      use: image -> anything; what it raises is the picture's fault.
       name: what to call it in an error.
       upright: turn it as its EXIF orientation says.
       way_out: see `unusable`.
@@ -168,7 +173,7 @@ def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False, way_out: 
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return fit_image(ImageOps.exif_transpose(image) if upright else image, fit)
+            return use(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # PIL's plugins raise nearly everything on a damaged file
         reason = str(error) if isinstance(error, CorruptImageError) else f"{type(error).__name__}: {error}"
         if "cannot identify image file" in reason:

@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax import paths
 from gan_jax.data.files import Files, NotAFile, list_files, read_bytes
 from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, unusable
-from gan_jax.data.folder_labels import Selection, select
+from gan_jax.data.folder_labels import select
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.specs import labelled
@@ -48,16 +48,17 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
         class_names=chosen.class_names,
         read=read,
         place=str(root.absolute()) if root.is_dir() else "",  # names, sizes and times may be those of another folder
-        notes=(*files.notes, *chosen.notes, *colour_notes(functools.partial(_encoded, files), chosen.paths, fit)),
+        notes=(*files.notes, *chosen.notes, *colour_notes(functools.partial(encoded, files), chosen.paths, fit)),
         labels=labels,
-        digest=functools.partial(_digest, files, chosen) if root.is_dir() else None,  # a zip has checksums
+        # A zip has checksums.
+        digest=functools.partial(digest, files, chosen.paths, chosen.inner) if root.is_dir() else None,
     )
 
 
-def _digest(files: Files, chosen: Selection) -> str:
-    """SHA-256 of the names within the split and of all bytes."""
+def digest(files: Files, names: Sequence[str], inner: Sequence[str]) -> str:
+    """SHA-256 of the pictures' names within the split (`inner`), and of all their bytes."""
     digest = hashlib.sha256()
-    for path, name in zip(chosen.paths, chosen.inner, strict=True):
+    for path, name in zip(names, inner, strict=True):
         try:
             content = hashlib.sha256(files.load(path)).hexdigest()
         except NotAFile:
@@ -68,7 +69,8 @@ def _digest(files: Files, chosen: Selection) -> str:
     return digest.hexdigest()
 
 
-def _encoded(files: Files, name: str) -> bytes:
+def encoded(files: Files, name: str) -> bytes:
+    """The bytes of a picture. Raises CorruptImageError."""
     return read_bytes(f"{files.root}/{name}", name, files.load)
 
 

@@ -5,23 +5,21 @@ import pathlib
 import time
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
 from gan_jax import data as data_sets
-from gan_jax import folders, logs, metrics, parallel, provenance, runs
+from gan_jax import folders, logs, provenance, runs
 from gan_jax.data import Dataset
 from gan_jax.errors import UserError
-from gan_jax.evaluate import plans, protocols, report
+from gan_jax.evaluate import pairs, plans, protocols, report
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import PAIRED
 from gan_jax.evaluate.run import listed_names
 from gan_jax.features import networks
 
 DEFAULT = "fid"
-PAIRS_AT_ONCE = 16  # on one device
 Opened = tuple[Dataset, tuple[str, ...]]  # images and their names, as `data.of_array` gives them
 
 
@@ -165,41 +163,15 @@ def _pairs(names: list[str], fakes: Opened, reals: Opened, section: ConfigDict) 
         raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size, which "
                         "--resize=SIZE gives")
     protocols.check_pairs(names, ours.shape)
-    measures = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
-    protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "pairs": ours.size, "channels": "RGB"}
-    extra = {name: {"unit": "dB"} if name == "psnr" else {} for name in names}
+    protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "channels": "RGB"}
+    rows = []
     for name in names:
-        if name.startswith("lpips_"):
-            net = networks.perceptual(name.removeprefix("lpips_"), section)
-            measures[name] = _perceptual(net)
-            extra[name] = {"features": net.name, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
-    values_of = {name: [] for name in names}
-    for start in range(0, ours.size, PAIRS_AT_ONCE):
-        index = np.arange(start, min(start + PAIRS_AT_ONCE, ours.size))
-        a, b = (side.examples(index)["image"] for side in (ours, theirs))
-        for name in names:
-            values_of[name].append(measures[name](a, b))
-    return [{"group": name, "metric": extra[name].get("features", name), **_mean(np.concatenate(values)), **protocol,
-             **extra[name]} for name, values in values_of.items()]
-
-
-def _mean(values: np.ndarray) -> dict:
-    """`value`, the mean over pairs; of PSNR, which is endless for equal images, over the others, or none."""
-    equal = np.isinf(values)
-    if not equal.any():
-        return {"value": float(values.mean())}
-    return {"value": None if equal.all() else float(values[~equal].mean()), "equal_pairs": int(equal.sum())}
-
-
-def _perceptual(net: networks.FeatureNet):
-    """(a, b) of up to `PAIRS_AT_ONCE` pairs -> LPIPS, by a program of one batch size."""
-    mesh = parallel.make_mesh(jax.local_devices())
-    program = parallel.over_samples(net.apply, mesh)
-    variables = jax.device_put(net.variables, parallel.replicated(mesh))
-    batch = -(-PAIRS_AT_ONCE // mesh.size) * mesh.size
-
-    def measure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        place = np.minimum(np.arange(batch), len(a) - 1)
-        return np.asarray(program(variables, a[place], b[place]))[: len(a)]
-
-    return measure
+        net = networks.load(name, section) if name.startswith("lpips_") else None
+        compared = pairs.Pairs(name, net, pairs.Targets(theirs.size, lambda n: theirs.examples(n)["image"], protocol))
+        for start in range(0, ours.size, pairs.AT_ONCE):
+            compared.update(ours.examples(np.arange(start, min(start + pairs.AT_ONCE, ours.size)))["image"])
+        value, beside = compared.finish()
+        if net:
+            beside |= {"features": net.name, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
+        rows.append({"group": name, "metric": net.name if net else name, "value": value, **beside})
+    return rows

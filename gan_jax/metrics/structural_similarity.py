@@ -1,4 +1,4 @@
-"""How alike two images are, pixel by pixel: PSNR, SSIM, MS-SSIM, in the conventions of published results.
+"""How alike two images are, pixel by pixel: L1, PSNR, SSIM, MS-SSIM, in the conventions of published results.
 
 SSIM: Wang et al. 2004, equation 13. MS-SSIM: Wang et al. 2003, equation 7. The window is a Gaussian of 11 pixels and
 deviation 1.5 that stays inside the image; images are uint8, range 255. All in float64 on the host: a variance as the
@@ -15,7 +15,7 @@ C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])  # of the scales, the finest first
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # of R, G, B in BT.601's Y, which reaches from 16 to 235
 ODD = ("zeros", "mirror")
-LEAST = {"psnr": 1, "ssim": WINDOW, "ms_ssim": (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1}  # pixels of a side
+LEAST = {"l1": 1, "psnr": 1, "ssim": WINDOW, "ms_ssim": (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1}  # pixels of a side
 
 
 def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
@@ -35,6 +35,16 @@ def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
     a, b = _pair("PSNR", a, b, crop_border, luma, least=LEAST["psnr"])
     with np.errstate(divide="ignore"):
         return np.array([10 * np.log10(PEAK**2 / np.mean((x - y) ** 2)) for x, y in _each(a, b, luma)])
+
+
+def l1(a, b) -> np.ndarray:
+    """Mean absolute difference of each pair, where black is -1 and white 1; uint8 (B, H, W, C) each -> (B,).
+
+    Raises:
+      UserError: other images than that.
+    """
+    a, b = _pair("L1", a, b, 0, False, least=LEAST["l1"])
+    return np.array([np.abs(x - y).mean() / (PEAK / 2) for x, y in _each(a, b, False)])
 
 
 def ssim(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
