@@ -46,19 +46,24 @@ def _unwritable(path: pathlib.Path) -> str:
 
 
 def _temporary(root: str, reason: str, kind: str) -> pathlib.Path:
-    path = _folder_of_this_process(root, reason) / kind
+    try:
+        path = _folder_of_this_process() / kind
+    except OSError as error:
+        raise UserError(f"the cache folder {root} cannot be written ({reason}), nor can a temporary one: set "
+                        f"${VARIABLE} to a folder that can") from error
     path.mkdir(exist_ok=True)
+    _warn(root)
     return path
 
 
 @functools.cache  # once a process
-def _folder_of_this_process(root: str, reason: str) -> pathlib.Path:
-    try:
-        folder = tempfile.mkdtemp(prefix="gan_jax_cache-")
-    except OSError as error:
-        raise UserError(f"the cache folder {root} cannot be written ({reason}), nor can a temporary one: set "
-                        f"${VARIABLE} to a folder that can") from error
-    print(f"warning: the cache folder {root} cannot be written ({reason}); decoded data and compiled programs are kept "
-          f"for this process alone: set ${VARIABLE} to a folder that can be written", file=sys.stderr, flush=True)
+def _folder_of_this_process() -> pathlib.Path:
+    folder = tempfile.mkdtemp(prefix="gan_jax_cache-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return pathlib.Path(folder)
+
+
+@functools.cache  # once a process
+def _warn(root: str) -> None:
+    print(f"warning: the cache folder {root} cannot be written; decoded data and compiled programs are kept for this "
+          f"process alone: set ${VARIABLE} to a folder that can be written", file=sys.stderr, flush=True)

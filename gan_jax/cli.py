@@ -12,8 +12,8 @@ from gan_jax import output, paths
 from gan_jax.errors import DivergedError, UserError
 
 DEFAULT_CONFIG = "digits_dcgan"
-CACHED_SECONDS = 0.02  # programs that compile for longer are kept for the next process
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+           errno.ENAMETOOLONG)
 # Texts for `sample`.
 DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation", "style_mixing",
          "dlatents")  # fmt: skip
@@ -21,8 +21,8 @@ EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "ba
               "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
-    "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "out", *EVALUATION, "save_statistics",
-                 "compare"),
+    "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
+                 "save_statistics", "compare"),
     "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
     "config": (),
@@ -164,16 +164,13 @@ def _needed(flags: dict, name: str) -> str:
 
 
 def _prepare_jax() -> None:
-    """A compilation cache shared by all runs, unless the user has set one; fewer words from the libraries."""
+    """Programs are kept; fewer words from the libraries."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
-    from gan_jax import cache, parallel
+    from gan_jax import lowered, parallel
 
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir("xla")))
-        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a first save compiles many small programs
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)
+    lowered.keep_compiled()
     # Tracing makes many objects; looking for garbage, and noting where each operation was written, delays a start.
     gc.set_threshold(100_000, 20, 100)
     if "JAX_TRACEBACK_IN_LOCATIONS_LIMIT" not in os.environ:
@@ -215,9 +212,10 @@ def _evaluate(flags: dict, overrides: list) -> int:
     settings |= {name: str(text in ("true", "1")) for name, text in settings.items() if name in SWITCHES}
     common = {name: _one(flags, name) for name in ("metrics", "save_statistics", "data")} | {"settings": settings}
     if "images" in flags:
-        _alone(flags, "images", ("workdir", "data", "reference", "out", "metrics", "save_statistics", *EVALUATION))
+        beside = ("workdir", "data", "reference", "resize", "out", "metrics", "save_statistics", *EVALUATION)
+        _alone(flags, "images", beside)
         paths = {name: _one(flags, name) for name in ("reference", "workdir", "out")}
-        rows = evaluate.compare_folders(_one(flags, "images"), **paths, **common)
+        rows = evaluate.compare_folders(_one(flags, "images"), resize=_number(flags, "resize", None), **paths, **common)
     else:
         _alone(flags, "workdir", ("data", "step", "metrics", "save_statistics", *EVALUATION))
         rows = evaluate.evaluate(_needed(flags, "workdir"), step=_step(flags), **common)

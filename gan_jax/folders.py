@@ -103,9 +103,14 @@ def check_data(folder: os.PathLike | str, dataset) -> None:
         return
     if summary.get("content"):
         print(f"{dataset.name}: reading all files, to see whether they are those of {folder}", flush=True)
-        if dataset.content() == summary["content"]:
+        try:
+            is_equal = dataset.content() == summary["content"]
+        except OSError as error:
+            raise UserError(f"{dataset.name}: cannot be read: {error}; mend it, or bring the data back") from error
+        if is_equal:
             if jax.process_index() == 0:
-                _write_summary(folder, {**summary, "copies": [*summary.get("copies", ()), dataset.fingerprint]})
+                with contextlib.suppress(OSError):  # it is asked again next time
+                    _write_summary(folder, {**summary, "copies": [*summary.get("copies", ()), dataset.fingerprint]})
             return
     raise UserError(
         f"{folder}: the data has changed since this run began ({dataset.name}: its fingerprint was {recorded[:12]}, is "
@@ -133,7 +138,8 @@ def _remember_content(folder: pathlib.Path, dataset) -> None:
     """Adds to `data.json` what the files of a large set hold, so that a copy of them can be known as such."""
     try:
         if not _read_summary(folder).get("content") and (content := dataset.content()):
-            _write_summary(folder, {**_read_summary(folder), "content": content})
+            if summary := _read_summary(folder):
+                _write_summary(folder, {**summary, "content": content})
     except OSError:  # the run goes on without: only a copy would be another set
         return
 
@@ -152,7 +158,7 @@ def _write_summary(folder: pathlib.Path, summary: dict) -> None:
 
 
 def _write(file: pathlib.Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
+    part = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, file)
 

@@ -36,6 +36,8 @@ FLAGS = {
   --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
                                data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a
                                file (--statistics); also psnr, ssim, ms_ssim, lpips_alex, lpips_vgg, image by image
+  --resize=SIZE                with --images: images of other sizes, those of --reference too, become SIZE x SIZE:
+                               their central square, resized by Lanczos' filter
   --out=FILE                   with --images: append the values to FILE as JSON lines
   --features=NAME              digits_classifier, inception, vgg16, dinov2_vitl14, random_inception, ...; default: the
                                config's, inception with --images

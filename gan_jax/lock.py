@@ -16,7 +16,6 @@ from gan_jax.errors import UserError
 NAME = "train.lock"
 BEAT_SECONDS = 10.0  # between two signs of life
 WATCH_SECONDS = 35.0  # of another machine's owner, before it counts as gone
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that cannot lock
 
 
 class Lock:
@@ -35,7 +34,8 @@ class Lock:
         """Gives the folder back."""
         self._ended.set()
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            if _is_current(self._path, self._file):
+                self._path.unlink()
         self._file.close()
 
 
@@ -65,8 +65,8 @@ def take(folder: os.PathLike | str) -> Lock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_locked = True
         except OSError as error:
-            is_locked = False
-            if error.errno not in _NO_LOCKS:
+            is_locked = False  # some file systems cannot
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise _taken(folder, file) from error
         if _is_current(path, file):
             break

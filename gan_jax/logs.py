@@ -27,10 +27,15 @@ def append_line(path: pathlib.Path, row: dict) -> None:
 
 
 def unwritable(path: os.PathLike | str, error: OSError) -> UserError:
-    """The error for a file of the run that the disk does not take."""
+    """The error for a file that the disk does not take; in a run's folder it tells what is left of the run."""
+    run = next((one for one in pathlib.Path(path).absolute().parents[:2] if os.path.exists(one / "config.json")), None)
+    kept = ""
+    if run is not None:
+        saved = any(step.name.isdecimal() for step in run.glob("checkpoints/*"))
+        kept = "; checkpoints are kept" if saved else "; no checkpoint was saved yet, so that training begins anew"
     return UserError(
-        f"{path}: cannot be written: {error.strerror or error}; checkpoints are kept. "
-        "Make room (or mend the folder) and run the same command again"
+        f"{path}: cannot be written: {error.strerror or error}{kept}. Make room (or mend the folder) and run the same "
+        "command again"
     )
 
 
@@ -244,7 +249,8 @@ class Log:
             return
         for row in rows:
             append_line(self.workdir / "evaluations.jsonl", row)
-        values = {f"evaluation/{row['metric']}": row["value"] for row in rows if math.isfinite(row["value"])}
+        values = {f"evaluation/{row['metric']}": row["value"] for row in rows if row["value"] is not None}
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         self.board.scalars(images, values)
         if values:
             self._tell_others("scalars", step, images, values)
@@ -258,7 +264,7 @@ class Log:
             return
         path = self.workdir / "log.txt"
         try:
-            with open(path, "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
         except OSError as error:
             raise unwritable(path, error) from error

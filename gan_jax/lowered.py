@@ -22,6 +22,14 @@ import numpy as np
 from gan_jax import cache
 
 
+def keep_compiled() -> None:
+    """A folder of compiled programs shared by all runs, unless the user has set one; see the top."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir("xla")))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a first save compiles many small programs
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", KEPT_SECONDS)
+
+
 def compile_ahead(function: Callable, arguments: tuple, *, key: str, donate: int = 0) -> Callable:
     """Compiles a jitted function ahead of its first call.
 
@@ -130,6 +138,7 @@ def key_of(*parts: Any, modules: Iterable[str]) -> str:
 
 
 _DIGEST = hashlib.sha256().digest_size
+KEPT_SECONDS = 0.02  # programs that take the compiler longer are kept for the next process
 MOST_FILES = 512  # that are kept; the least used go first
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable", "jax_default_prng_impl",
              "jax_numpy_dtype_promotion")  # fmt: skip

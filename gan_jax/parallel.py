@@ -1,5 +1,6 @@
 """Devices and processes: the mesh, the wrapping of a per-device step, and the few collectives that games use."""
 
+import contextlib
 import functools
 import glob
 import logging
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from gan_jax.errors import UserError
 
 AXIS = "data"
 MODES = ("shard_map", "pmap")
+_TALKATIVE = ("absl", "asyncio", "orbax")  # loggers
 GPU_FILES = "/dev/nvidia[0-9]*"  # one a card
 
 
@@ -362,7 +364,25 @@ def silence() -> None:
 
     JAX's own of devices stay: they say why a GPU is not used.
     """
-    warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+    _ignore_donation()
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)  # Orbax's
-    for name in ("absl", "asyncio", "orbax"):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and told once
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block the libraries' own progress is no message, for programs whose other messages are not ours."""
+    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
+    _ignore_donation()
+    try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _ignore_donation() -> None:
+    warnings.filterwarnings("ignore", message="Some donated buffers were not usable")

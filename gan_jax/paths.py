@@ -2,6 +2,7 @@
 
 import os
 import re
+import urllib.parse
 
 from gan_jax.errors import UserError
 
@@ -21,7 +22,7 @@ def expanded(text: str, what: str) -> str:
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
         raise UserError(f"{what}={text}: {_elsewhere(scheme[1].lower())}")
-    path = os.path.expanduser(text[scheme.end():] if scheme else text)
+    path = os.path.expanduser(_of_address(text, what) if scheme else text)
     if path.startswith("~") and not os.path.lexists(path):
         raise UserError(f"{what}={text}: no such user's folder is known here; write the whole path")
     if os.path.lexists(path):  # a name may hold a dollar
@@ -31,6 +32,14 @@ def expanded(text: str, what: str) -> str:
     if unset and not os.path.lexists(path):
         raise UserError(f"{what}={text}: the variable {unset[0]} is not set; set it, or write the whole path")
     return path
+
+
+def _of_address(text: str, what: str) -> str:
+    """The path of a `file://` address."""
+    address = urllib.parse.urlsplit(text)
+    if address.netloc not in ("", "localhost"):
+        raise UserError(f"{what}={text}: file://{address.netloc} is another machine; write file:///PATH, or the path")
+    return urllib.parse.unquote(address.path)
 
 
 def _elsewhere(scheme: str) -> str:

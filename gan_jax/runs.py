@@ -121,6 +121,12 @@ def sources(run: Run) -> tuple[str, ...]:
     return tuple(name for name in run.game.asks(run.config) if fields[name].kind == "image")
 
 
+def shown(run: Run) -> tuple[str, ...]:
+    """The fields of the data that belong to a sample: what the game asks for, and what the sample is to become."""
+    target = games.target(run.game, run.config)
+    return (*run.game.asks(run.config), *((target,) if target else ()))
+
+
 def with_labels(run: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
     """What a game without sources is given: labels (N,), where it asks for them."""
     return {"label": labels} if "label" in run.game.asks(run.config) else {}
@@ -129,15 +135,17 @@ def with_labels(run: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
 def held_out(run: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """What the run's game is given for samples of these numbers: labels in turn, or held-out examples of the data.
 
-    Those are of `config.evaluation.split`, opened here; a number beyond the set's last example begins anew.
+    Those are of `config.evaluation.split`, opened here, with what the samples are to become; a number beyond the set's
+    last example begins anew.
     """
+    names = shown(run)
     if not sources(run):
         return lambda numbers: with_labels(run, numbers % max(specs.classes(run.spec), 1))
     dataset = open_data(run.config, run.config.evaluation.split)
 
     def examples(numbers: np.ndarray) -> dict[str, np.ndarray]:
         arrays = dataset.examples(numbers % dataset.size if dataset.size else numbers)
-        return games.asked(run.game, run.config, arrays)
+        return games.asked(run.game, run.config, arrays, names)
 
     return examples
 

@@ -60,15 +60,58 @@ def generator(run: runs.Run, *, from_latents: bool = False, whole: bool = False,
 
 def halves(run: runs.Run, ema: dict, *, noise: str = "const", **truncation) -> Halves:
     """As `sampler`, for a generator with styles; options as of the game's `styles` and `paint`."""
+    return Painter(run, ema).halves(noise=noise, **truncation)
 
-    def styles(ema, z, labels):
-        return run.game.styles(run.nets, ema, z, labels, **truncation)
 
-    def paint(ema, ws, keys):
-        return pixels.quantise(run.game.paint(run.nets, ema, ws, keys, noise=noise))
+class Painter:
+    """What a trained run draws; a program is compiled when it is first used, and serves all calls that follow."""
 
-    first, second = (_in_passes(half, _batch_size(run)) for half in (styles, paint))
-    return Halves(lambda z, labels: first(ema, z, labels), lambda ws, seeds: second(ema, ws, keys_of(seeds)))
+    def __init__(self, run: runs.Run, ema: dict):
+        self._run, self._ema, self._programs = run, ema, {}
+
+    def stills(self, job: Job) -> tuple[np.ndarray, np.ndarray | None]:
+        """Samples (N, ...) of the job's seeds, and their styles where the generator has such.
+
+        A game that draws from pictures gives all its arrays, a tuple.
+        """
+        if job.given:
+            given, one = _asked(self._run, job.given), {}
+            if any(name not in self._run.spec for name in given):  # of any size, so that one may fill the memory
+                one = {"batch_size": 1}
+            return self._draw(whole=True, **one)(self._ema, keys_of(job.seeds), given), None
+        if not has_styles(self._run):
+            return self._draw()(self._ema, keys_of(job.seeds), runs.with_labels(self._run, job.labels)), None
+        both = self.halves(**job.options)
+        ws = both.styles(latents_of(self._run, job.seeds), job.labels) if job.ws is None else job.ws
+        return both.paint(ws, job.seeds), ws
+
+    def decode(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Samples of latents z (N, latent_size), by a generator without styles."""
+        return self._draw(from_latents=True)(self._ema, z, labels)
+
+    def halves(self, *, noise: str = "const", **truncation) -> Halves:
+        """The two halves of a generator with styles; the second one serves every truncation."""
+        game, nets = self._run.game, self._run.nets
+
+        def styles(ema, z, labels):
+            return game.styles(nets, ema, z, labels, **truncation)
+
+        def paint(ema, ws, keys):
+            return pixels.quantise(game.paint(nets, ema, ws, keys, noise=noise))
+
+        first = self._once(("styles", *sorted(truncation.items())), lambda: in_passes(self._run, styles))
+        second = self._once(("paint", noise), lambda: in_passes(self._run, paint))
+        return Halves(
+            lambda z, labels: first(self._ema, z, labels), lambda ws, seeds: second(self._ema, ws, keys_of(seeds))
+        )
+
+    def _draw(self, **options) -> Draw:
+        return self._once(("draw", *options), lambda: sampler(self._run, **options))
+
+    def _once(self, key: tuple, make: Callable) -> Callable:
+        if key not in self._programs:
+            self._programs[key] = make()
+        return self._programs[key]
 
 
 def in_passes(run: runs.Run, function: Callable) -> Callable:
@@ -110,25 +153,32 @@ def keys_from(seed: int, purpose: str, indices: np.ndarray) -> jax.Array:
 
 
 def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
-    """What the samples of the run's grid are given: labels in turn, or held-out examples, evenly spread."""
+    """What the samples of the run's grid are given, labels in turn, or held-out examples, evenly spread; with what they
+    are to become, where the data have it."""
     count = run.config.grid
     if not runs.sources(run):
         return runs.held_out(run)(np.arange(count))
     dataset = runs.open_data(run.config, run.config.evaluation.split)
     examples = dataset.examples(np.linspace(0, (dataset.size or count) - 1, count).astype(np.int64))
-    return games.asked(run.game, run.config, examples)
+    return games.asked(run.game, run.config, examples, runs.shown(run))
 
 
 def fixed_grid(run: runs.Run, draw: Draw, ema: dict, given: dict[str, np.ndarray]) -> Any:
     """The run's `config.grid` samples from what stays the same from its first step to its last, see `grid_given`."""
-    return draw(ema, keys_from(run.config.seed, "grid", np.arange(run.config.grid)), given)
+    return draw(ema, keys_from(run.config.seed, "grid", np.arange(run.config.grid)), _asked(run, given))
+
+
+def _asked(run: runs.Run, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: given[name] for name in run.game.asks(run.config)}
 
 
 def grid_picture(run: runs.Run, drawn: Any, given: dict[str, np.ndarray]) -> np.ndarray:
-    """One picture of samples: of a game with sources, which are drawn `whole`, each beside its sources."""
+    """One picture of samples: of a game with sources, which are drawn `whole`, each between its sources and what it is
+    to become, where `given` has that."""
     if not runs.sources(run):
         return picture(drawn)
-    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn]))
+    targets = [given[name] for name in runs.shown(run) if name in given and name not in run.game.asks(run.config)]
+    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn, *targets]))
 
 
 def picture(samples: np.ndarray) -> np.ndarray:
@@ -185,25 +235,17 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
 
 def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     """One image for each of the user's, named after it, and a grid of both side by side."""
-    whole_pictures = any(name not in run.spec for name in job.given)  # of any size, so that one may fill the memory
-    draw = sampler(run, whole=True, batch_size=1 if whole_pictures else None)
-    drawn = draw(ema, keys_of(job.seeds), job.given)
+    drawn, _ = Painter(run, ema).stills(job)
     files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
     return files | {"grid.png": grid_picture(run, drawn, job.given)}
 
 
 def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     """One image a seed and a grid of all, or a table of points and their density; the styles where asked for."""
-    ws, files = job.ws, {}
-    if has_styles(run):
-        both = halves(run, ema, **job.options)
-        ws = both.styles(_z(run, job.seeds), job.labels) if ws is None else ws
-        drawn = both.paint(ws, job.seeds)
-    else:
-        drawn = sampler(run)(ema, keys_of(job.seeds), runs.with_labels(run, job.labels))
+    drawn, ws = Painter(run, ema).stills(job)
     if drawn.ndim != 4:
         return {"points.csv": drawn, "grid.png": picture(drawn)}
-    files |= {f"{name}.png": image for name, image in zip(_names(run, job), drawn, strict=True)}
+    files = {f"{name}.png": image for name, image in zip(_names(run, job), drawn, strict=True)}
     if job.flags.save_dlatents:
         files["dlatents.npz"] = {"w": ws, "seeds": job.seeds}
     if specs.classes(run.spec) and job.labels is not None:
@@ -219,10 +261,10 @@ def _interpolation(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     frames, name = job.flags.interpolate, f"interpolation.{job.flags.animation or 'gif'}"
     both = halves(run, ema, **job.options) if has_styles(run) else None
     if both and (job.ws is not None or job.flags.interpolate_in == "w"):
-        ws = both.styles(_z(run, job.seeds), job.labels) if job.ws is None else job.ws
+        ws = both.styles(latents_of(run, job.seeds), job.labels) if job.ws is None else job.ws
         path = latents.loop(ws, frames, latents.lerp)
     else:
-        z, labels = latents.loop(_z(run, job.seeds), frames, latents.slerp), np.repeat(job.labels, frames)
+        z, labels = latents.loop(latents_of(run, job.seeds), frames, latents.slerp), np.repeat(job.labels, frames)
         if not both:
             return {name: sampler(run, from_latents=True)(ema, z, labels)}
         path = both.styles(z, labels)
@@ -232,7 +274,7 @@ def _interpolation(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
 def _mixed(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     """Images of the rows, of the columns, and of each row with a column's styles in some layers and its own noise."""
     both, n = halves(run, ema, **job.options), job.mixing.rows
-    ws = both.styles(_z(run, job.seeds), job.labels)
+    ws = both.styles(latents_of(run, job.seeds), job.labels)
     cells = latents.mix(ws[:n], ws[n:], job.mixing.layers)
     count = len(ws) - n
     drawn = both.paint(
@@ -247,7 +289,7 @@ def _mixed(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     return files | {"style_mixing.png": table}
 
 
-def _z(run: runs.Run, seeds: np.ndarray) -> np.ndarray:
+def latents_of(run: runs.Run, seeds: np.ndarray) -> np.ndarray:
     """Latents (N, latent_size) of seeds (N,)."""
     return np.asarray(run.game.latents(runs.generator(run), keys_of(seeds)))
 

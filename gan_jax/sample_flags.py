@@ -171,6 +171,8 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
         return Job(flags, examples, None, {}, None, "", None, pictures, tuple(f"example{i:06}" for i in examples))
     section = runs.data_section(run.config, name)
     dataset, files = data.open_inputs(flags.inputs, section, fitted=name in run.spec)
+    for note in dataset.notes:
+        print(note, flush=True)
     indices = np.arange(dataset.size)
     pictures = {name: dataset.examples(indices)["image"]}
     return Job(flags, indices, None, {}, None, "", None, pictures, _unlike(files))
@@ -243,12 +245,18 @@ def _classes(labels: str, run: runs.Run, class_names: tuple[str, ...], count: in
 
 
 def _number_of(label: str, class_names: tuple[str, ...]) -> str:
-    """The number, as text, of a class that is named; a number or a range of such is returned as it is."""
+    """The number, as text, of a class that is named; a number, `#3` too, or a range of such is returned as it is.
+
+    A name comes before a number, so that where classes are called by other numbers than their own, `#` is needed.
+    """
     label = label.strip()
-    if re.fullmatch(r"\d+(-\d+)?", label) or not class_names:
-        return label
+    if label.startswith("#"):
+        return label[1:]
     if label in class_names:
         return str(class_names.index(label))
+    are_other_numbers = any(name.isdecimal() and int(name) != number for number, name in enumerate(class_names))
+    if not class_names or (re.fullmatch(r"\d+(-\d+)?", label) and not are_other_numbers):
+        return label
     near = difflib.get_close_matches(label, class_names, 1, 0)
     raise UserError(f"--labels={label}: this run's classes are {', '.join(class_names)}; did you mean {near[0]}?")
 

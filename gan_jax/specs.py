@@ -41,6 +41,12 @@ def labelled(shape: tuple[int, ...], classes: int = 0) -> Spec:
     return spec | ({"label": Field("label", (), classes)} if classes else {})
 
 
+def paired(source: tuple[int, ...], image: tuple[int, ...], classes: int = 0) -> Spec:
+    """`image`, the `source` that it is to be made of, and `label` where there are classes."""
+    (name, field), *label = labelled(image, classes).items()
+    return {name: field, "source": Field("image", tuple(source)), **dict(label)}
+
+
 def classes(spec: Mapping[str, Field], name: str = "label") -> int:
     """Number of classes of a label; 0 where the data has no such field, or nobody reads it."""
     return spec[name].classes if name in spec else 0

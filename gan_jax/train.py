@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
     dataset = parallel.together(lambda: runs.open_data(config))
     run = runs.build(config, runs.data_spec(config, dataset))
     evaluate.wanted(config)
-    makers = loggers.find(config.logs)
+    makers = parallel.together(lambda: loggers.find(config.logs if jax.process_index() == 0 else ()))
     stages = _stages(run)
     for stage in stages:
         parallel.check_batch_size(stage.batch_size, config.accumulate, mesh)
@@ -273,7 +273,7 @@ def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str,
     rows = session.measure(session.named(state.ema), step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
     session.log.evaluation(now.step, now.images, rows)
-    return (session.metric, rows[0]["value"]) if rows else None
+    return (session.metric, rows[0]["value"]) if rows and rows[0]["value"] is not None else None
 
 
 def _draw_reals(session: _Session) -> None:

@@ -1,8 +1,8 @@
 """Recorded numbers of pytorch-CycleGAN-and-pix2pix in this project's names and layouts.
 
-`cyclegan_resnet6_*` are generators of 6 blocks, `patchgan_*` four discriminators each; `cyclegan_gradients` holds small
-networks with their gradients under the same names, `cyclegan_step` two steps of training; `layout_*.json` list every
-tensor of full-size networks.
+`cyclegan_resnet6_*` are generators of 6 blocks, `pix2pix_unet*` U-Nets, `patchgan_*` four discriminators each;
+`cyclegan_gradients` and `pix2pix_gradients` hold small networks with their gradients under the same names,
+`cyclegan_step` and `pix2pix_step` two steps of training; `layout_*.json` list every tensor of full-size networks.
 """
 
 import json
@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -48,6 +50,17 @@ def generator_places(blocks: int, dropout: bool = False) -> dict[str, Place]:
     return places
 
 
+def unet_places(depth: int) -> dict[str, Place]:
+    """torch module -> place of ours, for a U-Net of so many halvings, whose modules lie in one another."""
+    places = {"model.model.0": ("down0",), "model.model.3": ("up0",)}
+    for i in range(1, depth):
+        inner, is_last = "model.model.1" + ".model.3" * (i - 1) + ".model", i == depth - 1
+        up = 3 if is_last else 5
+        places |= {f"{inner}.1": (f"down{i}",), f"{inner}.{up}": (f"up{i}",), f"{inner}.{up + 1}": (f"up{i}_norm",)}
+        places |= {} if is_last else {f"{inner}.2": (f"down{i}_norm",)}
+    return places
+
+
 def discriminator_places(layers: int) -> dict[str, Place]:
     """torch module -> place of ours, for a patch discriminator; 0 layers are the 1x1 network."""
     net, last = ("model", layers) if layers else ("net", 1)
@@ -63,7 +76,7 @@ def variables(arrays: Mapping[str, np.ndarray], prefix: str, places: Mapping[str
     Args:
       arrays: a recording, or a layout.
       prefix: of the network's own names, as 'params/' or 'grad/G_A/'.
-      places: of `generator_places` or `discriminator_places`.
+      places: of `generator_places`, `unet_places` or `discriminator_places`.
     """
     collections: dict[str, Any] = {}
     for key, value in arrays.items():
@@ -84,3 +97,54 @@ def variables(arrays: Mapping[str, np.ndarray], prefix: str, places: Mapping[str
 def images(array: np.ndarray) -> np.ndarray:
     """(B, C, H, W) -> (B, H, W, C)."""
     return np.moveaxis(array, 1, -1)
+
+
+def shapes(model, *shape):
+    """Variables of a network for images of this shape, as shapes."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(shape), train=True))
+
+
+def close(ours, recorded, tolerance=1e-5):
+    """Asserts one shape, and differences below `tolerance` of the largest recorded number."""
+    ours, recorded = np.asarray(ours), np.asarray(recorded)
+    assert ours.shape == recorded.shape
+    assert np.abs(ours - recorded).max() <= tolerance * np.abs(recorded).max()
+
+
+def compare(model, arrays, places, params, out):
+    """Both modes of a network, and the running statistics after its pass in training, against a recording."""
+    collections = variables(arrays, params, places)
+    x = images(arrays["in/x"])
+    assert jax.tree.map(jnp.shape, shapes(model, *x.shape)) == jax.tree.map(jnp.shape, collections)
+
+    @jax.jit
+    def play(collections, x):
+        trained, state = model.apply(collections, x, train=True, mutable=["batch_stats"])
+        return model.apply(collections, x, train=False), trained, state
+
+    evaluated, trained, state = play(collections, x)
+    close(evaluated, images(arrays[f"{out}_eval"]), 3e-5)
+    close(trained, images(arrays[f"{out}_train"]), 3e-5)
+    after = variables(arrays, f"{out}_after_train/", places)
+    assert ("batch_stats" in after) == (model.norm == "batch")
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    jax.tree.map(close, state, after)
+
+
+def compare_gradients(model, collections, x, weight, out, recorded):
+    """Of sum(out * weight) in training, of parameters and of x, as PyTorch has them."""
+
+    def loss(params, x):
+        y, _ = model.apply({**collections, "params": params}, x, train=True, mutable=["batch_stats"])
+        return jnp.sum(y * weight), y
+
+    gradients, y = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(collections["params"], x)
+    close(y, out)
+    assert jax.tree.structure(gradients) == jax.tree.structure(recorded)
+    largest = max(np.abs(value).max() for value in jax.tree.leaves(recorded))
+
+    def near(ours, theirs):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max() + 1e-6 * largest
+
+    jax.tree.map(near, gradients, recorded)

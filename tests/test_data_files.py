@@ -1,6 +1,7 @@
 """Files that lie about in folders and zips: links, pipes, other endings, archives of other kinds, files too large."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax.data import files, open_dataset, open_images, open_inputs
+from gan_jax.data import files, open_dataset, open_images, open_inputs, pack
 from gan_jax.errors import UserError
 
 SETTINGS = dict(resolution=4, channels=3, crop="none", filter="nearest")
@@ -96,6 +97,32 @@ def test_links_to_folders_lead_to_each_image_once(folder, tmp_path):
     assert listed.notes == (f"{folder}: 3 link(s) to folders that are read already, passed over",)
 
 
+def test_links_into_hidden_folders_are_followed_and_those_that_lead_up_are_not(folder, tmp_path):
+    save(folder / ".store" / "dog" / "a.png", 5)
+    (folder / "dog").symlink_to(".store/dog", target_is_directory=True)
+    save(tmp_path / "beside" / "b.png", 6)
+    (folder / "up").symlink_to("..", target_is_directory=True)
+    listed = files.list_files(str(folder))
+    assert sorted(listed.pictures) == ["0.png", "1.png", "2.png", "dog/a.png"]
+    assert listed.notes == (f"{folder}: 1 link(s) to folders that are read already, passed over",)
+
+
+def test_names_in_other_encodings(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "LIMIT_BYTES", 0)
+    for name in ("cat", os.fsdecode(b"caf\xe9")):
+        save(tmp_path / name / "a.png")
+    data = opened(tmp_path)
+    assert data.size == 2 and len(data.content()) == 64
+
+
+def test_a_file_that_is_none_has_one_content_wherever_it_lies(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "LIMIT_BYTES", 0)
+    (folder / "x.png").symlink_to("/nowhere")
+    shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    os.utime(tmp_path / "copy" / "0.png", (1, 1))
+    assert opened(folder).content() == opened(tmp_path / "copy").content()
+
+
 def test_a_link_back_does_not_multiply_classes(tmp_path):
     for name in ("cat", "dog"):
         save(tmp_path / "set" / name / "a.png")
@@ -135,6 +162,15 @@ def test_an_entry_that_unpacks_to_too_much_is_not_unpacked(tmp_path, folder, mon
     with pytest.raises(UserError, match=r"bomb\.zip/bomb\.png cannot be used: it unpacks to"):
         opened(tmp_path / "bomb.zip")
     assert opened(tmp_path / "bomb.zip", skip_corrupt=True).skipped == 1
+
+
+def test_a_tar_that_is_cut_short_is_one_message_too(tmp_path, folder):
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as archive:
+        archive.add(folder, "set")
+    data = (tmp_path / "set.tar.gz").read_bytes()
+    (tmp_path / "set.tar.gz").write_bytes(data[: len(data) // 4])
+    with pytest.raises(UserError, match="cannot be read as a zip|is a tar archive"):
+        opened(tmp_path / "set.tar.gz")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

@@ -107,6 +107,31 @@ def test_images_that_are_described_and_not_there_are_counted(tmp_path):
     assert any("2 of its images are not there" in note for note in opened(tmp_path).notes)
 
 
+@pytest.mark.parametrize("limit", [8 << 30, 0])
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_other_labels_are_other_data(tmp_path, monkeypatch, limit, kind):
+    monkeypatch.setattr(pack, "LIMIT_BYTES", limit)
+    write(tmp_path / "set", ["a.png", "b.png"])
+    opened_sets = []
+    for first in (0, 1):
+        described = json.dumps({"labels": [["a.png", first], ["b.png", 1 - first]]})
+        (tmp_path / "set" / "dataset.json").write_text(described)
+        images = {name: (tmp_path / "set" / name).read_bytes() for name in ("a.png", "b.png")}
+        zipped(tmp_path / "set.zip", images | {"dataset.json": described})
+        opened_sets.append(opened(tmp_path / ("set.zip" if kind == "zip" else "set")))
+    assert [labels(data) for data in opened_sets] == [[0, 1], [1, 0]]
+    assert opened_sets[0].fingerprint != opened_sets[1].fingerprint
+    if kind == "folder" and not limit:
+        assert opened_sets[0].content() != opened_sets[1].content()
+
+
+def test_a_split_has_as_many_classes_as_the_file_names(tmp_path):
+    names = ["train/a.png", "train/b.png", "train/c.png", "test/a.png"]
+    write(tmp_path, names)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)]}))
+    assert [opened(tmp_path, split).spec["label"].classes for split in ("train", "test", "all")] == [3, 3, 3]
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ('{"labels": [["a.png", 0]]}', "no label for 1 of 2 images, such as 'b.png'"),
     ('{"labels": [["a.png", 0], ["b.png", -1]]}', "whole number from 0 on"),
@@ -115,6 +140,8 @@ def test_images_that_are_described_and_not_there_are_counted(tmp_path):
     ('{"labels": [["a.png", "cat"], ["b.png", "dog"]]}', "whole number from 0 on"),
     ('{"labels": 3}', r"a list of \[image, label\]"),
     ('{"labels": [["a.png", 0], [', "cannot be read"),
+    ('{"labels": ' + 100_000 * "[", "cannot be read"),
+    ('{"labels": [["a.png", 0], ["b.png", 10000000000]]}', "10000000000 is no number of a class"),
 ])  # fmt: skip
 def test_a_dataset_json_that_is_not_clear_is_an_error(tmp_path, text, message):
     write(tmp_path, ["a.png", "b.png"])
@@ -177,6 +204,35 @@ def test_split_folders_in_any_case(tmp_path, folders, sizes, top):
     absent = "train" if folders[0] == "trainA" else "eval" if "Test" in folders else "test"
     with pytest.raises(UserError, match=f"no sub-folder '{absent}' with images .it has"):
         opened(tmp_path / "set", absent)
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_a_class_that_is_called_as_a_split_is_asked_about(tmp_path, split):
+    write(tmp_path, ["Bus/a.png", "Car/b.png", "Train/c.png"])
+    with pytest.raises(UserError, match="has Train, called as a split is, beside Bus, Car"):
+        opened(tmp_path, split)
+    assert opened(tmp_path, "Train").notes == (f"{tmp_path}: beside the split 'Train', left out: Bus, Car",)
+
+
+def test_the_training_split_names_the_classes(tmp_path):
+    write(tmp_path, ["train/cat/a.png", "train/dog/b.png", "test/unknown/0.png"])
+    assert opened(tmp_path).class_names == ("cat", "dog")
+    test = opened(tmp_path, "test")
+    assert set(test.spec) == {"image"} and "unknown" in test.notes[0] and "no labels" in test.notes[0]
+    write(tmp_path, ["test/dog/1.png"])
+    with pytest.raises(UserError, match="the class 'unknown' is none of the training split .cat, dog."):
+        opened(tmp_path, "test")
+
+
+def test_splits_within_a_folder_that_is_asked_for_are_joined(tmp_path):
+    write(tmp_path, [f"flowers/{split}/{name}/a.png" for split in ("train", "test") for name in ("rose", "tulip")])
+    data = opened(tmp_path, "flowers")
+    assert data.class_names == ("rose", "tulip") and labels(data) == [0, 1, 0, 1]
+
+
+def test_paths_from_here_in_a_zip(tmp_path):
+    zipped(tmp_path / "set.zip", {f"./{name}/a.png": encoded(i) for i, name in enumerate(("cat", "dog"))})
+    assert opened(tmp_path / "set.zip").class_names == ("cat", "dog")
 
 
 def test_a_class_has_one_number_in_all_splits(tmp_path):

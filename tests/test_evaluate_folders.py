@@ -110,6 +110,69 @@ def test_lpips_of_pairs(tmp_path):
     assert evaluate.compare_folders(a, reference=a, metrics="lpips_alex", settings=drawn)[0]["value"] == 0
 
 
+def squares(images, size: int) -> np.ndarray:
+    """Central squares of images of any size, resized by Pillow."""
+    made = []
+    for image in images:
+        h, w = image.shape[:2]
+        side = min(h, w)
+        y, x = (h - side) // 2, (w - side) // 2
+        square = Image.fromarray(image[y : y + side, x : x + side])
+        made.append(np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)))
+    return np.stack(made)
+
+
+def test_folders_of_several_sizes_are_resized(tmp_path):
+    """Both sides' images become central squares of one size; what has it already is taken as it is."""
+    ours, theirs = [*pictures(5, 0, (20, 31)), *pictures(5, 1)], [*pictures(9, 2, (40, 24)), *pictures(1, 3)]
+    a, b = save(tmp_path / "a", ours), save(tmp_path / "b", theirs)
+    rows = evaluate.compare_folders(a, reference=b, metrics="fid,psnr", resize=16)
+    assert rows[0]["value"] == pytest.approx(frechet(squares(ours, 16), squares(theirs, 16)), rel=1e-5)
+    assert rows[1]["value"] == pytest.approx(metrics.psnr(squares(ours, 16), squares(theirs, 16)).mean(), rel=1e-12)
+    for row in rows:
+        assert row["resized"] == "16 lanczos center" and row["images_resolution"] == "[16, 16]"
+    plain = save(tmp_path / "plain", pictures(9, 0))
+    same = [evaluate.compare_folders(plain, reference=plain, metrics="psnr", **size) for size in ({}, {"resize": 16})]
+    assert same[0][0]["data_fingerprint"] == same[1][0]["data_fingerprint"] and "resized" not in same[0][0]
+
+
+def test_resizing_by_the_command(tmp_path, capsys):
+    a, b = save(tmp_path / "a", pictures(9, 0, (20, 16))), save(tmp_path / "b", pictures(9, 1))
+    command = ["evaluate", f"--images={a}", f"--reference={b}"]
+    assert cli.main([*command, "--metrics=swd9", "--resize=32"]) == 0
+    assert "resized to 32 lanczos center" in capsys.readouterr().out
+    for text in ("0", "-3", "2.5", "large"):
+        assert cli.main([*command, f"--resize={text}"]) == 2
+        assert f"--resize={text}: expected a whole number" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"--workdir={a}", "--resize=16"]) == 2
+    assert "--resize has no meaning with --workdir" in capsys.readouterr().err
+
+
+def test_what_is_passed_over_is_told_before_the_table(tmp_path, capsys):
+    """Of both sides, once each, whatever opens them: pairs and distances, or a run's data."""
+    a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1, (32, 32)))
+    for folder in (a, b):
+        for name in ("list.txt", "more.csv"):
+            with open(os.path.join(folder, name), "w") as file:
+                file.write("no picture")
+    settings.fresh_folder(settings.digits(data__name=f"folder:{b}", data__channels=3), tmp_path / "run")
+    for other in (f"--reference={b}", f"--workdir={tmp_path / 'run'}"):
+        paired = ",psnr" if "reference" in other else ""
+        assert cli.main(["evaluate", f"--images={a}", other, f"--metrics=fid{paired}", "--resize=32"]) == 0
+        out = capsys.readouterr().out
+        for folder in (a, b):
+            line = f"{folder}: 2 files passed over, no pictures: .csv 1, .txt 1\n"
+            assert out.count(line) == 1 and out.index(line) < out.index("fid9_full"), out
+
+
+def test_values_that_cannot_be_written_are_printed(tmp_path, capsys):
+    (tmp_path / "full").symlink_to("/dev/full")
+    a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
+    assert cli.main(["evaluate", f"--images={a}", f"--reference={b}", f"--out={tmp_path / 'full'}"]) == 2
+    out, err = capsys.readouterr()
+    assert "fid9_full" in out and "full: cannot be written: No space left on device. Make room" in err
+
+
 def test_mistakes(tmp_path):
     a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
     several = save(tmp_path / "several", [*pictures(2, 0), *pictures(2, 1, (16, 20))])
@@ -122,10 +185,12 @@ def test_mistakes(tmp_path):
         with pytest.raises(kind, match=message):
             evaluate.compare_folders(images, **kwargs)
 
-    refused(r"2 sizes, such as 16x16 \(000.png\), 20x16 \(002.png\): expected one size", several, reference=b)
+    refused(r"2 sizes, such as 16x16 \(000.png\), 20x16 \(002.png\): expected one size.*--resize=SIZE", several,
+            reference=b)
     refused("2 sizes", reference=several)
     refused("empty holds no images", str(tmp_path / "empty"), reference=b)
-    refused("broken/x.png cannot be used", str(tmp_path / "broken"), reference=b)
+    refused("broken/x.png cannot be used: it is no image that can be read. Mend or remove it.$",
+            str(tmp_path / "broken"), reference=b)
     refused("no folder or .zip", str(tmp_path / "nowhere"), MissingPathError, reference=b)
     refused("compare it with one of --reference")
     refused("compare it with one of --reference", reference=b, workdir=str(tmp_path))
@@ -134,11 +199,13 @@ def test_mistakes(tmp_path):
     refused("metrics='ppl2_wend': of a folder", reference=b, metrics="ppl2_wend")
     refused("psnr: the folders hold other names, such as", reference=other, metrics="psnr")
     refused("lpips_vgg: compares two folders", workdir=str(tmp_path), metrics="lpips_vgg")
-    refused("features='vgg': expected one of", reference=b, settings={"features": "vgg"})
+    refused("^--features='vgg': expected one of", reference=b, settings={"features": "vgg"})
+    refused("^--batch_size=many: expected int", reference=b, settings={"batch_size": "many"})
+    refused("^--preprocessing='cleen': expected one of", reference=b, settings={"preprocessing": "cleen"})
     for features in ("none", "digits_classifier"):
         refused(f"metrics=fd: of a folder's images, it needs --features .* not '{features}'", reference=b, metrics="fd",
                 settings={"features": features})
-    refused("batch_size=-5: expected 0 or more", reference=b, settings={"batch_size": "-5"})
+    refused("^--batch_size=-5: expected 0 or more", reference=b, settings={"batch_size": "-5"})
     refused("--samples=10 has no meaning with --images", reference=b, settings={"samples": "10"})
     refused("--split=foo: only a run's data has splits", reference=b, settings={"split": "foo"})
     refused("--out=.*: expected a file in a folder that is there", reference=b, out=str(tmp_path / "no" / "x.jsonl"))
@@ -149,6 +216,26 @@ def test_mistakes(tmp_path):
     evaluate.compare_folders(a, reference=b, save_statistics=str(tmp_path / "s.npz"))
     refused("holds moments, enough for Frechet distances alone", metrics="fid,kid",
             settings={"statistics": str(tmp_path / "s.npz")})
+
+
+@pytest.mark.parametrize(("name", "least"), [("ssim", 11), ("lpips_vgg", 16), ("lpips_alex", 31), ("ms_ssim", 161)])
+def test_images_that_are_too_small_for_a_metric(tmp_path, name, least):
+    """The error names the metric, the images' size and the least; at the least there is a value."""
+    drawn = {"features": "random_inception"}
+    small, large = (save(tmp_path / str(side), pictures(2, 0, (side, side + 1))) for side in (least - 1, least))
+    message = f"^metrics={name}: of images {least - 1}x{least}; expected {least}x{least} or larger"
+    with pytest.raises(UserError, match=message):
+        evaluate.compare_folders(small, reference=small, metrics=f"psnr,{name}", settings=drawn)
+    assert np.isfinite(evaluate.compare_folders(large, reference=large, metrics=name, settings=drawn)[0]["value"])
+
+
+def test_an_image_that_is_cut_short_is_to_be_mended(tmp_path):
+    """Its header is whole, so that it is seen late; there is no config whose key could help."""
+    a = save(tmp_path / "a", pictures(9, 0))
+    file = tmp_path / "a" / "004.png"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"a/004.png cannot be used: .*\. Mend or remove it\.$"):
+        evaluate.compare_folders(a, reference=save(tmp_path / "b", pictures(9, 1)))
 
 
 def test_reals_of_other_channels_than_networks_take(tmp_path):

@@ -76,6 +76,18 @@ def test_metrics_that_cannot_be_had(overrides, message):
         evaluate.wanted(settings.digits(**overrides))
 
 
+@pytest.mark.parametrize(("name", "shape", "message"), [
+    ("swd16", (8, 8), "images 8x8; expected squares, their side a power of two from 16 on"),
+    ("msssim8", (40, 40), "images 40x40; expected sides of multiples of 16"),
+    ("ppl2_wend", (8, 8), "images 8x8; expected squares of 16x16 or larger"),
+    ("ppl_wend", (16, 16), "images 16x16; expected squares of 32x32 or larger"),
+    ("ppl2_wend", (64, 32), "images 64x32; expected squares of 16x16 or larger"),
+])  # fmt: skip
+def test_images_of_a_size_that_a_metric_does_not_take(name, shape, message):
+    with pytest.raises(UserError, match=f"^metrics={name}: of {message}$"):
+        protocols.check_shape(protocols.parse(name), (*shape, 3))
+
+
 def test_points_have_no_images():
     config = settings.digits(evaluation__metrics="('fid10k',)", data__name="mixture:ring8")
     with pytest.raises(UserError, match="fid10k: they look at images, and 'mixture:ring8' has points"):

@@ -38,6 +38,7 @@ COUNTS = {
     "svhn_dcgan_ttur": (4_515_392, 4_309_440),
     "mnist_tutorial": (2_305_472, 212_865),
     "horse2zebra": (11_378_179, 2_764_737),  # of the authors' own code
+    **dict.fromkeys(("facades_pix2pix", "maps_pix2pix", "edges2shoes_pix2pix"), (54_413_955, 2_768_705)),  # the same
 }
 
 
@@ -59,6 +60,8 @@ def _spec(config):
         return {part: specs.Field("image", (look.resolution, look.resolution, look.channels)) for part, look in parts}
     side = config.data.resolution
     shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
+    if "source" in games.find(config.game).reads(config):
+        return specs.paired(shape, shape)
     return specs.labelled(shape, 10 if config.get("conditional") else 0)
 
 
@@ -91,7 +94,7 @@ def test_smoke_trains_three_steps_resumes_and_samples(name, tmp_path, one_device
     game = games.find(config.game)
     shape = _spec(config)[games.drawn(game, config)].shape
     options = {"seeds": "0-2"}
-    if "parts" in config.data:  # it draws from pictures
+    if "parts" in config.data or games.target(game, config):  # it draws from pictures
         photos = tmp_path / "photos"
         photos.mkdir()
         for number in range(3):
@@ -222,3 +225,27 @@ def test_mixture_variants(variant, name):
     config = _load("mixture_gan", variant)
     assert config.data.name == name
     assert tuple(config.evaluation.metrics) == ("modes",)
+
+
+@pytest.mark.parametrize(("name", "images", "batch_size", "direction", "moves"), [
+    ("facades_pix2pix", 200 * 400, 1, "ba", True),
+    ("maps_pix2pix", 200 * 1_096, 1, "ba", True),
+    ("edges2shoes_pix2pix", 15 * 49_825, 4, "ab", False),
+])  # fmt: skip
+def test_pix2pix_experiments_have_the_values_of_the_papers_appendix(name, images, batch_size, direction, moves):
+    config = _load(name)
+    assert (config.total_images, config.batch_size, config.data.direction) == (images, batch_size, direction)
+    assert (config.paired.jitter, config.data.flip) == (30 * moves, moves)  # 286 pixels, cut to 256
+    assert (config.data.resolution, config.data.pair) == (256, "side_by_side")
+    loss = config.loss
+    assert (loss.name, loss.l1, loss.discriminator) == ("non_saturating", 100.0, 0.5)
+    for adam in config.optim.values():
+        assert (adam.name, adam.schedule) == ("adam", "constant")
+        assert (adam.learning_rate, adam.b1, adam.b2) == (2e-4, 0.5, 0.999)
+    generator = config.generator
+    assert (generator.norm, generator.statistics, generator.dropout, generator.dropout_layers) == (
+        "batch", "picture", 0.5, 3)  # fmt: skip
+
+
+def test_a_map_may_be_drawn_from_a_photograph():
+    assert _load("maps_pix2pix", "aerial2map").data.direction == "ab"

@@ -386,7 +386,7 @@ def test_held_out_examples_are_made_small(trained, tmp_path):
     run = runs.build(config, spec)
     examples = runs.open_data(config).examples(np.arange(2))
     for given in (runs.held_out(run)(np.arange(2)), {k: v[:2] for k, v in grid_given(run).items()}):
-        assert set(given) == {"low_resolution"} and given["low_resolution"].shape == (2, 4, 4, 3)
+        assert set(given) == {"low_resolution", "image"} and given["low_resolution"].shape == (2, 4, 4, 3)
     expected = super_resolution.derive(config, examples)["low_resolution"]
     np.testing.assert_array_equal(runs.held_out(run)(np.arange(2))["low_resolution"], expected)
 
@@ -470,6 +470,17 @@ def test_experiments_have_the_published_values(name, variant, weights, crop, ste
 def test_errors(overrides, shape, message):
     with pytest.raises(UserError, match=message):
         _build(_config(**overrides), shape)
+
+
+def test_classical_method_is_the_cubic_s_enlargement():
+    """As it was recorded, up to the levels of pixels."""
+    arrays = golden.load("sr_pixelshuffle_imresize")
+    small = np.round(arrays["in/imresize"] * 255).astype(np.uint8)[None]
+    config = _config(generator__scale=2)
+    enlarged = super_resolution.baselines(config, None)["bicubic"]({"low_resolution": small})
+    recorded = np.clip(arrays["out/matlab_imresize_2.0000"], 0, 1) * 255
+    assert enlarged.dtype == np.uint8 and np.abs(enlarged[0] - recorded).max() < 1.2
+    assert super_resolution.target(config) == "image"
 
 
 def test_models_that_do_not_enlarge_and_points_are_refused():

@@ -73,9 +73,10 @@ def test_a_picture_goes_to_tensorboard(tmp_path, channels):
 
 def test_evaluations_go_to_their_file_and_to_tensorboard(tmp_path):
     log = logs.Log(tmp_path, total_images=100)
-    log.evaluation(3, 24, [{"metric": "fd_x", "value": 2.5, "step": 3}, {"metric": "odd", "value": float("nan")}])
+    others = [{"metric": "odd", "value": float("nan")}, {"metric": "psnr", "value": None}]  # of equal pairs alone
+    log.evaluation(3, 24, [{"metric": "fd_x", "value": 2.5, "step": 3}, *others])
     log.close()
-    assert [row["metric"] for row in logs.read_lines(tmp_path / "evaluations.jsonl")] == ["fd_x", "odd"]
+    assert [row["metric"] for row in logs.read_lines(tmp_path / "evaluations.jsonl")] == ["fd_x", "odd", "psnr"]
     assert scalars_of(tmp_path) == {"evaluation/fd_x": [(24, 2.5)]}
 
 
@@ -150,7 +151,20 @@ def test_damaged_lines_are_passed_over(tmp_path):
 def test_a_disk_that_takes_nothing_is_one_message(tmp_path):
     full = tmp_path / "metrics.jsonl"
     full.symlink_to("/dev/full")
-    with pytest.raises(UserError, match="metrics.jsonl: cannot be written: No space left on device; checkp"):
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    (tmp_path / "config.json").touch()
+    start = "metrics.jsonl: cannot be written: No space left on device"
+    with pytest.raises(UserError, match=f"{start}; checkpoints are kept. Make room"):
+        logs.append_line(full, {"step": 1})
+    (tmp_path / "checkpoints" / "20").rename(tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp")  # never completed
+    with pytest.raises(UserError, match=f"{start}; no checkpoint was saved yet, so that training begins anew. Make"):
+        logs.append_line(full, {"step": 1})
+    (tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp").rmdir()
+    (tmp_path / "checkpoints").rmdir()
+    error = logs.unwritable(tmp_path / "samples" / "reals.png", OSError(28, "No space left on device"))
+    assert "no checkpoint was saved yet" in str(error)
+    (tmp_path / "config.json").unlink()  # such as the file of `evaluate --out`, in no run's folder
+    with pytest.raises(UserError, match=f"{start}. Make room"):
         logs.append_line(full, {"step": 1})
     with pytest.raises(UserError, match="cannot be written"):
         logs.Log(tmp_path / "nowhere", total_images=1)

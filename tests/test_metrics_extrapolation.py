@@ -32,6 +32,28 @@ def test_a_shared_root_changes_nothing():
         np.testing.assert_allclose(metrics.frechet_distance(*arguments, root1=root1), value, rtol=1e-10)
 
 
+@pytest.mark.parametrize("others", [7, 90])
+def test_few_samples_need_matrices_of_their_number_alone(others, monkeypatch):
+    """Samples are X and Y about their means: the trace of (C1 C2)^(1/2) is the sum of X Y^T's singular values."""
+    rng, solved = np.random.default_rng(8), []
+    few, many = rng.normal(size=(9, 40)), rng.normal(1, 2, size=(others, 40))
+    x, y = ((z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (few, many))
+    expected = (np.sum((few.mean(0) - many.mean(0)) ** 2) + np.sum(x**2) + np.sum(y**2)
+                - 2 * np.linalg.svd(x @ y.T, compute_uv=False).sum())
+    for name in ("eigh", "eigvalsh"):
+        plain = getattr(np.linalg, name)
+        monkeypatch.setattr(np.linalg, name, lambda c, plain=plain: (solved.append(len(c)), plain(c))[1])
+    one, other = metrics.moments(few), metrics.moments(many)
+    for a, b in ((one, other), (other, one)):
+        value = metrics.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+        np.testing.assert_allclose(value, expected, rtol=1e-10)
+    factor = frechet.factor(one.covariance)
+    assert factor.shape == (40, 8)
+    np.testing.assert_allclose(factor @ factor.T, x.T @ x, atol=1e-12)
+    metrics.bootstrap_interval(few, other, replicates=2)
+    assert max(solved) <= (8 if others == 7 else 40) and max(solved[:4]) <= 8
+
+
 # Bias
 
 def test_bias_in_one_dimension_is_the_closed_form():

@@ -103,3 +103,27 @@ def test_weights_digest_sees_names_types_shapes_and_values():
     assert len(digests) == 5
     assert weights_sha256(dict(reversed(base.items()))) == weights_sha256(base)
     assert weights_sha256({**base, "a": base["a"].astype(">f4")}) == weights_sha256(base)
+
+
+def test_ridge_regression_is_that_of_scikit_learn_at_the_penalty_of_cross_validation():
+    """The penalty by the definition, eq. 1.4 with the matrix that maps targets to their fit, over the same choices."""
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(0)
+    sources = rng.integers(0, 256, (40, 3, 3, 1), dtype=np.uint8)
+    noisy = 0.4 * sources[:, :2, :2].repeat(2, -1) + rng.normal(90, 20, (40, 2, 2, 2))
+    targets = np.clip(noisy, 0, 255).astype(np.uint8)
+    ours = metrics.ridge_regression(sources, targets)
+    x, y = sources.reshape(40, -1).astype(float), targets.reshape(40, -1).astype(float)
+    centred = x - x.mean(0)
+
+    def score(penalty):
+        hat = centred @ np.linalg.solve(centred.T @ centred + penalty * np.eye(9), centred.T) + 1 / 40
+        return np.square(y - hat @ y).sum() / np.trace(np.eye(40) - hat) ** 2
+
+    choices = np.geomspace(1e-6, 1, 31) * np.linalg.eigvalsh(centred.T @ centred)[-1]
+    assert ours.penalty == pytest.approx(min(choices, key=score))
+    theirs = Ridge(alpha=ours.penalty).fit(x, y)
+    fresh = rng.integers(0, 256, (5, 3, 3, 1), dtype=np.uint8)
+    expected = np.rint(theirs.predict(fresh.reshape(5, -1))).reshape(5, 2, 2, 2)
+    np.testing.assert_array_equal(ours.predict(fresh), np.clip(expected, 0, 255))

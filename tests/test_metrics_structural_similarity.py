@@ -130,9 +130,9 @@ def test_other_images_are_refused():
             metrics.psnr(x, y)
     with pytest.raises(UserError, match="three channels"):
         metrics.ssim(a[..., :1], a[..., :1], luma=True)
-    with pytest.raises(UserError, match="11x11"):
+    with pytest.raises(UserError, match="^SSIM of images of 32x32 pixels, 11 cut.*11x11"):
         metrics.ssim(a, a, crop_border=11)
-    with pytest.raises(UserError, match="161x161"):
+    with pytest.raises(UserError, match="^MS-SSIM of images of 32x32 pixels.*161x161"):
         metrics.ms_ssim(a, a)
     with pytest.raises(UserError, match="odd='edge'"):
         metrics.ms_ssim(a, a, odd="edge")
@@ -140,3 +140,11 @@ def test_other_images_are_refused():
         similarity.progan_ms_ssim(a[:, :24], a[:, :24])
     with pytest.raises(UserError, match="even number"):
         metrics.variation(a[:1])
+
+
+def test_l1_is_in_the_range_of_the_networks():
+    """Black and white are 2 apart, one level of 255 is 2 / 255."""
+    black, white = np.zeros((1, 4, 5, 3), np.uint8), np.full((1, 4, 5, 3), 255, np.uint8)
+    assert metrics.l1(black, white).tolist() == [2.0]
+    assert metrics.l1(white, white).tolist() == [0.0]
+    np.testing.assert_allclose(metrics.l1(black, black + np.uint8(1)), 2 / 255)

@@ -15,10 +15,6 @@ KEY = jax.random.key(0)
 PATCH = {"patch70": (8, 3), "patch_n2": (8, 2), "patch_n4": (4, 4), "pixel": (8, 0)}  # recorded: width, layers
 
 
-def _shapes(model, *shape):
-    return jax.eval_shape(lambda: model.init(KEY, jnp.zeros(shape), train=True))
-
-
 def _apply(model, variables, x, train=True, keys=None):
     @jax.jit
     def play(variables, x, keys):
@@ -27,37 +23,11 @@ def _apply(model, variables, x, train=True, keys=None):
     return play(variables, x, keys)
 
 
-def _close(ours, recorded, tolerance=1e-5):
-    ours, recorded = np.asarray(ours), np.asarray(recorded)
-    assert ours.shape == recorded.shape
-    assert np.abs(ours - recorded).max() <= tolerance * np.abs(recorded).max()
-
-
-def _compare(model, arrays, places, params, out):
-    """Both modes of a network, and the running statistics after its pass in training, against a recording."""
-    variables = golden_cyclegan.variables(arrays, params, places)
-    x = golden_cyclegan.images(arrays["in/x"])
-    assert jax.tree.map(jnp.shape, _shapes(model, *x.shape)) == jax.tree.map(jnp.shape, variables)
-
-    @jax.jit
-    def play(variables, x):
-        trained, state = model.apply(variables, x, train=True, mutable=["batch_stats"])
-        return model.apply(variables, x, train=False), trained, state
-
-    evaluated, trained, state = play(variables, x)
-    _close(evaluated, golden_cyclegan.images(arrays[f"{out}_eval"]), 3e-5)
-    _close(trained, golden_cyclegan.images(arrays[f"{out}_train"]), 3e-5)
-    after = golden_cyclegan.variables(arrays, f"{out}_after_train/", places)
-    assert ("batch_stats" in after) == (model.norm == "batch")
-    assert jax.tree.structure(state) == jax.tree.structure(after)
-    jax.tree.map(_close, state, after)
-
-
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_recorded_generator(norm):
     arrays = golden_cyclegan.load(f"cyclegan_resnet6_{norm}")
     model = Generator(width=8, blocks=6, norm=norm)
-    _compare(model, arrays, golden_cyclegan.generator_places(6), "params/", "out/y")
+    golden_cyclegan.compare(model, arrays, golden_cyclegan.generator_places(6), "params/", "out/y")
 
 
 @pytest.mark.parametrize("net", PATCH)
@@ -66,7 +36,7 @@ def test_recorded_discriminators(norm, net):
     arrays = golden_cyclegan.load(f"patchgan_{norm}")
     width, layers = PATCH[net]
     model = Discriminator(width=width, layers=layers, norm=norm)
-    _compare(model, arrays, golden_cyclegan.discriminator_places(layers), f"params/{net}/", f"out/{net}")
+    golden_cyclegan.compare(model, arrays, golden_cyclegan.discriminator_places(layers), f"params/{net}/", f"out/{net}")
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -83,21 +53,8 @@ def test_gradients_of_parameters_and_images(name, model, places, norm):
                             for key in ("in/{}/x", "in/{}/weight", "out/{}", "grad_x/{}"))  # fmt: skip
     model = model.clone(norm=norm)
 
-    def loss(params, x):
-        y, _ = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
-        return jnp.sum(y * weight), y
-
-    gradients, y = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables["params"], x)
-    _close(y, out)
     recorded = golden_cyclegan.variables(arrays, f"grad/{net}/", places)["params"], of_x
-    assert jax.tree.structure(gradients) == jax.tree.structure(recorded)
-    largest = max(np.abs(value).max() for value in jax.tree.leaves(recorded))
-
-    def compare(ours, theirs):
-        assert ours.shape == theirs.shape
-        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max() + 1e-6 * largest
-
-    jax.tree.map(compare, gradients, recorded)
+    golden_cyclegan.compare_gradients(model, variables, x, weight, out, recorded)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +72,7 @@ def test_published_layouts_and_counts(name, model, channels, count):
     is_generator = isinstance(model, Generator)
     places = (golden_cyclegan.generator_places(9, model.dropout > 0) if is_generator
               else golden_cyclegan.discriminator_places(3))  # fmt: skip
-    ours = _shapes(model, 1, 32, 32, channels)
+    ours = golden_cyclegan.shapes(model, 1, 32, 32, channels)
     assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, golden_cyclegan.variables(arrays, "", places))
     batches = sum(key.endswith("num_batches_tracked") for key in arrays)
     assert sum(leaf.size for leaf in jax.tree.leaves(ours)) + batches == count
@@ -145,7 +102,7 @@ def test_samples_are_coupled_by_batch_norm_alone(model, norm):
     if norm == "batch":
         assert np.abs(together[1] - alone[0]).max() > 1e-3 * np.abs(together).max()
     else:
-        _close(together[1:2], alone)
+        golden_cyclegan.close(together[1:2], alone)
     if isinstance(model, Discriminator):
         assert model.couples_samples == (norm == "batch")
 
@@ -155,7 +112,7 @@ def test_dropout_depends_on_the_keys_alone():
     x, keys = jax.random.normal(KEY, (3, 8, 8, 3)), jax.random.split(KEY, 3)
     variables = settings.numpy_variables(model, x)
     dropped = _apply(model, variables, x, keys=keys)
-    _close(_apply(model, variables, x[1:], keys=keys[1:]), dropped[1:])
+    golden_cyclegan.close(_apply(model, variables, x[1:], keys=keys[1:]), dropped[1:])
     assert np.abs(_apply(model, variables, x, keys=keys[::-1]) - dropped)[0].max() > 1e-3
     plain = _apply(model, variables, x)
     assert np.abs(plain - dropped).max() > 1e-3
@@ -239,10 +196,10 @@ def test_fields_out_of_range_are_refused(model, options, message):
     ],
 )
 def test_sides_that_do_not_fit_are_refused(model, smallest, refused):
-    _shapes(model, 1, *smallest, 3)
+    golden_cyclegan.shapes(model, 1, *smallest, 3)
     for height, width in refused:
         with pytest.raises(UserError, match=f"images of {height}x{width}: "):
-            _shapes(model, 1, height, width, 3)
+            golden_cyclegan.shapes(model, 1, height, width, 3)
 
 
 def test_without_normalisation_a_pixel_discriminator_is_three_products():

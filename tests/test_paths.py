@@ -19,7 +19,7 @@ def test_home_and_variables_are_put_in_place(tmp_path):
     assert paths.expanded("$PLACE/x", "--out") == "a place/x"
     assert paths.expanded("${PLACE}_2", "--out") == "a place_2"
     assert paths.expanded("", "--out") == "" and paths.expanded("runs/a", "--out") == "runs/a"
-    assert paths.expanded("file:///tmp/x", "--out") == "/tmp/x"
+    assert paths.expanded("file:///tmp/x%20y", "--out") == "/tmp/x y" == paths.expanded("file://localhost/tmp/x y", "")
 
 
 def test_a_name_with_a_dollar_is_itself(tmp_path):
@@ -31,6 +31,7 @@ def test_a_name_with_a_dollar_is_itself(tmp_path):
     ("$NOWHERE/x", r"--out=\$NOWHERE/x: the variable \$NOWHERE is not set"),
     ("~nobody_of_this_name/x", "no such user's folder"),
     ("gs://bucket/x", r"--out=gs://bucket/x: gs:// is not read or written; mount it"),
+    ("file://elsewhere/x", "is another machine"),
     ("s3://bucket/x", "s3:// is not read or written"), ("hdfs://x", "hdfs://"), ("memory://x", "memory://"),
     ("https://a.b/c.pkl", "this is an address; download the file first"),
 ])  # fmt: skip

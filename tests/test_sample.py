@@ -99,6 +99,14 @@ def test_labels_by_the_names_that_the_data_has(labelled, tmp_path):
     (folder / "data.json").write_text(json.dumps(summary))
     files = sample.sample(folder, tmp_path / "out", seeds="0-3", labels="three, eight,2")
     assert [int(file.stem[-1]) for file in files[:-1]] == [3, 8, 2, 3]
+    summary["classes"] = dict.fromkeys(["0-9", *map(str, range(10, 19))], 9)
+    (folder / "data.json").write_text(json.dumps(summary))
+    files = sample.sample(folder, tmp_path / "ranges", seeds="0-3", labels="0-9,18,#3,10")
+    assert [int(file.stem[-1]) for file in files[:-1]] == [0, 9, 3, 1]  # names come first, #3 is a number
+    with pytest.raises(UserError, match="--labels=3: this run's classes are 0-9, 10"):
+        sample.sample(folder, tmp_path / "out", labels="3")
+    summary["classes"] = dict.fromkeys(names, 9)
+    (folder / "data.json").write_text(json.dumps(summary))
     with pytest.raises(UserError, match="--labels=thre: this run's classes are zero, .*; did you mean three?"):
         sample.sample(folder, tmp_path / "out", labels="thre")
 

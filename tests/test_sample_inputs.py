@@ -101,12 +101,19 @@ def test_pictures_of_any_size_and_mode_are_made_to_fit(made, photos, tmp_path):
     assert _read(tmp_path / "out", ["a_jpg"]).shape == (1, 16, 16, 3)
 
 
+def test_files_that_are_passed_over_are_told(made, photos, tmp_path, capsys):
+    folder, _ = photos
+    (folder / "notes.txt").write_text("no picture")
+    assert cli.main(["sample", f"--workdir={made[0]}", f"--out={tmp_path / 'out'}", f"--inputs={folder}"]) == 0
+    assert capsys.readouterr().out.count(f"{folder}: 1 file passed over, no pictures: .txt 1\n") == 1
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     ([], "draws from pictures: give --inputs=PATH"),
     (["--inputs=nothing"], "--inputs=nothing: there is no picture, folder or .zip"),
     (["--inputs=photos", "--seeds=0-3"], "--seeds=0-3: the game 'translation' draws from --inputs"),
     (["--inputs=photos", "--truncation=0.5"], "--truncation=0.5: 'cyclegan' has no styles"),
-    (["--inputs=bad.png"], "bad.png cannot be used"),
+    (["--inputs=bad.png"], "bad.png cannot be used: not an image that PIL can read (10 bytes). Mend or remove it.\n"),
     (["--inputs=photos", "--direction=up"], "--direction=up: config.translation.direction='up': expected ab or ba"),
 ])  # fmt: skip
 def test_mistakes_are_one_message(made, photos, tmp_path, monkeypatch, capsys, flags, message):

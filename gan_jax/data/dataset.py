@@ -18,7 +18,8 @@ from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
 from gan_jax.specs import Spec, labelled
 
-KINDS = ("digits", "digits:inverted", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")
+KINDS = ("digits", "digits:inverted", "digits:outlines", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25",
+         "synthetic:COUNT")  # fmt: skip
 BATCHES_AHEAD = 2
 CLASSES_SHOWN = 10  # in the line for a person
 
@@ -139,6 +140,8 @@ def open_dataset(
     skip_corrupt: bool = False,  # leave unusable images out and count them
     dir: str = "",  # folder of TFDS sets; empty: $GAN_JAX_DATA_DIR, $TFDS_DATA_DIR, ~/tensorflow_datasets
     download: bool = False,  # fetch and prepare a TFDS set that is not in the folder
+    pair: str = "",  # of a folder of pairs: 'side_by_side' in each picture, or 'folders' A and B of equal names
+    direction: str = "ab",  # of pairs: from the left picture, or that of A, to the other ('ab'), or back ('ba')
 ) -> Dataset:
     """Opens a data set; its keywords are the keys of the config's `data` section.
 
@@ -152,6 +155,8 @@ def open_dataset(
     fit = make_fit(resolution=resolution, channels=channels, crop=crop, crop_size=crop_size, filter=filter)
     kind, colon, rest = str(name).partition(":")
     common = {"name": name, "split": split, "flip": bool(flip)}
+    if pair and not (kind == "folder" and colon):
+        raise UserError(f"data.pair={pair!r}: pairs are read from folders, 'folder:PATH', not from {name!r}.")
     if kind == "mixture" and colon:
         return _open_mixture(rest, common)
     if kind == "digits":
@@ -163,29 +168,58 @@ def open_dataset(
 
         source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download))
     elif kind == "folder" and colon:
-        from gan_jax.data.folder import open_folder
+        from gan_jax.data import folder, folder_pairs
 
-        source = open_folder(rest, split=split, fit=fit)
+        source = (folder_pairs.open_pairs(rest, split=split, fit=fit, pair=pair, direction=direction) if pair
+                  else folder.open_folder(rest, split=split, fit=fit))  # fmt: skip
     elif kind == "synthetic" and colon:
         from gan_jax.data.synthetic import open_synthetic
 
         source = open_synthetic(rest, split=split, fit=fit)
     else:
         raise unknown("data.name", name, KINDS)
-    return _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
+    dataset = _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
+    settings = {"pair": pair, "direction": direction} if pair else {}
+    return dataclasses.replace(dataset, settings={**dataset.settings, **settings})
 
 
-def open_images(path: str) -> tuple[Dataset, tuple[str, ...]]:
+def open_images(path: str, size: int = 0) -> tuple[Dataset, tuple[str, ...]]:
     """All images of a folder or .zip, RGB and of their own size, and their names in the Dataset's order.
+
+    With `size` those of another size are cropped to their central square and resized to it, by Lanczos' filter.
 
     Raises:
       MissingPathError, UserError: no such path, no images, or images of several sizes.
     """
     from gan_jax.data import folder
 
-    source, fit, names = folder.open_images(path)
+    source, fit, names = folder.open_images(path, size)
     common = {"name": f"folder:{path}", "split": "all", "flip": False}
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
+
+
+def of_array(images: np.ndarray, name: str) -> tuple[Dataset, tuple[str, ...]]:
+    """Images of the host as `open_images` has those of a folder: RGB, in their order, and their numbers as names.
+
+    Args:
+      images: uint8 (N, H, W, 3), or (N, H, W, 1), whose channel is then repeated.
+      name: of the argument, for messages and rows.
+    Raises:
+      UserError: another type or shape.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+        raise UserError(f"{name}: an array of {images.dtype} and the shape {images.shape}; expected uint8, 0 to 255, "
+                        "and (N, H, W, 3) or (N, H, W, 1), one image or more; or the path of a folder or .zip")
+    images = np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
+    count, height, width, _ = images.shape
+    fit = Fit(height, width, 3, "none", 0, "lanczos")
+    identity = {"kind": "array", "sha256": hashlib.sha256(images).hexdigest(), **fit._asdict()}
+    source = Source(identity, count, labelled(fit.shape), (), lambda index: {"image": images[index]})
+    common = {"name": f"array:{name}", "split": "all", "flip": False}
+    dataset = _open_images(source, fit, common, skip_corrupt=False, packed=False)
+    reader = Packed({"image": images}, count)
+    return dataclasses.replace(dataset, reader=reader), tuple(f"{index:06}" for index in range(count))
 
 
 def open_inputs(

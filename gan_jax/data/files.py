@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from gan_jax import paths
-from gan_jax.data.fit import unusable
+from gan_jax.data.fit import SKIP, unusable
 from gan_jax.errors import MissingPathError, UserError
 
 SUFFIXES = (
@@ -22,6 +22,13 @@ SUFFIXES = (
 MOST_BYTES = 1 << 29  # of one picture's file, unpacked: Pillow's largest picture takes less
 ELSEWHERE = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
              stat.S_IFBLK: "a device"}  # fmt: skip
+
+
+UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+class NotAFile(OSError):
+    """What is called as a picture is, and is none: a link to nothing, a pipe, a folder, a file too large."""
 
 
 class Files(NamedTuple):
@@ -54,12 +61,12 @@ def list_files(path: str) -> Files:
     return files._replace(notes=(*files.notes, *_passed_over(root, files.others)))
 
 
-def read_bytes(full: str, name: str, load: Callable[[str], bytes]) -> bytes:
-    """The bytes of the picture `name`, called `full` in errors. Raises CorruptImageError."""
+def read_bytes(full: str, name: str, load: Callable[[str], bytes], way_out: str = SKIP) -> bytes:
+    """The bytes of the picture `name`, called `full` in errors; see `unusable`. Raises CorruptImageError."""
     try:
         return load(name)
-    except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise unusable(full, error) from error
+    except UNREADABLE as error:
+        raise unusable(full, error, way_out) from error
 
 
 def _is_junk(parts: Iterable[str]) -> bool:
@@ -92,7 +99,7 @@ def _of_folder(root: pathlib.Path) -> Files:
         base = pathlib.PurePath(folder).relative_to(root).as_posix()
         base = "" if base == "." else f"{base}/"
         names = [*names, *(name for name in subfolders if _is_picture(name))]
-        inner = [name for name in subfolders if not (name.startswith(".") or name == "__MACOSX" or _is_picture(name))]
+        inner = [name for name in subfolders if not (_is_junk([name]) or _is_picture(name))]
         subfolders[:] = [name for name in sorted(inner) if _is_new(os.path.join(folder, name), top, visited)]
         repeated += len(inner) - len(subfolders)
         folders += [base + name for name in subfolders]
@@ -107,7 +114,7 @@ def _of_folder(root: pathlib.Path) -> Files:
 
     def load(name: str) -> bytes:
         if name in reasons:
-            raise OSError(reasons[name])
+            raise NotAFile(reasons[name])
         return (root / name).read_bytes()
 
     notes = [f"{root}: {repeated} link(s) to folders that are read already, passed over"] if repeated else []
@@ -124,8 +131,12 @@ def _refuse(error: OSError) -> None:
 def _is_new(path: str, top: str, visited: set) -> bool:
     """Whether the walk below `top` meets this folder here alone; it is then among the `visited`."""
     identity, real = _identity(path), os.path.realpath(path)
-    is_detour = os.path.islink(path) and os.path.commonpath([real, top]) == top  # the walk meets it without the link
-    if is_detour or identity in visited:
+    if os.path.islink(path):
+        common = os.path.commonpath([real, top])
+        is_met = common == top and not _is_junk(pathlib.PurePath(real).relative_to(top).parts)  # without the link
+        if is_met or common == real:  # or it leads up, to all that lies beside the set
+            return False
+    if identity in visited:
         return False
     visited.add(identity)
     return True
@@ -160,6 +171,7 @@ def _of_zip(path: pathlib.Path) -> Files:
     entries, folders = {}, set()
     for info in archive.infolist():  # the names are only ever keys, nothing is extracted
         name = info.filename.replace("\\", "/")  # as some programs of Windows write them
+        name = name.removeprefix("./")
         parts = name.rstrip("/").split("/")
         if _is_junk(parts):
             continue
@@ -170,7 +182,7 @@ def _of_zip(path: pathlib.Path) -> Files:
 
     def load(name: str) -> bytes:
         if entries[name].file_size > MOST_BYTES:
-            raise OSError(_too_large(entries[name].file_size))
+            raise NotAFile(_too_large(entries[name].file_size))
         return archive.read(entries[name])
 
     pictures = {name: (info.file_size, info.CRC) for name, info in entries.items() if _is_picture(name)}
@@ -183,7 +195,7 @@ def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
         raise UserError(f"{path} is neither a folder nor a file: give a folder or a .zip of images.")
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         if _is_picture(path.name):
             raise UserError(f"{path} is one picture: expected a folder or a .zip of images.") from error
         if _is_tar(path):
@@ -197,5 +209,5 @@ def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
 def _is_tar(path: pathlib.Path) -> bool:
     try:
         return tarfile.is_tarfile(path)
-    except OSError:
+    except (OSError, EOFError):
         return False

@@ -10,6 +10,8 @@ from gan_jax.errors import UserError
 
 CROPS = ("center", "none")
 FILTERS = ("box", "bilinear", "lanczos", "bicubic", "nearest")
+MEND = "Mend or remove it."
+SKIP = "Mend or remove it; a run passes over such images with data.skip_corrupt=True."
 LOOKED_AT = 8  # pictures of a set whose colours are looked at before it is used
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -18,10 +20,9 @@ class CorruptImageError(UserError):
     """A picture that cannot be used: truncated, not an image, smaller than `crop_size`, of a strange mode."""
 
 
-def unusable(name: str, reason: object) -> CorruptImageError:
-    """The error for one picture of a set, with the way out."""
-    hint = "Mend or remove it; a run passes over such images with data.skip_corrupt=True."
-    return CorruptImageError(f"{name} cannot be used: {reason}. {hint}")
+def unusable(name: str, reason: object, way_out: str) -> CorruptImageError:
+    """The error for one picture of a set, with the way out: `SKIP` where a config stands behind it, else `MEND`."""
+    return CorruptImageError(f"{name} cannot be used: {reason}. {way_out}")
 
 
 class Fit(NamedTuple):
@@ -148,14 +149,20 @@ def colour_notes(load: Callable[[Any], bytes], places: Sequence, fit: Fit) -> tu
     return tuple(notes)
 
 
-def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False) -> np.ndarray:
-    """Encoded bytes (PNG, JPEG, WebP, BMP ...) to uint8 (H, W, C).
+def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False, way_out: str = SKIP) -> np.ndarray:
+    """Encoded bytes (PNG, JPEG, WebP, BMP ...) to uint8 (H, W, C), see `opened`."""
+    return opened(data, lambda image: fit_image(image, fit), name, upright=upright, way_out=way_out)
+
+
+def opened(data: bytes, use: Callable, name: str, *, upright: bool = False, way_out: str = SKIP) -> Any:
+    """What `use` makes of the PIL image in encoded bytes.
 
     Args:
       data: the encoded picture.
-      fit: the settings.
+      use: image -> anything; what it raises is the picture's fault.
       name: what to call it in an error.
       upright: turn it as its EXIF orientation says.
+      way_out: see `unusable`.
     Raises:
       CorruptImageError: names the picture and the reason.
     """
@@ -166,9 +173,9 @@ def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False) -> np.nda
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return fit_image(ImageOps.exif_transpose(image) if upright else image, fit)
+            return use(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # PIL's plugins raise nearly everything on a damaged file
         reason = str(error) if isinstance(error, CorruptImageError) else f"{type(error).__name__}: {error}"
         if "cannot identify image file" in reason:
             reason = f"not an image that PIL can read ({len(data):,} bytes)"
-        raise unusable(name, reason) from error
+        raise unusable(name, reason, way_out) from error

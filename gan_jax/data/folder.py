@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
@@ -10,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gan_jax import paths
-from gan_jax.data.files import Files, list_files, read_bytes
-from gan_jax.data.fit import Fit, colour_notes, decode, unusable
-from gan_jax.data.folder_labels import Selection, select
+from gan_jax.data.files import Files, NotAFile, list_files, read_bytes
+from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, unusable
+from gan_jax.data.folder_labels import select
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.specs import labelled
@@ -35,43 +36,52 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
     files = list_files(path)
     root, chosen = files.root, select(files, split)
     listing = [(name, *files.pictures[name]) for name in chosen.paths]
-    read = functools.partial(_read, root=root, names=chosen.paths, labels=chosen.labels, load=files.load, fit=fit)
+    labels = chosen.labels
+    described = {"labels": labels} if chosen.is_described else {}  # those by folders follow from the names
+    read = functools.partial(
+        _read, root=root, names=chosen.paths, labels=labels, load=files.load, fit=fit, way_out=SKIP
+    )
     return Source(
-        identity={"kind": "folder", "files": listing, "inner": chosen.inner, **fit._asdict()},
+        identity={"kind": "folder", "files": listing, "inner": chosen.inner, **described, **fit._asdict()},
         count=len(chosen.paths),
         spec=labelled(fit.shape, len(chosen.class_names)),
         class_names=chosen.class_names,
         read=read,
         place=str(root.absolute()) if root.is_dir() else "",  # names, sizes and times may be those of another folder
-        notes=(*files.notes, *chosen.notes, *colour_notes(functools.partial(_encoded, files), chosen.paths, fit)),
-        labels=chosen.labels,
-        digest=functools.partial(_digest, files, chosen) if root.is_dir() else None,  # a zip has checksums
+        notes=(*files.notes, *chosen.notes, *colour_notes(functools.partial(encoded, files), chosen.paths, fit)),
+        labels=labels,
+        # A zip has checksums.
+        digest=functools.partial(digest, files, chosen.paths, chosen.inner, **described) if root.is_dir() else None,
     )
 
 
-def _digest(files: Files, chosen: Selection) -> str:
-    """SHA-256 of the names within the split and of all bytes."""
+def digest(files: Files, names: Sequence[str], inner: Sequence[str], labels: Sequence[int] | None = None) -> str:
+    """SHA-256 of the pictures' names within the split (`inner`), of all their bytes, and of labels of a file."""
     digest = hashlib.sha256()
-    for path, name in zip(chosen.paths, chosen.inner, strict=True):
+    for path, name in zip(names, inner, strict=True):
         try:
             content = hashlib.sha256(files.load(path)).hexdigest()
-        except OSError as error:
-            content = str(error)
-        digest.update(f"{name}\0{content}\n".encode())
+        except NotAFile:
+            content = "no file"
+        digest.update(os.fsencode(name) + f"\0{content}\n".encode())
+    if labels is not None:
+        digest.update(str(labels).encode())
     return digest.hexdigest()
 
 
-def _encoded(files: Files, name: str) -> bytes:
+def encoded(files: Files, name: str) -> bytes:
+    """The bytes of a picture. Raises CorruptImageError."""
     return read_bytes(f"{files.root}/{name}", name, files.load)
 
 
-def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
-    """All images of a folder or .zip as they are, without labels, in the order of their names.
+def open_images(path: str, size: int = 0) -> tuple[Source, Fit, tuple[str, ...]]:
+    """All images of a folder or .zip, without labels, in the order of their names.
 
     Args:
       path: see `open_folder`; sub-folders mean nothing. `sample`'s overview of its images is left out.
+      size: side of squares that images are cropped and resized to; 0 for images as they are.
     Returns:
-      The source, RGB at the images' own size, its settings, and the images' names relative to the path.
+      The source, RGB, its settings, and the images' names relative to the path.
     Raises:
       MissingPathError, UserError: as `open_folder`, or images of several sizes.
     """
@@ -81,11 +91,12 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     if OVERVIEW in names and len(names) > 1:
         names.remove(OVERVIEW)
     for name in names:
-        data = read_bytes(f"{root}/{name}", name, load)
+        data = read_bytes(f"{root}/{name}", name, load, MEND)
         sizes.setdefault(_size(f"{root}/{name}", data), name)
         digests.append(hashlib.sha256(data).hexdigest())
-    width, height = _only_size(str(root), sizes)
-    fit = Fit(height, width, 3, "none", 0, "lanczos")
+    width, height = (size, size) if size else _only_size(str(root), sizes, ", or give --resize=SIZE.")
+    crop = "none" if list(sizes) == [(width, height)] else "center"  # what need not be resized is the same data
+    fit = Fit(height, width, 3, crop, 0, "lanczos")
     source = Source(
         identity={"kind": "images", "files": list(zip(names, digests, strict=True)), **fit._asdict()},
         count=len(names),
@@ -97,12 +108,12 @@ def open_images(path: str) -> tuple[Source, Fit, tuple[str, ...]]:
     return source, fit, tuple(names)
 
 
-def _only_size(root: str, sizes: dict[tuple[int, int], str]) -> tuple[int, int]:
+def _only_size(root: str, sizes: dict[tuple[int, int], str], advice: str = "") -> tuple[int, int]:
     """The width and height, of which there is one for all images; raises UserError with names where there are more."""
     if len(sizes) > 1:
         examples = ", ".join(f"{w}x{h} ({name})" for (w, h), name in sorted(sizes.items())[:4])
         raise UserError(f"{root} holds images of {len(sizes)} sizes, such as {examples}: expected one size for all. "
-                        "Resize them first, as whatever made them would have.")
+                        f"Resize them first, as whatever made them would have{advice or '.'}")
     return next(iter(sizes))
 
 
@@ -144,15 +155,17 @@ def _size(full: str, data: bytes) -> tuple[int, int]:
             width, height = image.size
             sideways = image.getexif().get(ORIENTATION, 1) >= 5
     except Image.UnidentifiedImageError as error:  # whose own words name an object in memory
-        raise unusable(full, "it is no image that can be read") from error
+        raise unusable(full, "it is no image that can be read", MEND) from error
     except Exception as error:  # whatever a damaged file makes PIL raise
-        raise unusable(full, error) from error
+        raise unusable(full, error, MEND) from error
     return (height, width) if sideways else (width, height)
 
 
 def _read(
-    index: int, *, root, names: Sequence[str], labels: Sequence[int] | None, load: Callable[[str], bytes], fit: Fit
+    index: int, *, root, names: Sequence[str], labels: Sequence[int] | None, load: Callable[[str], bytes], fit: Fit,
+    way_out: str = MEND,
 ) -> Example:
     name = f"{root}/{names[index]}"
-    example = {"image": decode(read_bytes(name, names[index], load), fit, name, upright=True)}
+    data = read_bytes(name, names[index], load, way_out)
+    example = {"image": decode(data, fit, name, upright=True, way_out=way_out)}
     return example if labels is None else {**example, "label": np.int32(labels[index])}

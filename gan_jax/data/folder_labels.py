@@ -4,9 +4,10 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from gan_jax.data.files import Files
+from gan_jax.data.files import UNREADABLE, Files
 from gan_jax.errors import UserError
 
+MOST_CLASSES = 1 << 17
 LABELS = "dataset.json"  # of stylegan2-ada's dataset tool
 SPLITS = (("train", "training"), ("test", "testing"), ("val", "valid", "validation", "eval"))  # names of one meaning
 _SPLIT = re.compile(rf"({'|'.join(name for names in SPLITS for name in names)})([-_]?[ab])?", re.IGNORECASE)
@@ -20,6 +21,7 @@ class Selection(NamedTuple):
     labels: tuple[int, ...] | None  # a class each; None where there are no classes
     class_names: tuple[str, ...]
     notes: tuple[str, ...]  # what a person should know of them, a line each
+    is_described: bool = False  # whether the labels are those of a `dataset.json`
 
 
 def select(files: Files, split: str) -> Selection:
@@ -27,7 +29,7 @@ def select(files: Files, split: str) -> Selection:
 
     A single folder that holds all images is looked through. A sub-folder of the split's name, in any case, is the
     split; otherwise `train` and `all` mean everything. Classes are those of `dataset.json` where there is one, else the
-    first-level sub-folders; those of all splits together, so that a number means the same in each.
+    first-level sub-folders, those of the training split where there is one, so that a number means the same in each.
 
     Raises:
       UserError: no such split; images beside class folders; an empty class folder; a `dataset.json` that cannot be
@@ -37,21 +39,44 @@ def select(files: Files, split: str) -> Selection:
     top = _common_folder(names, files)
     local = [name[len(top) :] for name in names]
     splits = sorted({name.split("/")[0] for name in local if _SPLIT.fullmatch(name.split("/")[0]) and "/" in name})
-    whole = split.lower() in top.lower().split("/")[:-1]  # the folder that is looked through is asked for by its name
-    base = "" if whole else _split_folder(local, splits, split, files)
-    is_joined = not base and not whole and split == "all" and all(name.split("/")[0] in splits for name in local)
+    if split.lower() in top.lower().split("/")[:-1]:  # the folder that is looked through is asked for by its name
+        split = "all"
+    base = _split_folder(local, splits, split, files)
+    is_joined = not base and bool(splits)
     chosen = [name for name in local if name.startswith(base)]
     inner = tuple(name.split("/", 1)[1] if is_joined else name[len(base) :] for name in chosen)
     paths = tuple(top + name for name in chosen)
     for place in dict.fromkeys((f"{top}{base}", top, "")):
         if f"{place}{LABELS}" in files.others and (labels := _of_file(files, place, paths)) is not None:
-            return Selection(paths, inner, *labels)
-    siblings = _siblings(base, splits) if base else splits if is_joined else ()
-    universe = [name.split("/", 1)[1] for name in local if name.split("/")[0] in siblings] if siblings else inner
-    classes = _class_folders(inner, universe, files, f"{top}{base}")
-    number = {name: place for place, name in enumerate(classes)}
-    labels = tuple(number[name.split("/")[0]] for name in inner) if classes else None
-    return Selection(paths, inner, labels, classes, ())
+            return Selection(paths, inner, *labels, is_described=True)
+    named_by = inner if is_joined else _naming(local, _siblings(base, splits)) or inner
+    classes = _class_folders(inner, named_by, files, f"{top}{base}")
+    labels, classes, notes = _numbered(inner, classes, f"{files.root}/{base}")
+    return Selection(paths, inner, labels, classes, (*notes, *_left_out(local, base, splits, files)))
+
+
+def _left_out(local: list[str], base: str, splits: list[str], files: Files) -> list[str]:
+    """A line for images that lie beside a split and in no other."""
+    others = sorted({name.split("/")[0] for name in local if not name.startswith(base)} - set(splits)) if base else []
+    return [f"{files.root}: beside the split {base.rstrip('/')!r}, left out: {', '.join(others[:4])}"] if others else []
+
+
+def _numbered(inner: tuple[str, ...], classes: tuple[str, ...], place: str) -> tuple:
+    """(labels, class names, notes) of images by their folders. Raises UserError where some are of no class."""
+    if not classes:
+        return None, (), ()
+    number = {name: label for label, name in enumerate(classes)}
+    folders = [name.split("/")[0] for name in inner]
+    strange = sorted(set(folders) - set(classes))
+    if strange and number.keys().isdisjoint(folders):
+        listed = ", ".join(strange[:4])
+        return None, (), (f"{place}: its folders ({listed}) are no classes of the training split; it has no labels",)
+    if strange:
+        raise UserError(
+            f"{place}: the class {strange[0]!r} is none of the training split ({', '.join(classes)}). Move its images "
+            "away, or add some to the training split."
+        )
+    return tuple(number[folder] for folder in folders), classes, ()
 
 
 def _common_folder(names: list[str], files: Files) -> str:
@@ -86,7 +111,11 @@ def _split_folder(local: list[str], splits: list[str], split: str, files: Files)
             several = ", ".join(matches)
             raise UserError(f"data.split={split!r}: {files.root} has {several}; set data.split to one of them.")
         if matches:
+            if matches[0] in splits and matches[0] not in exact:
+                _check_only_splits(heads, splits, split, files)
             return f"{matches[0]}/"
+    if split == "all" and splits:
+        _check_only_splits(sorted({name.split("/")[0] for name in local}), splits, split, files)
     if split == "all" or (split == "train" and not splits):
         return ""
     have = f"it has {', '.join(splits)}" if splits else "without such sub-folders everything is 'train'"
@@ -96,8 +125,24 @@ def _split_folder(local: list[str], splits: list[str], split: str, files: Files)
     )
 
 
+def _check_only_splits(heads: list[str], splits: list[str], split: str, files: Files) -> None:
+    """Raises UserError where folders called as splits lie beside others: they may be classes."""
+    others = [head for head in heads if head not in splits]
+    if others:
+        raise UserError(
+            f"data.split={split!r}: {files.root} has {', '.join(splits)}, called as a split is, beside "
+            f"{', '.join(others[:4])}. Set data.split to the name of one of them, or move what is no split away."
+        )
+
+
+def _naming(local: list[str], siblings: list[str]) -> list[str]:
+    """The images of the training split among these, else of all, whose folders are the classes of each of them."""
+    training = [name for name in siblings if _SPLIT.fullmatch(name)[1].lower() in SPLITS[0]]
+    return [name.split("/", 1)[1] for name in local if name.split("/")[0] in (training or siblings)]
+
+
 def _siblings(base: str, splits: list[str]) -> list[str]:
-    """The split folders of the same side as `base`, which is one: `trainA` and `testA`."""
+    """The split folders of the same side as `base`, `trainA` and `testA`; none where that is no split."""
     match = _SPLIT.fullmatch(base.rstrip("/"))
     if match is None:
         return []
@@ -130,7 +175,7 @@ def _of_file(files: Files, place: str, paths: tuple[str, ...]):
     file = f"{files.root}/{place}{LABELS}"
     try:
         content = json.loads(files.load(f"{place}{LABELS}"))
-    except (OSError, ValueError) as error:
+    except (*UNREADABLE, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}. Make it again, or take it away.") from error
     if not isinstance(content, dict) or "labels" not in content:
         return None
@@ -143,7 +188,9 @@ def _of_file(files: Files, place: str, paths: tuple[str, ...]):
             f"{file} has no label for {len(lacking)} of {len(paths)} images, such as {lacking[0]!r}. Add them, or take "
             "these images away."
         )
-    labels, count = _classes([by_name[path[len(place) :]] for path in paths], file)
+    numbers, count = _classes(list(by_name.values()), file)
+    number_of = dict(zip(by_name, numbers or (), strict=False))
+    labels = tuple(number_of[path[len(place) :]] for path in paths) if numbers is not None else None
     absent = len(set(by_name) - {name[len(place) :] for name in files.pictures if name.startswith(place)})
     notes = [f"{file}: {absent} of its images are not there"] if absent else []
     if labels is None:
@@ -163,6 +210,8 @@ def _by_name(labels: Any, file: str) -> dict[str, Any]:
 def _classes(labels: list, file: str) -> tuple[tuple[int, ...] | None, int]:
     """A class each and their number, of whole numbers or one-hot rows; (None, 0) of rows that are neither."""
     if all(isinstance(label, int) and not isinstance(label, bool) and label >= 0 for label in labels):
+        if max(labels) >= MOST_CLASSES:
+            raise UserError(f"{file}: {max(labels)} is no number of a class: expected less than {MOST_CLASSES}.")
         return tuple(labels), max(labels) + 1
     rows = [label if isinstance(label, list) else [label] for label in labels]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for row in rows for value in row)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -48,9 +49,8 @@ def files_sha256(source: Source) -> str:
     file = cache_dir("contents") / f"{key}.txt"
     if not file.is_file():
         value = source.digest()
-        handle, part = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w") as text:
-            text.write(value)
+        part = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.part")
+        part.write_text(value)
         os.replace(part, file)
     return file.read_text()
 

@@ -5,31 +5,32 @@ import pathlib
 import time
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import folders, logs, metrics, parallel, provenance, runs
+from gan_jax import data as data_sets
+from gan_jax import folders, logs, provenance, runs
+from gan_jax.data import Dataset
 from gan_jax.errors import UserError
-from gan_jax.evaluate import plans, protocols, report
+from gan_jax.evaluate import pairs, plans, protocols, report
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import PAIRED
 from gan_jax.evaluate.run import listed_names
 from gan_jax.features import networks
 
 DEFAULT = "fid"
-PAIRS_AT_ONCE = 16  # on one device
+Opened = tuple[Dataset, tuple[str, ...]]  # images and their names, as `data.of_array` gives them
 
 
 def compare_folders(
-    images: str, *, reference: str = "", workdir: str = "", metrics: str = "", out: str = "",
-    settings: Mapping[str, str] | None = None, save_statistics: str = "", data: str = "",
+    images: str | Opened, *, reference: str | Opened = "", workdir: str = "", metrics: str = "", out: str = "",
+    settings: Mapping[str, str] | None = None, save_statistics: str = "", data: str = "", resize: int | None = None,
 ) -> list[dict]:
     """Measures the images of a folder or zip against another's, against a run's data, or against statistics of a file.
 
     Args:
-      images: folder or .zip of images of one size.
+      images: folder or .zip of images of one size, or of any with `resize`; or such images opened.
       reference: another one; with `workdir` and config.evaluation.statistics, one of three.
       workdir: folder of a run, whose data are the reals.
       metrics: names with commas between; empty for `fid`, of all images. Names without a count are of all images.
@@ -37,17 +38,17 @@ def compare_folders(
       settings: key of config.evaluation -> text.
       save_statistics: file to write the reals' moments to.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
+      resize: side of the squares that images of another size are cropped and resized to, those of `reference` too.
     Returns:
       One row a value; see `run.measurer`.
     Raises:
       MissingPathError, UserError: a path, weights or metric that is not there, images that do not fit.
     """
-    from gan_jax.data import open_images
-
     began = time.monotonic()
     section = _section(settings or {})
     if bool(reference) + bool(workdir) + bool(section.statistics) != 1:
-        raise UserError(f"--images={images}: compare it with one of --reference=FOLDER, --workdir=RUN and "
+        shown = images if isinstance(images, str) else images[0].name
+        raise UserError(f"--images={shown}: compare it with one of --reference=FOLDER, --workdir=RUN and "
                         "--statistics=FILE.npz")
     if "samples" in (settings or {}):
         raise UserError(f"--samples={settings['samples']} has no meaning with --images: all of them are measured, or "
@@ -56,29 +57,48 @@ def compare_folders(
         raise UserError(f"--split={section.split}: only a run's data has splits, give --workdir")
     if out and not pathlib.Path(out).absolute().parent.is_dir():
         raise UserError(f"--out={out}: expected a file in a folder that is there")
-    fakes, names = open_images(images)
+    if resize is not None and resize < 1:
+        raise UserError(f"--resize={resize}: expected a whole number from 1 on")
+    opened = functools.cache(lambda images: _opened(images, resize or 0))
+    fakes, names = opened(images)
     section.samples = fakes.size
     listed = _listed(listed_names(metrics) or (DEFAULT,), section, fakes, paired=bool(reference))
     rows = []
     paired = [name for name in listed if name in PAIRED]
     if paired:
-        rows += _pairs(paired, (fakes, names), reference, section)
-    opened = functools.partial(_open_reals, reference, workdir, section, data)
+        rows += _pairs(paired, (fakes, names), opened(reference), section)
     unpaired = protocols.listed_protocols(section, tuple(name for name in listed if name not in PAIRED))
-    planned = plans.ready(unpaired, section, open_reals=opened, shape=fakes.shape, seed=0)
+    planned = plans.ready(
+        unpaired, section, shape=fakes.shape, seed=0,
+        open_reals=lambda: opened(reference)[0] if reference else _open_reals(workdir, section, data),
+    )
     if planned:
         if save_statistics:
             print(planned.save_statistics(save_statistics), flush=True)
         own = real_side.of(fakes)
         rows += planned.measure(lambda needs: planned.forward(needs, own.images), _no_path)
     rows.sort(key=lambda row: listed.index(row["group"]))
-    common = {"images_of": f"folder:{images}", "images_fingerprint": fakes.fingerprint,
+    common = {"images_of": fakes.name, "images_fingerprint": fakes.fingerprint,
             "images_resolution": str(list(fakes.shape[:2])), "samples": fakes.size, "seed": 0}
+    common |= {"resized": f"{resize} lanczos center"} if resize else {}
     rows = report.finished([{**common, **row} for row in rows], began, provenance.code_sha256())
-    if out:
-        for row in rows:
+    try:
+        for row in rows if out else ():
             logs.append_line(pathlib.Path(out), row)
+    except UserError:
+        print(report.table(rows), flush=True)
+        raise
     return rows
+
+
+def _opened(images: str | Opened, size: int) -> Opened:
+    """See `data.open_images`; tells what a person should know of them."""
+    if not isinstance(images, str):
+        return images
+    dataset, names = data_sets.open_images(images, size)
+    for note in dataset.notes:
+        print(note, flush=True)
+    return dataset, names
 
 
 def _no_path(plan) -> float:
@@ -88,8 +108,11 @@ def _no_path(plan) -> float:
 def _section(settings: Mapping[str, str]) -> ConfigDict:
     config = ConfigDict({"evaluation": {**runs.DEFAULTS["evaluation"], "features": "inception"}})
     for key, text in settings.items():
-        configs.override(config, f"evaluation.{key}", text)
-    networks.check(config.evaluation)
+        try:
+            configs.override(config, f"evaluation.{key}", text)
+        except UserError as error:  # there is no config here, and each key is a flag
+            raise UserError(str(error).replace("--config.evaluation.", "--")) from error
+    networks.check(config.evaluation, "--")
     return config.evaluation
 
 
@@ -115,67 +138,40 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     return listed
 
 
-def _open_reals(reference: str, workdir: str, section: ConfigDict, place: str):
-    from gan_jax import data
-
-    if reference:
-        return data.open_images(reference)[0]
+def _open_reals(workdir: str, section: ConfigDict, place: str):
     if not workdir:
         raise UserError(f"--statistics={section.statistics} holds moments, enough for Frechet distances alone, "
                         "such as fid; for the other metrics give --reference or --workdir")
     config, _, _ = folders.read_folder(workdir)
     if place:
         folders.move_data(workdir, config, place)
-    return runs.open_data(config, section.split)
+    dataset = runs.open_data(config, section.split)
+    for note in dataset.notes:
+        print(note, flush=True)
+    return dataset
 
 
-def _pairs(names: list[str], fakes: tuple, reference: str, section: ConfigDict) -> list[dict]:
+def _pairs(names: list[str], fakes: Opened, reals: Opened, section: ConfigDict) -> list[dict]:
     """Means over pairs of images of one name."""
-    from gan_jax import data
-
-    (ours, own), (theirs, other) = fakes, data.open_images(reference)
+    (ours, own), (theirs, other) = fakes, reals
     if own != other:
         lone = sorted(set(own) ^ set(other))[:3]
         raise UserError(f"metrics={','.join(names)}: the folders hold other names, such as {', '.join(lone)}; images "
                         "are compared with those of their own name")
     if ours.shape != theirs.shape:
         sizes = f"{ours.shape[:2]} and {theirs.shape[:2]}"
-        raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size")
-    measures = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
-    protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "pairs": ours.size, "channels": "RGB"}
-    extra = {name: {"unit": "dB"} if name == "psnr" else {} for name in names}
+        raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size, which "
+                        "--resize=SIZE gives")
+    protocols.check_pairs(names, ours.shape)
+    protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "channels": "RGB"}
+    rows = []
     for name in names:
-        if name.startswith("lpips_"):
-            net = networks.perceptual(name.removeprefix("lpips_"), section)
-            measures[name] = _perceptual(net)
-            extra[name] = {"features": net.name, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
-    values_of = {name: [] for name in names}
-    for start in range(0, ours.size, PAIRS_AT_ONCE):
-        index = np.arange(start, min(start + PAIRS_AT_ONCE, ours.size))
-        a, b = (side.examples(index)["image"] for side in (ours, theirs))
-        for name in names:
-            values_of[name].append(measures[name](a, b))
-    return [{"group": name, "metric": extra[name].get("features", name), **_mean(np.concatenate(values)), **protocol,
-             **extra[name]} for name, values in values_of.items()]
-
-
-def _mean(values: np.ndarray) -> dict:
-    """`value`, the mean over pairs; of PSNR, which is endless for equal images, over the others, or none."""
-    equal = np.isinf(values)
-    if not equal.any():
-        return {"value": float(values.mean())}
-    return {"value": None if equal.all() else float(values[~equal].mean()), "equal_pairs": int(equal.sum())}
-
-
-def _perceptual(net: networks.FeatureNet):
-    """(a, b) of up to `PAIRS_AT_ONCE` pairs -> LPIPS, by a program of one batch size."""
-    mesh = parallel.make_mesh(jax.local_devices())
-    program = parallel.over_samples(net.apply, mesh)
-    variables = jax.device_put(net.variables, parallel.replicated(mesh))
-    batch = -(-PAIRS_AT_ONCE // mesh.size) * mesh.size
-
-    def measure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        place = np.minimum(np.arange(batch), len(a) - 1)
-        return np.asarray(program(variables, a[place], b[place]))[: len(a)]
-
-    return measure
+        net = networks.load(name, section) if name.startswith("lpips_") else None
+        compared = pairs.Pairs(name, net, pairs.Targets(theirs.size, lambda n: theirs.examples(n)["image"], protocol))
+        for start in range(0, ours.size, pairs.AT_ONCE):
+            compared.update(ours.examples(np.arange(start, min(start + pairs.AT_ONCE, ours.size)))["image"])
+        value, beside = compared.finish()
+        if net:
+            beside |= {"features": net.name, "features_sha256": net.sha256, "preprocessing": net.preprocessing}
+        rows.append({"group": name, "metric": net.name if net else name, "value": value, **beside})
+    return rows

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import metrics, parallel
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, protocols
+from gan_jax.evaluate import collect, pairs, protocols
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.collect import Collected, Needs, Want
 from gan_jax.evaluate.protocols import Protocol
@@ -43,7 +43,7 @@ class Value(NamedTuple):
     """A number: what its protocol's name ends in, and what is told beside it."""
 
     suffix: str
-    value: float
+    value: float | None  # None where it is endless
     beside: dict[str, Any]
 
 
@@ -58,6 +58,7 @@ class Plans(NamedTuple):
     forward: Callable  # a pass over images of the host, see `reals.passing`
     warnings: dict[tuple, str]  # of Frechet distances, whose bias takes longer to tell than they themselves
     seed: int
+    targets: pairs.Targets | None = None  # what the images are to be, of metrics of pairs
 
     @property
     def samples(self) -> int:
@@ -75,7 +76,7 @@ class Plans(NamedTuple):
           path_length: the value of a path length's plan.
           labels: (`samples`,) the class that each of the images is to show; None where they were given none.
         """
-        states = {plan.protocol.name: _state(plan.protocol, self.seed) for plan in self.plans}
+        states = {plan.protocol.name: self._state(plan) for plan in self.plans}
         of_reals = self._of_reals(states)
         for state in states.values():
             if isinstance(state, Patches):
@@ -123,6 +124,11 @@ class Plans(NamedTuple):
             metrics.save_moments(path, moments.moments[plan.of_reals])
         return f"wrote {path}: {plan.net.name}/{plan.protocol.output} of {plan.reals} reals, {plan.net.preprocessing}"
 
+    def _state(self, plan: Plan) -> Any:
+        if plan.protocol.kind in protocols.PAIRED:
+            return pairs.Pairs(plan.protocol.kind, plan.net, self.targets)
+        return _state(plan.protocol, self.seed)
+
     def _of_reals(self, states: dict, plans: tuple[Plan, ...] | None = None) -> Collected:
         """What protocols need of the reals, those of a file included."""
         plans = self.plans if plans is None else plans
@@ -137,7 +143,8 @@ class Plans(NamedTuple):
     def _row(self, plan: Plan, value: Value, warning: str) -> dict:
         protocol, net = plan.protocol, plan.net
         row: dict[str, Any] = {
-            "group": protocol.name, "kind": protocol.kind, "value": float(value.value), "samples": protocol.samples,
+            "group": protocol.name, "kind": protocol.kind, "samples": protocol.samples,
+            "value": None if value.value is None else float(value.value),
             "metric": protocols.reported(protocol, net, self.section.preprocessing) + value.suffix,
         }  # fmt: skip
         if net is not None:
@@ -166,7 +173,7 @@ class Plans(NamedTuple):
 
 def ready(
     listed: list[Protocol], section: ConfigDict, *, open_reals: Callable, shape: tuple[int, ...], seed: int,
-    fit_judge: Callable[[], FeatureNet] | None = None,
+    fit_judge: Callable[[], FeatureNet] | None = None, targets: pairs.Targets | None = None,
 ) -> Plans | None:
     """Loads what protocols need; None where none is listed.
 
@@ -177,6 +184,7 @@ def ready(
       shape: (H, W, C) of the images that are measured.
       seed: of what is drawn.
       fit_judge: () -> the classifier of the data, where they have one.
+      targets: of metrics of pairs.
     Raises:
       MissingPathError, UserError: weights, statistics or data that cannot be read, too few of them, or images of
         another shape than a protocol takes.
@@ -198,13 +206,14 @@ def ready(
         if protocol.name not in files and protocol.reals != 0:
             protocols.check_reals(protocol, count, reals.dataset, shape)
         protocols.check_shape(protocol, shape)
+        protocols.check_pairs({protocol.name} & set(protocols.PAIRED), shape)
         net = nets.get(protocol.network)
         plans.append(Plan(protocol, net, count if protocol.reals != 0 else 0, files.get(protocol.name)))
     trees = {name: net.variables for name, net in nets.items() if net.outputs}
     mesh = parallel.make_mesh(jax.local_devices())
     variables = jax.device_put(trees, parallel.replicated(mesh))
     forward = real_side.passing(nets, variables, section.batch_size)
-    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed)
+    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed, targets)
 
 
 # What a protocol needs of images, and its values from what was kept of them.
@@ -254,7 +263,7 @@ def _state(protocol: Protocol, seed: int):
 
 
 def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Needs]:
-    """(needs of the reals, needs of the fakes), for so many reals; `state` is `Patches` or `Variation`."""
+    """(needs of the reals, needs of the fakes), for so many reals; `state` is `Patches`, `Pairs` or `Variation`."""
     theirs, own = (Want(protocol.network, protocol.output, count) for count in (reals, protocol.samples))
     if protocol.kind == "fd":
         of_fakes = Needs(rows=(own,)) if "estimate" in protocol.options else Needs(moments=(own,))
@@ -265,6 +274,8 @@ def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Nee
         return Needs(), Needs(rows=(own,))
     if protocol.kind == "swd":
         return Needs(consumers=((reals, state.update),)), Needs(consumers=((protocol.samples, state.update),))
+    if protocol.kind in protocols.PAIRED:
+        return Needs(), Needs(consumers=((min(protocol.samples, state.size), state.update),))
     if protocol.kind == "msssim":
         return Needs(), Needs(consumers=((protocol.samples, state.update),))
     return Needs(), Needs()
@@ -299,6 +310,8 @@ def values(
         return [Value("", mean, {"std": std, "splits": options["splits"]})]
     if kind == "classes":
         return _classes(fakes.rows[own], labels)
+    if kind in protocols.PAIRED:
+        return [Value("", *state.finish())]
     if kind == "swd":
         distances = state.values()
         of_levels = [Value(f"_{level}", distances[level], {}) for level in distances if level != "mean"]
@@ -360,16 +373,23 @@ def _bias(real: metrics.Moments, count: int) -> float:
     counts = [n for n in (count, real.count) if n]
     if min(counts) > FEW * len(real.mean):
         return sum(frechet.bias(real.covariance, n) for n in counts)
-    root, rng = frechet.root(real.covariance), np.random.default_rng(BIAS_SEED)
-    own = _resampled(root, count, rng)
-    theirs = _resampled(root, real.count, rng) if real.count else (np.zeros_like(real.mean), real.covariance)
-    return frechet.frechet_distance(*theirs, *own)
+    root, rng = frechet.factor(real.covariance), np.random.default_rng(BIAS_SEED)
+    sets = [_resampled(root, n, rng) for n in counts]
+    if not real.count:
+        sets.append((np.zeros_like(real.mean), root))
+    (mean1, root1), (mean2, root2) = sorted(sets, key=lambda one: one[1].shape[1])
+    return frechet.frechet_distance(mean1, root1 @ root1.T, mean2, root2 @ root2.T, root1=root1)
 
 
 def _resampled(root: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of `count` samples of a Gaussian around 0 whose covariance is root root^T."""
-    accumulator = frechet.empty(root.shape[1])
-    for start in range(0, count, 1024):
-        accumulator = frechet.update(accumulator, rng.standard_normal((min(1024, count - start), root.shape[1])))
-    white = frechet.finish(accumulator)
-    return root @ white.mean, root @ white.covariance @ root.T
+    """Mean (D,) and a root (D, k) of the covariance of `count` samples of a Gaussian around 0.
+
+    `root` (D, r) is one of the Gaussian's own covariance. Drawn by Bartlett's decomposition of a Wishart matrix, not
+    sample by sample: its factor is normal below the diagonal, whose squares are chi-squared of one degree less in each
+    row.
+    """
+    dim = root.shape[1]
+    rank = min(dim, count - 1)
+    factor = np.tril(rng.standard_normal((dim, rank)), -1)
+    np.fill_diagonal(factor, np.sqrt(rng.chisquare(count - 1 - np.arange(rank))))
+    return root @ rng.standard_normal(dim) / np.sqrt(count), root @ factor / np.sqrt(count - 1)

@@ -6,20 +6,21 @@ of 50,000 images against all reals. A new protocol is a line of `FAMILIES`.
 
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from gan_jax import games
 from gan_jax.errors import UserError
-from gan_jax.features import networks
-from gan_jax.metrics import sliced_wasserstein
+from gan_jax.features import lpips, networks
+from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
-PAIRED = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # of two folders, image by image
+PAIRED = ("l1", "psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
 PLAIN = ("fd", "kd", "prdc", "classes", "modes", *EQUIVARIANCE)  # of config.evaluation's features and samples
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
-_LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "lpips_alex", "lpips_vgg")  # kinds whose smallest is best
+_LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "l1", "lpips_alex", "lpips_vgg")  # kinds: least is best
 
 
 class Protocol(NamedTuple):
@@ -104,14 +105,16 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
     """
     section = config.evaluation
     listed = tuple(dict.fromkeys(meant(name, section) for name in (section.metrics if names is None else names)))
+    has_target = bool(games.target(games.find(config.game), config))
     for name in listed:
-        if name in PAIRED:
-            raise UserError(f"metrics={name}: compares two folders, image by image: give --images and --reference")
-        if name not in PLAIN and parse(name) is None:
+        if name in PAIRED and not has_target:
+            raise UserError(f"metrics={name}: compares two folders, image by image: give --images and --reference; or "
+                            f"samples with what they are to be, and the game {config.game!r} has nothing such")
+        if name not in (*PLAIN, *(PAIRED if has_target else ())) and parse(name) is None:
             raise UserError(f"metrics={name!r}: expected some of {', '.join(PLAIN)}, or such as {EXAMPLES}")
         check_count(name)
     networks.check(section)
-    _check_features([name for name in listed if parse(name) is None], config)
+    _check_features([name for name in listed if parse(name) is None and name not in PAIRED], config)
     data = _drawn_data(config)
     if "modes" in listed and not data.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
@@ -183,6 +186,20 @@ def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
                         f"two from {lowest} on")
     if protocol.kind == "msssim" and (height % 16 or width % 16):
         raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected sides of multiples of 16")
+    least = lpips.LEAST["vgg"] * (2 if protocol.options.get("crop") else 1)  # the crop has half of a face's side
+    if protocol.kind == "ppl" and (height != width or height < least):
+        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares of {least}x{least} or "
+                        "larger")
+
+
+def check_pairs(names: Iterable[str], shape: tuple[int, ...]) -> None:
+    """Raises UserError where images (H, W, C) are too small for one of these metrics of `PAIRED`."""
+    height, width = shape[:2]
+    leasts = structural_similarity.LEAST | {f"lpips_{net}": least for net, least in lpips.LEAST.items()}
+    for name in names:
+        if min(height, width) < leasts[name]:
+            raise UserError(f"metrics={name}: of images {height}x{width}; expected {leasts[name]}x{leasts[name]} or "
+                            "larger")
 
 
 def _drawn_data(config: ConfigDict) -> str:
@@ -229,6 +246,9 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
             protocol = Protocol(name, family.kind, network, output, section.samples, None, dict(family.options))
         elif name == "classes":
             protocol = Protocol(name, name, networks.JUDGE, "logits", section.samples, 0, {})
+        elif name in PAIRED:
+            network = name if name.startswith("lpips_") else ""
+            protocol = Protocol(name, name, network, "", section.samples, 0, {})
         if protocol is not None:
             protocols.append(protocol)
     return protocols
@@ -242,6 +262,8 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
     """
     if protocol.kind == "classes":
         return ""
+    if protocol.kind in PAIRED and net is not None:
+        return net.name
     if net is None:
         return protocol.name
     plain = parse(protocol.name) is None

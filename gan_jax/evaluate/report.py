@@ -63,6 +63,8 @@ def _protocol(row: dict) -> str:
     parts = []
     if "features" in row:
         parts += [f"features {row['features']} ({accurate}sha256 {row['features_sha256'][:12]})", row["preprocessing"]]
+    if "resized" in row:
+        parts.append(f"images resized to {row['resized']}")
     if "reals" in row:
         split = f"/{row['split']}" if "split" in row else ""
         mirrored = " with mirrored copies" if row.get("flip") else ""

@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, equivariance, plans, protocols, report
+from gan_jax.evaluate import collect, equivariance, pairs, plans, protocols, report
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
@@ -26,7 +26,7 @@ Measure = Callable[..., list[dict]]
 
 def evaluate(
     workdir: str, *, metrics: str = "", step: int | None = None, settings: Mapping[str, str] | None = None,
-    save_statistics: str = "", data: str = "",
+    save_statistics: str = "", data: str = "", append: bool = True,
 ) -> list[dict]:
     """Restores a run's averaged generator, measures it and appends to the run's `evaluations.jsonl`.
 
@@ -37,6 +37,7 @@ def evaluate(
       settings: key of config.evaluation -> text, instead of the run's own.
       save_statistics: file to write the reals' moments to.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
+      append: whether the rows go into the run's file.
     Returns:
       One row a value; see `measurer`.
     Raises:
@@ -61,7 +62,7 @@ def evaluate(
     output.doing("measuring")
     rows = measure(restored.state.ema, step=restored.step, images=images, baselines=True)
     try:
-        for row in rows:
+        for row in rows if append else ():
             logs.append_line(pathlib.Path(workdir) / "evaluations.jsonl", row)
     except UserError:
         print(report.table(rows), flush=True)
@@ -99,6 +100,7 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
         shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
         open_reals=lambda: parallel.together(partial(runs.open_field, config, drawn, config.evaluation.split)),
+        targets=parallel.together(partial(_targets, run)) if set(listed) & set(protocols.PAIRED) else None,
     )
     if save_statistics and not planned:
         raise UserError(f"--save_statistics={save_statistics}: none of the metrics has moments of a network's "
@@ -122,6 +124,7 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
             rows += planned.measure(
                 partial(images_of, ema), lambda plan: walks[plan.protocol.name](ema, inputs.labels), inputs.labels
             )
+            rows += _classical(run, planned, inputs) if baselines else []
         rows = [{**row, **inputs.protocol} for row in rows]
         rows += _baselines(run, planned, images_of) if planned and baselines else []
         order = {name: i for i, name in enumerate(listed)}
@@ -207,6 +210,29 @@ def judge(run: runs.Run, field: str) -> FeatureNet:
     return digits_classifier.of_weights(arrays, net)
 
 
+def _targets(run: runs.Run) -> pairs.Targets:
+    """What the samples of a measurement are to become, see `games`."""
+    field = games.target(run.game, run.config)
+    dataset = runs.open_field(run.config, field, run.config.evaluation.split)
+    said = real_side.of(dataset).protocol()
+    return pairs.Targets(dataset.size, lambda numbers: dataset.examples(numbers)[field], said)
+
+
+def _classical(run: runs.Run, planned: plans.Plans, inputs: _Inputs) -> list[dict]:
+    """The same values of what the game's classical methods make of the same inputs, but for the shares of classes."""
+    if not hasattr(run.game, "baselines"):
+        return []
+    methods = parallel.together(lambda: run.game.baselines(run.config, runs.open_data(run.config)))
+    planned = planned._replace(plans=tuple(plan for plan in planned.plans if plan.protocol.kind != "ppl"))
+    rows = []
+    for name, method in methods.items():
+        images = partial(planned.forward, images=lambda numbers, method=method: method(inputs.given(numbers)))
+        own = planned.measure(images, None, inputs.labels)
+        own = [row for row in own if not row["metric"].startswith("class_share")]
+        rows += [{**row, "metric": f"{row['metric']}/{name}"} for row in own]
+    return rows
+
+
 def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[dict]:
     """What a distance of the digits' classifier is worth: reals of the other split, a Gaussian of each pixel, the
     generator before training, and the pictures that it is given."""
@@ -225,10 +251,8 @@ def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[di
         other = runs.open_field(run.config, drawn, others)
         images = other.examples(np.arange(other.size))["image"]
         sets = {"floor_train_vs_held_out": planned.of_images(images), **sets}
-    for name in (name for name in runs.sources(run)[:1] if name in run.spec):
-        sources = runs.open_field(run.config, name, run.config.evaluation.split)
-        numbers = np.arange(count) % (sources.size or count)
-        sets["untranslated_input"] = planned.of_images(sources.examples(numbers)["image"])
+    for name in (name for name in runs.sources(run)[:1] if name in run.spec):  # else they are of another size
+        sets["untranslated_input"] = planned.of_images(runs.held_out(run)(np.arange(count))[name])
     return planned.compare(plan, sets)
 
 

@@ -32,6 +32,7 @@ NETS = {
     "alex": Net("alexnet", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256)),
     "vgg": Net("vgg16", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512)),
 }
+LEAST = {"alex": 31, "vgg": 16}  # pixels of a side; of smaller images nothing is left for the last layers
 
 
 def distance(

@@ -77,19 +77,22 @@ def is_random(section) -> bool:
     return section.features.startswith(RANDOM)
 
 
-def check(section) -> None:
-    """Raises UserError for features or a preprocessing that config.evaluation names and nobody knows."""
+def check(section, prefix: str = "config.evaluation.") -> None:
+    """Raises UserError for features or a preprocessing that config.evaluation names and nobody knows.
+
+    `prefix` is what stands before a key's name where the user writes it.
+    """
     name, slash, output = section.features.partition("/")
     if name not in NAMES or slash and name in NAMES[:2]:
-        raise UserError(f"config.evaluation.features={section.features!r}: expected one of {', '.join(NAMES)}")
+        raise UserError(f"{prefix}features={section.features!r}: expected one of {', '.join(NAMES)}")
     if slash and output not in KINDS[name.removeprefix(RANDOM)].outputs:
         expected = ", ".join(KINDS[name.removeprefix(RANDOM)].outputs)
-        raise UserError(f"config.evaluation.features={section.features!r}: {name} has the outputs {expected}")
+        raise UserError(f"{prefix}features={section.features!r}: {name} has the outputs {expected}")
     if section.batch_size < 0:
-        raise UserError(f"config.evaluation.batch_size={section.batch_size}: expected 0 or more")
+        raise UserError(f"{prefix}batch_size={section.batch_size}: expected 0 or more")
     if section.preprocessing not in PREPROCESSING:
         expected = ", ".join(PREPROCESSING)
-        raise UserError(f"config.evaluation.preprocessing={section.preprocessing!r}: expected one of {expected}")
+        raise UserError(f"{prefix}preprocessing={section.preprocessing!r}: expected one of {expected}")
 
 
 def load(network: str, section) -> FeatureNet:

@@ -20,6 +20,10 @@ A game is a module with
                                   and of its row of `given`, {field: array as in the data}. The first array is the one
                                   that is looked at and measured
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
+    target(config)                optional: the data's field that holds what each sample is to become; grids show it,
+                                  and metrics of pairs compare with it
+    baselines(config, train)      optional, of games with a target: {name: given -> uint8 images (B, H, W, C)}, the
+                                  classical methods that `evaluate` sets beside the run; `train` is the Dataset of it
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
     SAMPLE_KEYS                   optional: {one of `sample_flags.GAME_FLAGS`: config key that it sets}; safe to change
@@ -78,12 +82,16 @@ def derived(game: ModuleType, config, spec) -> dict:
     return game.derived(config, spec) if hasattr(game, "derived") else {}
 
 
-def asked(game: ModuleType, config, examples: dict) -> dict:
-    """What `sample` is given for examples of the data, {field: array}: their fields, and those made of them."""
-    names = game.asks(config)
+def asked(game: ModuleType, config, examples: dict, names: tuple[str, ...]) -> dict:
+    """Of examples of the data, {field: array}, those of these names: fields of the data, and those made of them."""
     if any(name not in examples for name in names):
         examples = {**examples, **game.derive(config, examples)}
     return {name: examples[name] for name in names}
+
+
+def target(game: ModuleType, config) -> str:
+    """Name of the data's field that holds the right answer to each example; empty where there is none."""
+    return game.target(config) if hasattr(game, "target") else ""
 
 
 def fixed(game: ModuleType, config) -> dict:

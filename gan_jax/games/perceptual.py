@@ -3,6 +3,7 @@
 Its layers go by the names of their paper: conv5_4 is in front of its ReLU, relu5_4 behind it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def variables(section: Any) -> Any:
     try:
         return networks.trunk(_network(section), max(_taps(section)), section)
     except MissingPathError as error:  # whose own words name the keys of metrics
-        text = str(error).replace("--download (config.evaluation.download=True)", "config.perceptual.download=True")
+        text = re.sub(r"--download \([^)]*\)", "config.perceptual.download=True", str(error))
         advice = f"config.perceptual.features='{networks.RANDOM}{section.features}' needs none"
         raise MissingPathError(f"config.perceptual.features={section.features!r}: {text}; {advice}") from error
 

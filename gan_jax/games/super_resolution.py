@@ -73,6 +73,22 @@ def asks(config) -> tuple[str, ...]:
     return (LOW,)
 
 
+def target(config) -> str:
+    """The large picture."""
+    return "image"
+
+
+def baselines(config, train) -> dict[str, Callable[[dict], Any]]:
+    """The small pictures, enlarged by the same cubic that made them."""
+    enlarge = partial(_enlarged, scale=config.generator.scale)
+    return {"bicubic": lambda given: jax.device_get(enlarge(jnp.asarray(given[LOW])))}
+
+
+@partial(jax.jit, static_argnames="scale")
+def _enlarged(images: jax.Array, *, scale: int) -> jax.Array:
+    return pixels.quantise(2 * degradation.bicubic(_unit(images), scale) - 1)
+
+
 def derived(config, spec: dict[str, Field]) -> dict[str, Field]:
     """The small pictures, which are made of the data's."""
     height, width, channels = spec["image"].shape

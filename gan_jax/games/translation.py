@@ -153,7 +153,7 @@ def _reals(batch: dict, rng: Rng, *, flips: dict[str, bool], jitter: int) -> dic
         images = pixels.normalise(batch[domain])
         if jitter:
             draws = random.uniform(_draw(rng.samples, JITTER, number), (2,))
-            images = jittered(images, jnp.floor(draws * (jitter + 1)), jitter)
+            images = pixels.jittered(images, jnp.floor(draws * (jitter + 1)), jitter)
         draws = random.uniform(_draw(rng.samples, FLIP, number), ())
         reals[domain] = pixels.random_flip(images, draws) if flips[domain] else images
     return reals
@@ -161,19 +161,6 @@ def _reals(batch: dict, rng: Rng, *, flips: dict[str, bool], jitter: int) -> dic
 
 def _draw(keys: jax.Array, kind: int, number: int) -> jax.Array:
     return random.fold(keys, kind * MOST + number)
-
-
-def jittered(images: jax.Array, corners: jax.Array, pixels: int) -> jax.Array:
-    """Images (B, H, W, C) enlarged to (H + pixels, W + pixels), cut to their size from `corners` (B, 2) on.
-
-    Both are one resampling, with the cubic filter of Keys (1981, a = -1/2).
-    """
-    scale = jnp.array([(side + pixels) / side for side in images.shape[1:3]])
-
-    def one(image, corner):
-        return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, -corner, "cubic", antialias=False)
-
-    return jax.vmap(one)(images, corners)
 
 
 class _Players:

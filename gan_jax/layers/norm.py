@@ -24,6 +24,7 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None  # mesh axis to average over; None: this device's batch alone
     scale_init: Callable = nn.initializers.ones
     dtype: jnp.dtype | None = None  # of the output; None: of x
+    evaluates_alone: bool = False  # in evaluation each sample has its own mean and variance, not the running ones
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:
@@ -33,6 +34,9 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if use_running_average and self.evaluates_alone:
+            y = instance_norm(wide, self.epsilon) * along_channels(scale, wide) + along_channels(bias, wide)
+            return y.astype(self.dtype or x.dtype)
         if use_running_average:
             centred, var = wide - along_channels(running_mean.value, wide), running_var.value
         else:

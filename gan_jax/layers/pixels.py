@@ -21,3 +21,16 @@ def quantise(images: jax.Array) -> jax.Array:
 def random_flip(images: jax.Array, draws: jax.Array) -> jax.Array:
     """Mirrors each image (B, H, W, C) left to right where its draw (B,), U(0, 1), is below one half."""
     return jnp.where((draws < 0.5)[:, None, None, None], images[:, :, ::-1], images)
+
+
+def jittered(images: jax.Array, corners: jax.Array, extra: int) -> jax.Array:
+    """Images (B, H, W, C) enlarged to (H + extra, W + extra), cut to their size from `corners` (B, 2) on.
+
+    Both are one resampling, with the cubic filter of Keys (1981, a = -1/2).
+    """
+    scale = jnp.array([(side + extra) / side for side in images.shape[1:3]])
+
+    def one(image, corner):
+        return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, -corner, "cubic", antialias=False)
+
+    return jax.vmap(one)(images, corners)

@@ -1,17 +1,23 @@
 """Features and images to statistics to distances, in numpy float64 on the host or in JAX on the device."""
 
-from gan_jax.metrics.baselines import noise_samples, pixel_gaussian_samples, pixel_shuffle_samples
+from gan_jax.metrics.baselines import (
+    Ridge,
+    noise_samples,
+    pixel_gaussian_samples,
+    pixel_shuffle_samples,
+    ridge_regression,
+)
 from gan_jax.metrics.extrapolation import Extrapolation, Interval, bootstrap_interval, extrapolated_distance
 from gan_jax.metrics.frechet import Accumulator, Moments, frechet_distance, load_moments, moments, save_moments
 from gan_jax.metrics.kernel import kernel_distance
 from gan_jax.metrics.mixture import MixtureQuality, mixture_quality
 from gan_jax.metrics.neighbours import Neighbourhoods, neighbourhoods
 from gan_jax.metrics.scores import agreement, class_shares, confidence, inception_score
-from gan_jax.metrics.structural_similarity import ms_ssim, psnr, ssim, variation
+from gan_jax.metrics.structural_similarity import l1, ms_ssim, psnr, ssim, variation
 
 __all__ = [
-    "Accumulator", "Extrapolation", "Interval", "MixtureQuality", "Moments", "Neighbourhoods", "agreement",
+    "Accumulator", "Extrapolation", "Interval", "MixtureQuality", "Moments", "Neighbourhoods", "Ridge", "agreement",
     "bootstrap_interval", "class_shares", "confidence", "extrapolated_distance", "frechet_distance", "inception_score",
-    "kernel_distance", "load_moments", "mixture_quality", "moments", "ms_ssim", "neighbourhoods", "noise_samples",
-    "pixel_gaussian_samples", "pixel_shuffle_samples", "psnr", "save_moments", "ssim", "variation",
+    "kernel_distance", "l1", "load_moments", "mixture_quality", "moments", "ms_ssim", "neighbourhoods", "noise_samples",
+    "pixel_gaussian_samples", "pixel_shuffle_samples", "psnr", "ridge_regression", "save_moments", "ssim", "variation",
 ]

@@ -1,5 +1,7 @@
 """Images from models that know almost nothing: their scores are the scale on which to read a generator's."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from gan_jax.errors import UserError
@@ -42,6 +44,49 @@ def pixel_shuffle_samples(images, count: int, seed: int) -> np.ndarray:
 def noise_samples(shape: tuple[int, int, int], count: int, seed: int) -> np.ndarray:
     """Uniform noise, each value 0..255 equally likely; shape (H, W, C) -> uint8 (count, H, W, C)."""
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+class Ridge(NamedTuple):
+    """A linear map from all values of an image to all of another one, see `ridge_regression`."""
+
+    weights: np.ndarray  # (values of a source, values of a target)
+    means: tuple[np.ndarray, np.ndarray]  # of a source, flat, and of a target
+    penalty: float  # factor of the squared weights, where squared errors are summed
+    shape: tuple[int, ...]  # (H, W, C) of a target
+
+    def predict(self, sources: np.ndarray) -> np.ndarray:
+        """uint8 (B, *shape) for uint8 (B, h, w, c)."""
+        values = (_flat(sources) - self.means[0]) @ self.weights + self.means[1]
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(-1, *self.shape)
+
+
+def ridge_regression(sources, targets) -> Ridge:
+    """The least-squares map with a penalty on its weights (Hoerl and Kennard 1970), chosen among 31 by generalised
+    cross-validation (Golub, Heath and Wahba 1979, equation 1.4).
+
+    Args:
+      sources, targets: uint8 (N, h, w, c) and (N, H, W, C), pair by pair.
+    """
+    x, y = _flat(_checked(sources)), _flat(_checked(targets))
+    means = x.mean(axis=0), y.mean(axis=0)
+    x, y = x - means[0], y - means[1]
+    eigenvalues, vectors = np.linalg.eigh(x.T @ x)
+    eigenvalues = np.maximum(eigenvalues, 0)
+    along = vectors.T @ (x.T @ y)
+    squares, total = np.square(along).sum(axis=1), np.square(y).sum()
+
+    def score(penalty: float) -> float:
+        gains = 1 / (eigenvalues + penalty)
+        error = total - np.sum(squares * gains * (2 - eigenvalues * gains))
+        return error / (len(x) - 1 - np.sum(eigenvalues * gains)) ** 2  # one is the mean's
+
+    penalty = min(np.geomspace(1e-6, 1, 31) * max(eigenvalues[-1], 1e-6), key=score)
+    weights = vectors @ (along / (eigenvalues + penalty)[:, None])
+    return Ridge(weights, means, float(penalty), np.shape(targets)[1:])
+
+
+def _flat(images) -> np.ndarray:
+    return np.asarray(images, np.float64).reshape(len(images), -1)
 
 
 def _checked(images) -> np.ndarray:

@@ -151,6 +151,8 @@ def _multiplicities(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _distance(real: Moments, fake: Moments, root1: np.ndarray | None = None) -> float:
+    if fake.count <= len(fake.mean) // 2:  # the fakes' own root is of lower rank
+        root1 = None
     return frechet.frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance, root1=root1)
 
 

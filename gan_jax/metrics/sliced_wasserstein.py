@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import ndimage
 
 from gan_jax.errors import UserError
 
@@ -201,12 +200,16 @@ def _levels(images: np.ndarray) -> list[int]:
 
 def _down(x: np.ndarray) -> np.ndarray:
     """Filtered and halved; (B, H, W, C) -> (B, H / 2, W / 2, C)."""
+    from scipy import ndimage  # half a second that only these metrics take
+
     x = ndimage.convolve1d(x, BINOMIAL, axis=1, mode="mirror", output=np.float64)[:, ::2]
     return ndimage.convolve1d(x, BINOMIAL, axis=2, mode="mirror", output=np.float32)[:, :, ::2]
 
 
 def _up(x: np.ndarray) -> np.ndarray:
     """Doubled with zeros in between and filtered to the old brightness; (B, H, W, C) -> (B, 2 H, 2 W, C)."""
+    from scipy import ndimage  # half a second that only these metrics take
+
     b, h, w, c = x.shape
     rows = np.zeros((b, 2 * h, w, c))
     rows[:, ::2] = x

@@ -1,4 +1,4 @@
-"""How alike two images are, pixel by pixel: PSNR, SSIM, MS-SSIM, in the conventions of published results.
+"""How alike two images are, pixel by pixel: L1, PSNR, SSIM, MS-SSIM, in the conventions of published results.
 
 SSIM: Wang et al. 2004, equation 13. MS-SSIM: Wang et al. 2003, equation 7. The window is a Gaussian of 11 pixels and
 deviation 1.5 that stays inside the image; images are uint8, range 255. All in float64 on the host: a variance as the
@@ -6,7 +6,6 @@ difference of two squares would lose float32's digits.
 """
 
 import numpy as np
-from scipy import ndimage
 
 from gan_jax.errors import UserError
 
@@ -16,6 +15,7 @@ C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])  # of the scales, the finest first
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # of R, G, B in BT.601's Y, which reaches from 16 to 235
 ODD = ("zeros", "mirror")
+LEAST = {"l1": 1, "psnr": 1, "ssim": WINDOW, "ms_ssim": (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1}  # pixels of a side
 
 
 def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
@@ -32,9 +32,19 @@ def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
     Raises:
       UserError: other images than that, or nothing left of them.
     """
-    a, b = _pair(a, b, crop_border, luma, least=1)
+    a, b = _pair("PSNR", a, b, crop_border, luma, least=LEAST["psnr"])
     with np.errstate(divide="ignore"):
         return np.array([10 * np.log10(PEAK**2 / np.mean((x - y) ** 2)) for x, y in _each(a, b, luma)])
+
+
+def l1(a, b) -> np.ndarray:
+    """Mean absolute difference of each pair, where black is -1 and white 1; uint8 (B, H, W, C) each -> (B,).
+
+    Raises:
+      UserError: other images than that.
+    """
+    a, b = _pair("L1", a, b, 0, False, least=LEAST["l1"])
+    return np.array([np.abs(x - y).mean() / (PEAK / 2) for x, y in _each(a, b, False)])
 
 
 def ssim(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
@@ -43,7 +53,7 @@ def ssim(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
     As pytorch_msssim, tf.image, BasicSR, and scikit-image with Wang's settings have it; images of at least 11
     pixels, after the crop, in height and width.
     """
-    a, b = _pair(a, b, crop_border, luma, least=WINDOW)
+    a, b = _pair("SSIM", a, b, crop_border, luma, least=LEAST["ssim"])
     window = gaussian(WINDOW, SIGMA)
     return np.array([similarity(x, y, window)[0].mean() for x, y in _each(a, b, luma)])
 
@@ -62,7 +72,7 @@ def ms_ssim(a, b, *, odd: str = "zeros") -> np.ndarray:
     """
     if odd not in ODD:
         raise UserError(f"MS-SSIM with odd={odd!r}; expected one of {', '.join(ODD)}")
-    a, b = _pair(a, b, 0, False, least=(WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1)
+    a, b = _pair("MS-SSIM", a, b, 0, False, least=LEAST["ms_ssim"])
     window = gaussian(WINDOW, SIGMA)
     values = []
     for x, y in _each(a, b, False):
@@ -84,7 +94,7 @@ def progan_ms_ssim(a, b) -> np.ndarray:
     Raises:
       UserError: other images than that.
     """
-    a, b = _pair(a, b, 0, False, least=16)
+    a, b = _pair("MS-SSIM", a, b, 0, False, least=16)
     if a.shape[1] % 16 or a.shape[2] % 16:
         raise UserError(f"MS-SSIM of images {a.shape}; expected a height and width of multiples of 16.")
     values = []
@@ -134,6 +144,8 @@ def _product(factors: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 def _blurred(x: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Filtered along both axes, where the window lies inside; (H, W, C) -> (H - n + 1, W - n + 1, C)."""
+    from scipy import ndimage  # half a second that only these metrics take
+
     size = len(window)
     for axis in (0, 1):
         valid = slice(size // 2, size // 2 + x.shape[axis] - size + 1)
@@ -167,15 +179,15 @@ def _each(a: np.ndarray, b: np.ndarray, luma: bool):
         yield tuple(one @ LUMA[:, None] + 16 for one in pair) if luma else pair
 
 
-def _pair(a, b, crop_border: int, luma: bool, *, least: int) -> tuple[np.ndarray, np.ndarray]:
+def _pair(name: str, a, b, crop_border: int, luma: bool, *, least: int) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a), np.asarray(b)
     for x in (a, b):
         if x.dtype != np.uint8 or x.ndim != 4 or x.shape != a.shape or (luma and x.shape[3] != 3):
-            raise UserError(f"similarity of images {a.dtype} {a.shape} and {b.dtype} {b.shape}; expected uint8 "
+            raise UserError(f"{name} of images {a.dtype} {a.shape} and {b.dtype} {b.shape}; expected uint8 "
                             "(B, H, W, C) of one shape, with three channels where luma is asked for.")
     _, h, w, _ = a.shape
     if crop_border < 0 or min(h, w) - 2 * crop_border < least:
-        raise UserError(f"similarity of images of {h}x{w} pixels, {crop_border} cut from each border; "
-                        f"expected at least {least}x{least} to be left.")
+        raise UserError(f"{name} of images of {h}x{w} pixels, {crop_border} cut from each border; expected "
+                        f"at least {least}x{least} to be left.")
     rows, columns = slice(crop_border, h - crop_border), slice(crop_border, w - crop_border)
     return a[:, rows, columns], b[:, rows, columns]

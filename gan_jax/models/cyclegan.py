@@ -1,10 +1,8 @@
 """The networks of CycleGAN (Zhu et al. 2017, arXiv 1703.10593): images to images, and logits of patches.
 
 The generator is the residual network of Johnson et al. 2016 (arXiv 1603.08155) as CycleGAN changed it (its appendix):
-two halvings, residual blocks, two doublings, with reflected borders. The discriminator is the PatchGAN of Isola et al.
-2017 (arXiv 1611.07004, appendix 6.1.2): every logit judges one patch, of 70x70 pixels by default.
-A layer in front of a batch normalisation has no bias. In front of an instance normalisation it has one, which has no
-effect, as the published weights do. Strided layers pad one row on every side, as torch does and TensorFlow does not.
+two halvings, residual blocks, two doublings, with reflected borders. The discriminator is `patchgan`'s, of patches of
+70x70 pixels by default. Biases and paddings are as there.
 """
 
 import flax.linen as nn
@@ -14,12 +12,10 @@ import jax.numpy as jnp
 from gan_jax.errors import UserError
 from gan_jax.layers.dropout import dropout
 from gan_jax.layers.linear import Conv, ConvTranspose
-from gan_jax.layers.norm import BatchNorm, instance_norm
 from gan_jax.layers.random import fold
-from gan_jax.models.blocks import check_choice, check_least, scale_near_one
+from gan_jax.models.patchgan import ONE, WEIGHTS, Discriminator, check, normalised
 
-WEIGHTS = nn.initializers.normal(0.02)
-ONE = ((1, 1), (1, 1))  # row and column of zeros on every side
+__all__ = ["Discriminator", "Generator"]
 
 
 class Block(nn.Module, kw_only=True):
@@ -34,11 +30,11 @@ class Block(nn.Module, kw_only=True):
     def __call__(self, x: jax.Array, *, train: bool, keys: jax.Array | None = None) -> jax.Array:
         options = {"padding": "VALID", "use_bias": self.norm != "batch", "kernel_init": WEIGHTS, "dtype": self.dtype}
         y = Conv(x.shape[-1], 3, name="conv0", **options)(_reflect(x, 1))
-        y = nn.relu(_normalised(self, y, "norm0", train))
+        y = nn.relu(normalised(self, y, "norm0", train))
         if train and self.dropout and keys is not None:
             y = dropout(y, keys, self.dropout)
         y = Conv(x.shape[-1], 3, name="conv1", **options)(_reflect(y, 1))
-        return x + _normalised(self, y, "norm1", train)
+        return x + normalised(self, y, "norm1", train)
 
 
 class Generator(nn.Module, kw_only=True):
@@ -59,7 +55,7 @@ class Generator(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        _check(self, {"channels": 1, "width": 1, "halvings": 0, "blocks": 0})
+        check(self, {"channels": 1, "width": 1, "halvings": 0, "blocks": 0})
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout}: expected 0 or more and below 1")
         super().__post_init__()
@@ -77,7 +73,7 @@ class Generator(nn.Module, kw_only=True):
         common = {"norm": self.norm, "dropout": self.dropout, "axis_name": self.axis_name, "dtype": self.dtype}
 
         def activated(x, name):
-            return nn.relu(_normalised(self, x, name, train))
+            return nn.relu(normalised(self, x, name, train))
 
         x = _reflect(x.astype(self.dtype), 3)
         x = Conv(self.width, 7, padding="VALID", use_bias=bias, name="stem", **options)(x)
@@ -105,71 +101,6 @@ class Generator(nn.Module, kw_only=True):
             )
 
 
-class Discriminator(nn.Module, kw_only=True):
-    """x (B, H, W, C) -> logits of patches (B, h, w, 1), float32.
-
-    A logit sees 16, 34, 70 or 142 pixels in height and width for 1 to 4 layers, every 2 ** layers pixels; with 0
-    layers a pixel of its own. An instance normalisation looks beyond them, at the mean and variance of the image.
-
-    Raises:
-      UserError: sides below 3 * 2 ** layers, which leave no patch.
-    """
-
-    width: int = 64  # features of the first layer; doubled after each, up to eightfold
-    layers: int = 3  # of stride 2; 0: three layers of 1x1
-    norm: str = "instance"  # as the generator's; not of the first layer
-    axis_name: str | None = None  # mesh axis of BatchNorm
-    dtype: jnp.dtype = jnp.float32  # of the computation
-
-    @property
-    def couples_samples(self) -> bool:
-        """Whether a logit depends on the other images of its batch."""
-        return self.norm == "batch"
-
-    def __post_init__(self):
-        _check(self, {"width": 1, "layers": 0})
-        super().__post_init__()
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, keys: jax.Array | None = None) -> jax.Array:
-        self._check_size(*x.shape[1:3])
-        options = {"kernel_init": WEIGHTS, "dtype": self.dtype}
-        options |= {"kernel_size": 4, "padding": ONE} if self.layers else {"kernel_size": 1, "padding": "VALID"}
-        bias = self.norm != "batch"
-        x = x.astype(self.dtype)
-        for i in range(max(self.layers, 1) + 1):
-            features, stride = self.width * min(2**i, 8), 2 if i < self.layers else 1
-            x = Conv(features, stride=stride, use_bias=bias or i == 0, name=f"conv{i}", **options)(x)
-            if i > 0:
-                x = _normalised(self, x, f"conv{i}_norm", train)
-            x = nn.leaky_relu(x, 0.2)
-        x = Conv(1, use_bias=bias or self.layers > 0, name="head", **options)(x)
-        return x.astype(jnp.float32)
-
-    def _check_size(self, height: int, width: int) -> None:
-        smallest = 3 * 2**self.layers if self.layers else 1
-        if min(height, width) < smallest:
-            raise UserError(
-                f"images of {height}x{width}: a patch discriminator of {self.layers} layers expects sides from "
-                f"{smallest} on; use fewer layers"
-            )
-
-
-def _normalised(model: nn.Module, x: jax.Array, name: str, train: bool) -> jax.Array:
-    """x (B, h, w, C) by `model.norm`; the parameters of a batch normalisation are under `name`."""
-    if model.norm == "none":
-        return x
-    if model.norm == "instance":
-        return instance_norm(x)
-    norm = BatchNorm(axis_name=model.axis_name, scale_init=scale_near_one, dtype=model.dtype, name=name)
-    return norm(x, use_running_average=not train)
-
-
 def _reflect(x: jax.Array, border: int) -> jax.Array:
     """x (B, h, w, C) with so many rows and columns more on every side: mirrored, the outermost of x not repeated."""
     return jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode="reflect")
-
-
-def _check(model: nn.Module, smallest: dict[str, int]) -> None:
-    check_choice("norm", model.norm, ("instance", "batch", "none"))
-    check_least(model, smallest)

@@ -292,7 +292,7 @@ def _opener() -> urllib.request.OpenerDirector:
 def _way_out(entry: Known, folder: pathlib.Path | None) -> str:
     size = f"{entry.bytes:,} bytes"
     by_hand = f"put the file into {folder}, see {_DOCS}" if folder else _by_hand(entry)
-    return f"--download (config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
+    return f"--download (while training, config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
 
 
 def _by_hand(entry: Known) -> str:

@@ -1,0 +1,246 @@
+"""A run that has trained: what it draws, and how good it is."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gan_jax import evaluate, folders, lowered, parallel, runs, sample_flags
+from gan_jax.api import arguments
+from gan_jax.api.arguments import Images, Labels, Path, Truncation
+from gan_jax.errors import UserError
+from gan_jax.sample import Painter, latents_of
+from gan_jax.step import State
+
+
+@arguments.spoken()
+def open_run(workdir: Path, step: int | str | None = None, *, data: Path = "") -> "TrainedRun":
+    """Opens a run that has trained.
+
+    Args:
+      workdir: its folder.
+      step: of a checkpoint; None for the newest, "best" for the best by the run's first metric.
+      data: where the run's data lie now, if they were moved; `a=PATH,b=PATH` of data with parts.
+    Raises:
+      MissingPathError: no such run, or one without a checkpoint.
+      UserError: no such step, a checkpoint that cannot be read, or other data.
+    """
+    workdir, data = arguments.path(workdir, "workdir"), arguments.path(data, "data", optional=True)
+    lowered.keep_compiled()
+    config, spec, summary = folders.read_folder(workdir)
+    if data:
+        folders.move_data(workdir, config, data)
+    if step == "best":
+        step = folders.best_step(workdir, **evaluate.ranking(config))
+    elif step is not None:
+        step = arguments.whole("step", step, "a whole number, or 'best'")
+    run = runs.build(config, spec)
+    restored = folders.restore(run, workdir, parallel.make_mesh(), step)
+    for line in restored.broken:
+        print(f"{line}; using step {restored.step}", flush=True)
+    return TrainedRun(workdir, run, restored, tuple(summary.get("classes", ())), data)
+
+
+class TrainedRun:
+    """A run at one of its checkpoints, from `open_run` or `train`.
+
+    The averaged generator draws, as the command `sample` has it: the same seeds give the same images. A program is
+    compiled when it is first used, and serves all calls that follow.
+
+    Attributes:
+      workdir: the run's folder.
+      config: the complete ConfigDict.
+      state: the whole State at that step; its params and averages are named arrays, by net.
+      step, images_seen: how far it was trained.
+      class_names: of its data; empty where they have none.
+    """
+
+    def __init__(self, workdir: str, run: runs.Run, restored: Any, class_names: tuple[str, ...], data: str):
+        self.workdir, self.config, self.class_names = workdir, run.config, class_names
+        self.state: State = restored.state
+        self.step: int = restored.step
+        self.images_seen: int = restored.run["position"]
+        self._run, self._data = run, data
+        self._directed = functools.cache(self._build)
+
+    def __repr__(self) -> str:
+        shape = next(iter(self._run.spec.values())).shape
+        return (
+            f"TrainedRun({self.workdir!r}: step {self.step}, {self.images_seen} images seen, game "
+            f"{self.config.game!r}, {runs.model_name(runs.generator(self._run))}, {shape})"
+        )
+
+    @arguments.spoken()
+    def sample(
+        self,
+        seeds: Iterable[int] | None = None,
+        *,
+        labels: Labels | None = None,
+        truncation: Truncation = 1.0,
+        noise: str = "",
+        inputs: Images | None = None,
+        direction: str = "",
+    ) -> np.ndarray:
+        """Draws one sample for each seed, the same as the command `sample` writes.
+
+        Args:
+          seeds: whole numbers such as `range(16)` or `[5]`; None for 0 to 63. One number alone is refused, because it
+            could be a seed or a count. Of a run that translates pictures, the numbers of held-out examples.
+          labels: of a run with labels: a class for all samples, or classes that are repeated over them; numbers or
+            names. None for all classes in turn.
+          truncation: PSI, or (PSI, CUTOFF): styles are moved towards their mean; of models with styles.
+          noise: const (default), random of each seed, or none; of models with noise inputs.
+          inputs: of a run that translates pictures: a picture, a folder or .zip; or uint8 (N, H, W, C) of its size.
+          direction: ab or ba, of a run that translates pictures; default the config's.
+        Returns:
+          uint8 (N, H, W, C), or float32 (N, D) of a run on points.
+        """
+        painter, run = self._directed(direction)
+        if inputs is not None and not isinstance(inputs, Path):
+            return painter.stills(self._of_pictures(run, np.asarray(inputs), seeds, labels))[0][0]
+        files = "" if inputs is None else arguments.path(inputs, "inputs")
+        flags = self._flags(labels, truncation, noise)
+        flags = flags._replace(seeds=arguments.listed("seeds", seeds), inputs=files, direction=direction)
+        drawn, _ = painter.stills(self._job(flags, run))
+        return drawn[0] if isinstance(drawn, tuple) else drawn
+
+    @arguments.spoken()
+    def latents(self, seeds: Iterable[int]) -> np.ndarray:
+        """Latents z float32 (N, latent_size) from which `sample` draws these seeds."""
+        self._check_latents()
+        numbers = sample_flags.numbers("seeds", arguments.listed("seeds", seeds))
+        return np.array(latents_of(self._run, numbers))
+
+    @arguments.spoken()
+    def styles(self, z: np.ndarray, *, labels: Labels | None = None, truncation: Truncation = 1.0) -> np.ndarray:
+        """Styles w float32 (N, num_ws, w_size) of latents z (N, latent_size), by a model with styles.
+
+        Args:
+          z: such as `latents` gives.
+          labels, truncation: as of `sample`.
+        """
+        z = self._rows("z", z, {"z": self._z_shape()})
+        if not sample_flags.has_styles(self._run):
+            raise UserError(f"{runs.model_name(runs.generator(self._run))!r} has no styles; decode z instead")
+        job = self._job_of(len(z), labels, truncation, "")
+        return self._directed("")[0].halves(**job.options).styles(z, job.labels)
+
+    @arguments.spoken()
+    def decode(
+        self,
+        latents: np.ndarray,
+        *,
+        labels: Labels | None = None,
+        truncation: Truncation = 1.0,
+        noise: str = "",
+    ) -> np.ndarray:
+        """Draws from latents or styles.
+
+        Args:
+          latents: z (N, latent_size); or w (N, num_ws, w_size), of a model with styles.
+          labels, truncation: as of `sample`; of z alone, they are in w already.
+          noise: const (default) or none; of models with noise inputs.
+        Returns:
+          As `sample`.
+        """
+        styled, net = sample_flags.has_styles(self._run), runs.generator(self._run)
+        shapes = {"z": self._z_shape()} | ({"w": (net.num_ws, net.w_size)} if styled else {})
+        rows = self._rows("latents", latents, shapes)
+        if noise == "random":
+            raise UserError("noise='random' is of seeds, and latents have none; give const or none, or use `sample`")
+        painter = self._directed("")[0]
+        if rows.ndim == 3:
+            if labels is not None or truncation != 1:
+                raise UserError("labels and truncation are in styles w already; leave them out, or give them with z")
+            return painter.halves(**self._job_of(len(rows), None, 1.0, noise).options).paint(rows, np.zeros(len(rows)))
+        job = self._job_of(len(rows), labels, truncation, noise)
+        if not styled:
+            return painter.decode(rows, job.labels)
+        both = painter.halves(**job.options)
+        return both.paint(both.styles(rows, job.labels), job.seeds)
+
+    @arguments.spoken()
+    def evaluate(
+        self,
+        metrics: str | Sequence[str] = (),
+        *,
+        samples: int | None = None,
+        features: str | None = None,
+        weights: Path | None = None,
+        append: bool = True,
+        **settings: Any,
+    ) -> list[dict]:
+        """Measures the run at this step, as the command `evaluate` does.
+
+        Args:
+          metrics: their names, such as `["fid10k", "kid10k"]`; empty for the config's.
+          samples, features, weights, **settings: keys of config.evaluation; None for the run's own.
+          append: add the rows to the run's `evaluations.jsonl`.
+        Returns:
+          A row for each value: `metric`, `value`, and how it was measured.
+        """
+        texts = arguments.settings({"samples": samples, "features": features, "weights": weights, **settings})
+        common = {"step": self.step, "data": self._data, "append": append}
+        return evaluate.evaluate(self.workdir, metrics=arguments.names(metrics), settings=texts, **common)
+
+    def _build(self, direction: str) -> tuple[Painter, runs.Run]:
+        run = self._run
+        if direction:
+            config = self.config.copy_and_resolve_references()
+            sample_flags.override(sample_flags.Flags(direction=direction), config)
+            run = runs.build(config, run.spec)
+        return Painter(run, self.state.ema), run
+
+    def _flags(self, labels: Labels | None, truncation: Truncation, noise: str) -> sample_flags.Flags:
+        """The arguments as the command reads them."""
+        layers = truncation if isinstance(truncation, tuple | list) else (truncation,)
+        flags = sample_flags.Flags(
+            labels=self._label_text(labels), truncation=",".join(map(str, layers)), noise=str(noise)
+        )
+        sample_flags.check(flags)
+        return flags
+
+    def _label_text(self, labels: Labels | None) -> str:
+        if labels is None:
+            return ""
+        names = [labels] if isinstance(labels, int | str | np.integer) else list(labels)
+        called = self.class_names  # a number is that of a class, whatever classes are called; text is a name
+        texts = [name if isinstance(name, str) or str(name) not in called else f"#{name}" for name in names]
+        return arguments.listed("labels", texts)
+
+    def _job(self, flags: sample_flags.Flags, run: runs.Run) -> sample_flags.Job:
+        return sample_flags.read(flags, run, self.class_names)
+
+    def _job_of(self, count: int, labels: Labels | None, truncation: Truncation, noise: str) -> sample_flags.Job:
+        """Of so many latents."""
+        return self._job(self._flags(labels, truncation, noise)._replace(seeds=f"0-{count - 1}"), self._run)
+
+    def _of_pictures(self, run: runs.Run, pictures: np.ndarray, seeds: Any, labels: Any) -> sample_flags.Job:
+        """The job of pictures that the caller holds."""
+        sources = runs.sources(run)
+        if not sources or seeds is not None or labels is not None:
+            why = "it draws from inputs alone" if sources else f"the game {run.config.game!r} draws from seeds"
+            raise UserError(f"inputs with other arguments: {why}; leave one of them out")
+        shape = run.spec[sources[0]].shape
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != shape or not len(pictures):
+            expected = f"uint8 (N, {', '.join(map(str, shape))}), or the path of pictures of any size"
+            raise UserError(f"inputs: an array of {pictures.dtype} and the shape {pictures.shape}; expected {expected}")
+        seeds, given = np.arange(len(pictures)), {sources[0]: pictures}
+        return sample_flags.Job(sample_flags.Flags(), seeds, None, {}, None, "", None, given)
+
+    def _check_latents(self) -> None:
+        if not hasattr(self._run.game, "latents") or runs.sources(self._run):
+            raise UserError(f"the game {self.config.game!r} draws from pictures, not from latents; take `sample`")
+
+    def _z_shape(self) -> tuple[int, ...]:
+        self._check_latents()
+        return (runs.generator(self._run).latent_size,)
+
+    def _rows(self, name: str, rows: Any, shapes: dict[str, tuple[int, ...]]) -> np.ndarray:
+        """Rows as float32, of one of these shapes."""
+        rows = np.asarray(rows)
+        if rows.dtype.kind not in "fiu" or rows.shape[1:] not in shapes.values() or not len(rows):
+            expected = " or ".join(f"{key} (N, {', '.join(map(str, shape))})" for key, shape in shapes.items())
+            raise UserError(f"{name}: an array of {rows.dtype} and the shape {rows.shape}; expected {expected}")
+        return rows.astype(np.float32)

@@ -1,0 +1,66 @@
+"""Metrics of pairs: each image beside what it is to be, from a run's data or another folder."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gan_jax import metrics, parallel
+from gan_jax.features.networks import FeatureNet
+
+AT_ONCE = 16  # pairs, on one device
+
+
+class Targets(NamedTuple):
+    """What images are to be, in their order."""
+
+    size: int  # how many there are
+    images: Callable[[np.ndarray], np.ndarray]  # numbers (n,) -> uint8 (n, H, W, C)
+    protocol: dict[str, Any]  # what a row says of them
+
+
+class Pairs:
+    """A metric of pairs, which takes the images of a pass as they come."""
+
+    def __init__(self, name: str, net: FeatureNet | None, targets: Targets):
+        """`name` is one of `protocols.PAIRED`; a LPIPS has its `net`."""
+        measures = {"l1": metrics.l1, "psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
+        self._measure = measures[name] if net is None else _perceptual(net)
+        self._unit = {"unit": "dB"} if name == "psnr" else {}
+        self._targets, self._values, self._next = targets, [], 0
+
+    @property
+    def size(self) -> int:
+        """How many images have a target."""
+        return self._targets.size
+
+    def update(self, images: np.ndarray) -> None:
+        """The next images, uint8 (n, H, W, C)."""
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE]
+            targets = self._targets.images(np.arange(self._next, self._next + len(part)))
+            self._values.append(self._measure(part, targets))
+            self._next += len(part)
+
+    def finish(self) -> tuple[float | None, dict]:
+        """(mean over pairs, what is told beside it): of PSNR, which is endless for equal images, over the others."""
+        values = np.concatenate(self._values)
+        equal, beside = np.isinf(values), {**self._targets.protocol, "pairs": len(values), **self._unit}
+        if not equal.any():
+            return float(values.mean()), beside
+        return None if equal.all() else float(values[~equal].mean()), {**beside, "equal_pairs": int(equal.sum())}
+
+
+def _perceptual(net: FeatureNet) -> Callable:
+    """(a, b) of up to `AT_ONCE` pairs -> LPIPS, by a program of one batch size."""
+    mesh = parallel.make_mesh(jax.local_devices())
+    program = parallel.over_samples(net.apply, mesh)
+    variables = jax.device_put(net.variables, parallel.replicated(mesh))
+    batch = -(-AT_ONCE // mesh.size) * mesh.size
+
+    def measure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        place = np.minimum(np.arange(batch), len(a) - 1)
+        return np.asarray(program(variables, a[place], b[place]))[: len(a)]
+
+    return measure
