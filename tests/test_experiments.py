@@ -94,7 +94,7 @@ def test_smoke_trains_three_steps_resumes_and_samples(name, tmp_path, one_device
     game = games.find(config.game)
     shape = _spec(config)[games.drawn(game, config)].shape
     options = {"seeds": "0-2"}
-    if "parts" in config.data or games.target(game, config):  # it draws from pictures
+    if "parts" in config.data or "source" in game.reads(config):  # it draws from pictures of that size
         photos = tmp_path / "photos"
         photos.mkdir()
         for number in range(3):
