@@ -302,7 +302,8 @@ def count_reads(monkeypatch) -> list:
     return calls
 
 
-def test_a_pack_is_reused_and_mended(monkeypatch):
+def test_a_pack_is_reused_and_mended(monkeypatch, tmp_path):
+    monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(tmp_path))  # other tests pack at the same time
     calls = count_reads(monkeypatch)
     first = open_dataset(name="synthetic:31", resolution=6)
     again = open_dataset(name="synthetic:31", resolution=6)
@@ -324,8 +325,9 @@ def _shape(path: pathlib.Path) -> tuple:
     return np.load(path, mmap_mode="r").shape
 
 
-def test_a_disk_without_room_for_the_pack_is_one_message(monkeypatch):
+def test_a_disk_without_room_for_the_pack_is_one_message(monkeypatch, tmp_path):
     """31 pictures of 9x9, labelled, are 2,635 bytes: a mapped file on a full disk ends the process by a signal."""
+    monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(tmp_path))  # other tests pack at the same time
     usage = shutil.disk_usage
     monkeypatch.setattr(pack.shutil, "disk_usage", lambda path: usage(path)._replace(free=2634))
     with pytest.raises(UserError, match="of decoded images do not fit.*GAN_JAX_CACHE_DIR"):
@@ -335,8 +337,9 @@ def test_a_disk_without_room_for_the_pack_is_one_message(monkeypatch):
     assert open_dataset(name="synthetic:31", resolution=9).size == 31
 
 
-def test_two_processes_may_pack_at_once(monkeypatch):
+def test_two_processes_may_pack_at_once(monkeypatch, tmp_path):
     """A second process starts and finishes while the first one still writes."""
+    monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(tmp_path))  # other tests pack at the same time
     settings, packs, real = dict(name="synthetic:37", resolution=4), [], pack._write
 
     def slow(*args, **kwargs):

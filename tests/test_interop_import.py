@@ -315,8 +315,12 @@ def test_other_networks_of_studiogan(names, tmp_path, capsys):
 @pytest.mark.parametrize("source", ["https://example.org/network.pkl", "http://example.org/a b.pt", "gs://bucket/x.pth"])
 def test_an_address_is_no_file(source, tmp_path, capsys):
     assert cli.main(["import", f"--from={source}", f"--workdir={tmp_path / 'run'}"]) == 2
-    expected = f"error: --from={source}: download it first, and give the path of the file\n"
-    assert capsys.readouterr().err == expected and not (tmp_path / "run").exists()
+    error = capsys.readouterr().err
+    reason = "download the file first, and give its path" if "http" in source else "copy from and to a folder"
+    assert error.startswith(f"error: --from={source}: ") and error.endswith(f"{reason}\n") and error.count("\n") == 1
+    with pytest.raises(UserError, match="download it first, and give the path of the file"):
+        importer.import_weights(source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_half_precision(small, tmp_path):

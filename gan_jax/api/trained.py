@@ -205,9 +205,14 @@ class TrainedRun:
         if labels is None:
             return ""
         names = [labels] if isinstance(labels, int | str | np.integer) else list(labels)
-        called = self.class_names  # a number is that of a class, whatever classes are called; text is a name
-        texts = [name if isinstance(name, str) or str(name) not in called else f"#{name}" for name in names]
-        return arguments.listed("labels", texts)
+        return arguments.listed("labels", map(self._label, names))
+
+    def _label(self, label: int | str) -> str:
+        """A label as the command has it: a name by its number, and a number that is another one's name marked."""
+        if isinstance(label, str) and label in self.class_names:
+            return f"#{self.class_names.index(label)}"
+        is_another = str(label) in self.class_names and self.class_names.index(str(label)) != label
+        return f"#{label}" if is_another and not isinstance(label, str) else str(label)
 
     def _job(self, flags: sample_flags.Flags, run: runs.Run) -> sample_flags.Job:
         return sample_flags.read(flags, run, self.class_names)
