@@ -112,7 +112,12 @@ def check_data(folder: os.PathLike | str, dataset) -> None:
                 with contextlib.suppress(OSError):  # it is asked again next time
                     _write_summary(folder, {**summary, "copies": [*summary.get("copies", ()), dataset.fingerprint]})
             return
-    raise UserError(
+    raise changed_data(folder, dataset, recorded)
+
+
+def changed_data(folder: pathlib.Path, dataset, recorded: str) -> UserError:
+    """The error for data whose fingerprint is not the recorded one."""
+    return UserError(
         f"{folder}: the data has changed since this run began ({dataset.name}: its fingerprint was {recorded[:12]}, is "
         f"{dataset.fingerprint[:12]}); bring it back, or give another --workdir"
     )

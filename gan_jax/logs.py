@@ -29,13 +29,13 @@ def append_line(path: pathlib.Path, row: dict) -> None:
 def unwritable(path: os.PathLike | str, error: OSError) -> UserError:
     """The error for a file that the disk does not take; in a run's folder it tells what is left of the run."""
     run = next((one for one in pathlib.Path(path).absolute().parents[:2] if os.path.exists(one / "config.json")), None)
-    kept = ""
+    rest = ""
     if run is not None:
         saved = any(step.name.isdecimal() for step in run.glob("checkpoints/*"))
-        kept = "; checkpoints are kept" if saved else "; no checkpoint was saved yet, so that training begins anew"
+        rest = "; checkpoints are kept" if saved else "; no checkpoint was saved yet, so that training begins anew"
     return UserError(
-        f"{path}: cannot be written: {error.strerror or error}{kept}. Make room (or mend the folder) and run the same "
-        "command again"
+        f"{path}: cannot be written: {error.strerror or error}{rest}. Make room (or mend the folder) and run the "
+        "same command again"
     )
 
 

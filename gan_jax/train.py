@@ -33,7 +33,6 @@ from gan_jax import (
 )
 from gan_jax import config as configs
 from gan_jax import step as steps
-from gan_jax.errors import UserError
 
 
 @output.lasting(patient=True)
@@ -124,9 +123,9 @@ class Position(NamedTuple):
 
 def _log(makers: dict, folder: pathlib.Path, config: ConfigDict, position: Position) -> logs.Log:
     """The run's files and other loggers, of the first process alone; a complete run has nothing to tell the others."""
-    active = jax.process_index() == 0
-    wanted = makers if active and position.images < config.total_images else {}
-    others = parallel.together(lambda: loggers.begin(wanted, folder, dict(configs.flatten(config))))
+    active, is_complete = jax.process_index() == 0, position.images >= config.total_images
+    settings = dict(configs.flatten(config))
+    others = parallel.together(lambda: loggers.begin({} if is_complete else makers, folder, settings))
     return logs.Log(folder, total_images=config.total_images, images=position.images, active=active, others=others)
 
 
@@ -171,10 +170,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
     if not folders.is_same_data(folder, restored.run["data"], dataset.fingerprint):
-        raise UserError(
-            f"{folder}: the data has changed since this run began ({dataset.name}: its fingerprint was "
-            f"{restored.run['data'][:12]}, is {dataset.fingerprint[:12]}); bring it back, or give another --workdir"
-        )
+        raise folders.changed_data(folder, dataset, restored.run["data"])
     if restored.broken:
         checkpoint.set_aside(manager, restored.step)
     if jax.process_index() == 0:

@@ -85,7 +85,7 @@ def pngs(folder, **flags) -> np.ndarray:
 
 def test_what_the_page_says_is_so(page, place):
     names, pairs = page
-    assert len(pairs) > 10 and [said for said, _ in pairs] == [found for _, found in pairs]
+    assert len(pairs) > 10 and [text for text, _ in pairs] == [value for _, value in pairs]
     assert names["both"].shape == (8, 32, 32, 1) and names["there"].shape == (4, 16, 16, 3)
     assert names["distance"] > 0 and (place / "grid.png").exists() and not (place / "runs" / "slow").exists()
     one, two = names["digits"], names["threes"]
@@ -93,13 +93,13 @@ def test_what_the_page_says_is_so(page, place):
 
 
 def test_images_are_those_of_the_command(trained):
-    found = trained.sample([3, 0, 7])
-    assert found.dtype == np.uint8 and found.shape == (3, 32, 32, 1)
-    np.testing.assert_array_equal(found, pngs(trained.workdir, seeds="3,0,7"))
+    images = trained.sample([3, 0, 7])
+    assert images.dtype == np.uint8 and images.shape == (3, 32, 32, 1)
+    np.testing.assert_array_equal(images, pngs(trained.workdir, seeds="3,0,7"))
     np.testing.assert_array_equal(trained.sample(np.arange(64)), trained.sample())
     z = trained.latents([3, 0, 7])
     assert z.shape == (3, 100) and z.dtype == np.float32
-    assert np.abs(trained.decode(z).astype(int) - found).max() <= 1, "at most a rounding apart"
+    assert np.abs(trained.decode(z).astype(int) - images).max() <= 1, "at most a rounding apart"
     older = gan_jax.open_run(trained.workdir, 2)
     assert (older.step, older.images_seen) == (2, 16)
     np.testing.assert_array_equal(older.sample([3]), pngs(trained.workdir, seeds="3", step=2))
@@ -194,14 +194,14 @@ def test_points_and_their_evaluation(place):
 
 
 def test_a_program_is_compiled_once(place, monkeypatch):
-    made, over_samples = [], parallel.over_samples
-    monkeypatch.setattr(parallel, "over_samples", lambda *args: made.append(args) or over_samples(*args))
+    programs, over_samples = [], parallel.over_samples
+    monkeypatch.setattr(parallel, "over_samples", lambda *args: programs.append(args) or over_samples(*args))
     run = gan_jax.open_run(place / "runs" / "mixture_gan")
     first = run.sample([1, 2])
-    assert (run.sample([2]) == first[1:]).all() and len(made) == 1
+    assert (run.sample([2]) == first[1:]).all() and len(programs) == 1
     run.decode(run.latents([1, 2]))
     run.decode(run.latents([5]))
-    assert len(made) == 2
+    assert len(programs) == 2
 
 
 def test_arrays_are_measured_as_their_files_are(tiny, tmp_path):
@@ -213,8 +213,8 @@ def test_arrays_are_measured_as_their_files_are(tiny, tmp_path):
         rows = evaluate.compare_folders(a, reference=folder, metrics="fid,kid,prdc", settings={"features": "inception"})
         expected = [(row["metric"], pytest.approx(row["value"], rel=1e-9)) for row in rows]
         for one, other in ((ours, reference), (ours, folder), (tmp_path / "a", reference)):
-            found = gan_jax.measure(one, other, ["fid", "kid", "prdc"])
-            assert [(row["metric"], row["value"]) for row in found] == expected
+            rows = gan_jax.measure(one, other, ["fid", "kid", "prdc"])
+            assert [(row["metric"], row["value"]) for row in rows] == expected
         assert gan_jax.fid(ours, reference) == pytest.approx(test_evaluate_folders.frechet(ours, as_rgb), rel=1e-5)
     (row,) = gan_jax.measure(ours, ours.copy(), "psnr")
     assert row["value"] is None and row["equal_pairs"] == 15 and row["images_of"] == "array:images"

@@ -83,8 +83,7 @@ def test_smoke_writes_what_was_counted(tmp_path, capsys):
             assert sum(result[count]["scopes"].values()) == sum(result[count]["kinds"].values()) == total > 0
             assert str(total) in printed
         for part in programs.PARTS:
-            assert result["seconds"][part]["wall"]["median"] > 0
-            assert result["seconds"][part]["cpu"]["median"] >= 0  # a clock with coarse ticks
+            assert all(result["seconds"][part][clock]["median"] > 0 for clock in ("wall", "cpu"))
         if name == "finish":  # averages alone
             assert {"running average"} <= result["operations"]["scopes"].keys()
             continue

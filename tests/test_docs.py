@@ -152,9 +152,9 @@ def test_flags_of_the_benchmarks_exist():
     commands = re.findall(r"python benchmarks/(\w+\.py)(.*)", text)
     assert commands
     for script, rest in commands:
-        known = (ROOT / "benchmarks" / script).read_text(encoding="utf-8") + shared
+        source = (ROOT / "benchmarks" / script).read_text(encoding="utf-8") + shared
         missing = [flag for flag in re.findall(r"(--[\w-]+)", rest.split("`")[0])
-                   if f'"{flag}"' not in known and not flag.startswith("--xla_gpu")]  # fmt: skip
+                   if f'"{flag}"' not in source and not flag.startswith("--xla_gpu")]  # fmt: skip
         assert not missing, (script, missing)
 
 

@@ -112,14 +112,14 @@ def test_lpips_of_pairs(tmp_path):
 
 def squares(images, size: int) -> np.ndarray:
     """Central squares of images of any size, resized by Pillow."""
-    made = []
+    resized = []
     for image in images:
         h, w = image.shape[:2]
         side = min(h, w)
         y, x = (h - side) // 2, (w - side) // 2
         square = Image.fromarray(image[y : y + side, x : x + side])
-        made.append(np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)))
-    return np.stack(made)
+        resized.append(np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)))
+    return np.stack(resized)
 
 
 def test_folders_of_several_sizes_are_resized(tmp_path):

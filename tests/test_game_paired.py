@@ -170,18 +170,18 @@ def test_the_grid_shows_source_sample_and_target():
     config = _config(grid=3, data__split="test")
     dataset = runs.open_data(config)
     run = runs.build(config, runs.data_spec(config, dataset))
-    given = sample.grid_given(run)
+    pictures = sample.grid_given(run)
     ends = dataset.examples(np.array([0, dataset.size - 1]))
     for name in ("source", "image"):
-        np.testing.assert_array_equal(given[name][[0, 2]], ends[name])
+        np.testing.assert_array_equal(pictures[name][[0, 2]], ends[name])
     ema = parallel.replicate(runs.fresh_state(run).ema, parallel.make_mesh())
-    drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, given)
-    picture = sample.grid_picture(run, drawn, given)
-    for array in (given["source"], drawn[0], given["image"]):
+    drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, pictures)
+    picture = sample.grid_picture(run, drawn, pictures)
+    for array in (pictures["source"], drawn[0], pictures["image"]):
         row = picture[:, :, 0]
         windows = np.lib.stride_tricks.sliding_window_view(row, (16, 16)).reshape(-1, 16, 16)
         assert (windows == array[0, ..., 0]).all((1, 2)).any()
-    without = sample.grid_picture(run, drawn, {"source": given["source"]})  # as for pictures of the user's own
+    without = sample.grid_picture(run, drawn, {"source": pictures["source"]})  # as for pictures of the user's own
     assert without.size < picture.size
 
 
@@ -202,9 +202,9 @@ def test_baselines_are_the_source_and_a_linear_map():
 
     methods = paired.baselines(None, Train)
     assert set(methods) == {"copy", "ridge"}
-    given = {"source": rng.integers(0, 100, (5, 4, 4, 1), dtype=np.uint8)}
-    np.testing.assert_array_equal(methods["copy"](given), given["source"])
-    np.testing.assert_array_equal(methods["ridge"](given), 250 - 2 * given["source"][:, :, ::-1])
+    pictures = {"source": rng.integers(0, 100, (5, 4, 4, 1), dtype=np.uint8)}
+    np.testing.assert_array_equal(methods["copy"](pictures), pictures["source"])
+    np.testing.assert_array_equal(methods["ridge"](pictures), 250 - 2 * pictures["source"][:, :, ::-1])
     Train.spec = specs.paired((4, 4, 1), (4, 4, 3))
     assert set(paired.baselines(None, Train)) == {"ridge"}
     Train.spec = specs.paired((256, 256, 1), (256, 256, 1))

@@ -106,8 +106,8 @@ def test_dropout_is_in_the_first_layers_of_the_way_back(monkeypatch, layers, exp
 def test_sides_and_channels():
     for sides, depth in (((12, 20), 0), ((16, 8), 2), ((6, 2), 1)):
         x = jax.ShapeDtypeStruct((2, *sides, 1), jnp.float32)
-        made = jax.eval_shape(lambda x, depth=depth: Generator(depth=depth).init_with_output(KEY, x, train=True)[0], x)
-        assert made.shape == (2, *sides, 3) and made.dtype == jnp.float32
+        image = jax.eval_shape(lambda x, depth=depth: Generator(depth=depth).init_with_output(KEY, x, train=True)[0], x)
+        assert image.shape == (2, *sides, 3) and image.dtype == jnp.float32
     for sides, depth, unit in (((12, 20), 3, 8), ((7, 8), 0, 2), ((1, 1), 0, 2)):
         with pytest.raises(UserError, match=f"images of {sides[0]}x{sides[1]}: .* multiples of {unit}"):
             golden.shapes(Generator(depth=depth), 1, *sides, 3)

@@ -231,8 +231,8 @@ class TrainedRun:
         if pictures.dtype != np.uint8 or pictures.shape[1:] != shape or not len(pictures):
             expected = f"uint8 (N, {', '.join(map(str, shape))}), or the path of pictures of any size"
             raise UserError(f"inputs: an array of {pictures.dtype} and the shape {pictures.shape}; expected {expected}")
-        seeds, given = np.arange(len(pictures)), {sources[0]: pictures}
-        return sample_flags.Job(sample_flags.Flags(), seeds, None, {}, None, "", None, given)
+        seeds = np.arange(len(pictures))
+        return sample_flags.Job(sample_flags.Flags(), seeds, None, {}, None, "", None, {sources[0]: pictures})
 
     def _check_latents(self) -> None:
         if not hasattr(self._run.game, "latents") or runs.sources(self._run):

@@ -133,6 +133,8 @@ def colour_notes(load: Callable[[Any], bytes], places: Sequence, fit: Fit) -> tu
       places: of all pictures.
       fit: the settings.
     """
+    if fit.channels == 4:
+        return ()
     is_coloured = is_transparent = False
     for place in places[:: max(len(places) // LOOKED_AT, 1)][:LOOKED_AT]:
         try:

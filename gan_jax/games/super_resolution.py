@@ -276,15 +276,15 @@ def _generator_loss(params, state: State, batch, rng: Rng, *, rules: _Rules, wei
     """The weighted sum of the terms whose weight is not 0; the discriminator's collections move with it."""
     small, large, target = rules.pictures(batch, rng)
     play = _Players(rules.nets, params, state)
-    made = play("generator", small)
-    terms = {"pixel": rules.pixel(made, target)}
+    enlarged = play("generator", small)
+    terms = {"pixel": rules.pixel(enlarged, target)}
     if any(name in weights for name in OF_FEATURES):
-        terms |= rules.of_features(params["features"], made, target)
+        terms |= rules.of_features(params["features"], enlarged, target)
     memory = None
     if "adversarial" in weights:
         real_logits = play("discriminator", large) if rules.adversarial.needs_real else None
-        terms["adversarial"] = rules.adversarial.generator(real_logits, play("discriminator", made)).mean()
-        memory = {"shown": parallel.gather(jax.lax.stop_gradient(made))}
+        terms["adversarial"] = rules.adversarial.generator(real_logits, play("discriminator", enlarged)).mean()
+        memory = {"shown": parallel.gather(jax.lax.stop_gradient(enlarged))}
     loss = sum(weights[name] * term for name, term in terms.items() if name in weights)
     return loss, Out({name: term for name, term in terms.items() if name in weights}, play.variables, memory)
 
