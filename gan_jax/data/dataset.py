@@ -18,8 +18,8 @@ from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
 from gan_jax.specs import Spec, labelled
 
-KINDS = ("digits", "digits:inverted", "digits:outlines", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25",
-         "synthetic:COUNT")  # fmt: skip
+KINDS = ("digits", "digits:inverted", "digits:outlines", "faces", "photographs:NAME", "tfds:NAME", "folder:PATH",
+         "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
 BATCHES_AHEAD = 2
 CLASSES_SHOWN = 10  # in the line for a person
 
@@ -129,7 +129,7 @@ def _stream_arguments(seed: int, start: int, batch_size: int, rows: np.ndarray) 
 
 def open_dataset(
     *,
-    name: str,  # 'digits[:LOOK]', 'tfds:NAME[/CONFIG]', 'folder:PATH', 'mixture:ring8|grid25', 'synthetic:COUNT'
+    name: str,  # a kind of `KINDS`, such as 'digits', 'folder:PATH' or 'tfds:NAME/CONFIG'
     split: str = "train",  # 'train', 'test', 'all'; of TFDS sets any split, such as 'train[:90%]'
     resolution: int | tuple[int, int] = 32,  # pixels, or (height, width)
     channels: int = 1,  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
@@ -163,6 +163,11 @@ def open_dataset(
         from gan_jax.data.inverted import open_digits
 
         source = open_digits(rest, split=split, fit=fit, folder=dir)
+    elif (kind == "faces" and not colon) or (kind == "photographs" and colon):
+        from gan_jax.data import photographs
+
+        source = (photographs.open_photographs(rest, split=split, fit=fit) if colon
+                  else photographs.open_faces(split=split, fit=fit))  # fmt: skip
     elif kind == "tfds" and colon:
         from gan_jax.data.tfds_source import open_tfds
 
