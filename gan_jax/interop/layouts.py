@@ -15,7 +15,8 @@ Tensors = dict[str, np.ndarray]  # by the file's name
 Fields = dict[str, Any]  # of our model
 _FIRST = ("params_ema", "params", "state_dict", "model", "module")  # names around a state dict, the better one first
 _PLAYERS = ("generator", "discriminator")  # prefixes in a checkpoint of both
-_UNUSED = ("num_batches_tracked", "weight_v")  # torch counts batches, and keeps both singular vectors
+_UNUSED = ("num_batches_tracked", "weight_v", "filt")  # counted batches, further singular vectors, fixed filters
+_KINDS = Tensor | np.ndarray
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 
 
@@ -29,8 +30,7 @@ class Layout(NamedTuple):
       fields: tensors -> fields of our model; LookupError, ValueError where they are not of this kind after all.
       channels: tensors -> channels of the pictures that it takes and makes; a discriminator makes 0.
       places: fields -> {name of the file's module: path of ours}.
-      transposed: what paths of transposed convolutions begin with; '' where there are none.
-      constants: module of the file -> the filter that it must hold, which is not stored here.
+      transposed: fields -> what paths of transposed convolutions begin with; '' where there are none.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Layout(NamedTuple):
     fields: Callable[[Tensors], Fields]
     channels: Callable[[Tensors, Fields], tuple[int, int]]
     places: Callable[[Fields], dict[str, str]]
-    transposed: str = ""
+    transposed: Callable[[Fields], str] = lambda fields: ""
 
 
 class Player(NamedTuple):
@@ -81,9 +81,6 @@ def state_dicts(contents: containers.Contents) -> tuple[list[Tensors], list[str]
     return [part for part in split.values() if part], others
 
 
-_KINDS = Tensor | np.ndarray
-
-
 def player(layout: Layout, tensors: Tensors, numbers: Callable) -> Player:
     """A network of this layout.
 
@@ -117,7 +114,7 @@ def _placed(layout: Layout, fields: Fields, tensors: Tensors) -> dict[str, np.nd
         if module not in places:
             strays.append(name)
             continue
-        key, value = _converted(places[module], field, value, layout.transposed)
+        key, value = _converted(places[module], field, value, layout.transposed(fields))
         if key in arrays:
             raise UserError(f"two tensors of the file belong to {key}")
         arrays[key] = value

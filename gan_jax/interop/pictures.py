@@ -1,21 +1,22 @@
-"""Reads networks that make pictures of pictures: those of `superres` and `translators`, one or several files a run."""
+"""Reads networks that make pictures of pictures, in one or several files: `superres`, `translators`, `inpainters`."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.interop import layouts, superres, translators
+from gan_jax.interop import inpainters, layouts, superres, translators
 from gan_jax.interop.layouts import Layout, Player
 from gan_jax.interop.networks import UNKNOWN_DATA, Weights
 from gan_jax.specs import Field
 from gan_jax.weights import containers
 from gan_jax.weights.pickles import brief
 
-LAYOUTS = (*superres.LAYOUTS, *translators.LAYOUTS)
+LAYOUTS = (*superres.LAYOUTS, *translators.LAYOUTS, *inpainters.LAYOUTS)
 _SIDE = 256  # of the pictures in training, where an experiment does not say
 _LOW = 32  # side of the small squares of super-resolution
 _SUPER_RESOLUTION = {"name": "adam", "learning_rate": 1e-4, "b1": 0.9, "b2": 0.99}  # Real-ESRGAN's
+_INPAINTERS = {"name": "adam", "learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "clip_norm": 1.0}  # LaMa's
 _TRANSLATORS = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999}  # pix2pix's and CycleGAN's
 
 
@@ -75,8 +76,7 @@ def _weights(found: _Found) -> Weights:
         raise UserError(f"{names}: expected one generator, or a CycleGAN's two, each with a discriminator or without")
     if len(generators) == 2:
         return _translation(*generators, *discriminators)
-    make = _paired if generators[0].layout.game == translators.GAME else _super_resolution
-    return make(*generators, *discriminators)
+    return _RUNS[generators[0].layout.game](*generators, *discriminators)
 
 
 def _super_resolution(generator: Player, discriminator: Player | None = None) -> Weights:
@@ -144,6 +144,44 @@ def _translation(there: Player, back: Player, of_b: Player | None = None, of_a: 
     return _joined(spec, base, {"generator_ab": there, "generator_ba": back}, discriminators)
 
 
+def _contrastive(generator: Player, discriminator: Player | None = None) -> Weights:
+    """A run of CUT; the heads, which training alone needs, are fresh."""
+    inputs, outputs = generator.channels
+    if inputs != outputs:
+        raise UserError(f"a generator of CUT from {inputs} channels to {outputs}, which is not supported")
+    if discriminator and discriminator.channels[0] != outputs:
+        raise UserError(_differ(discriminator, outputs))
+    look = {"name": UNKNOWN_DATA, "resolution": _SIDE, "filter": "bicubic", "channels": inputs}
+    blocks = min(4, generator.fields["blocks"] - 1)
+    base = {
+        "game": translators.CONTRASTIVE, "batch_size": 1, "grid": 16,
+        "data": {"parts": {part: dict(look) for part in ("a", "b")}},
+        "contrastive": {"layers": ("input", "down0", "down1", "block0", *((f"block{blocks}",) if blocks else ()))},
+        "discriminator": {"name": "cut", "norm": generator.fields["norm"]},
+        "optim": {net: dict(_TRANSLATORS) for net in ("generator", "discriminator")},
+    }  # fmt: skip
+    spec = {part: Field("image", (_SIDE, _SIDE, inputs)) for part in ("a", "b")}
+    return _joined(spec, base, {"generator": generator}, {"discriminator": discriminator} if discriminator else {})
+
+
+def _inpainting(generator: Player, discriminator: Player | None = None) -> Weights:
+    inputs, outputs = generator.channels
+    if inputs != outputs + 1:
+        raise UserError(f"a generator of LaMa from {inputs} channels to {outputs}; expected those of a picture and its "
+                        "mask, and of a picture")
+    if discriminator and discriminator.channels[0] != outputs:
+        raise UserError(_differ(discriminator, outputs))
+    base = {
+        "game": inpainters.GAME, "batch_size": 30, "grid": 8,
+        "data": {"name": UNKNOWN_DATA, "resolution": _SIDE, "channels": outputs},
+        "discriminator": {"name": "lama"},
+        "optim": {"generator": dict(_INPAINTERS), "discriminator": {**_INPAINTERS, "learning_rate": 1e-4}},
+        "ema": {"half_life_images": 0.0},
+    }  # fmt: skip
+    spec = {"image": Field("image", (_SIDE, _SIDE, outputs))}
+    return _joined(spec, base, {"generator": generator}, {"discriminator": discriminator} if discriminator else {})
+
+
 def _differ(discriminator: Player, channels: int) -> str:
     return f"the discriminator takes {discriminator.channels[0]} channels; expected {channels}, which the generator has"
 
@@ -157,3 +195,9 @@ def _joined(spec, base: dict, generators: dict[str, Player], discriminators: dic
     params = {net: dict(p.arrays) for net, p in players.items()}
     ema: dict[str, dict[str, np.ndarray]] = {net: dict(p.arrays) for net, p in generators.items()}
     return Weights(spec, params, ema, "", base=base, fields=fields, fits_any=True)
+
+
+_RUNS = {
+    superres.GAME: _super_resolution, translators.GAME: _paired, translators.CONTRASTIVE: _contrastive,
+    inpainters.GAME: _inpainting,
+}  # fmt: skip
