@@ -16,6 +16,7 @@ Fields = dict[str, Any]  # of our model
 _FIRST = ("params_ema", "params", "state_dict", "model", "module")  # names around a state dict, the better one first
 _PLAYERS = ("generator", "discriminator")  # prefixes in a checkpoint of both
 _UNUSED = ("num_batches_tracked", "weight_v", "filt")  # counted batches, further singular vectors, fixed filters
+_DEEPEST = 4  # containers in containers
 _KINDS = Tensor | np.ndarray
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 
@@ -59,8 +60,8 @@ def state_dicts(contents: containers.Contents) -> tuple[list[Tensors], list[str]
     discriminator has their names as prefixes; what has neither is left out.
     """
     value, others = contents.value, []
-    while isinstance(value, dict):
-        inner = next((key for key in _FIRST if isinstance(value.get(key), dict)), "")
+    for _ in range(_DEEPEST):
+        inner = next((key for key in _FIRST if isinstance(value.get(key), dict)), "") if isinstance(value, dict) else ""
         if not inner:
             break
         others += [str(key) for key in value if key != inner]
@@ -69,7 +70,7 @@ def state_dicts(contents: containers.Contents) -> tuple[list[Tensors], list[str]
         return [], []
     tensors = {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, _KINDS)}
     others += [str(key) for key in value if key not in tensors]
-    while tensors and all(name.startswith("module.") for name in tensors):
+    for _ in range(_DEEPEST if all(name.startswith("module.") for name in tensors) else 0):
         tensors = {name.removeprefix("module."): item for name, item in tensors.items()}
     split = {
         net: {name.removeprefix(f"{net}."): item for name, item in tensors.items() if name.startswith(f"{net}.")}
@@ -161,5 +162,17 @@ def count(names: Iterable[str], pattern: str) -> int:
     """
     numbers = {int(match[1]) for name in names if (match := re.match(pattern, name))}
     if numbers != set(range(len(numbers))):
-        raise ValueError(f"layers {sorted(numbers)} where 0, 1, 2 and so on were expected")
+        raise ValueError(f"layers {sorted(numbers)[:5]} where 0, 1, 2 and so on were expected")
     return len(numbers)
+
+
+def highest(tensors: Tensors) -> int:
+    """The highest number that a module has which the network itself holds, such as `body.16` or `model.16`.
+
+    Raises:
+      ValueError: it is out of all proportion to the number of tensors.
+    """
+    number = max(int(match[1]) for name in tensors if (match := re.match(r"[a-z]+\.(\d+)\.", name)))
+    if number > 8 * len(tensors):
+        raise ValueError(f"a layer of the number {number} among {len(tensors)} tensors")
+    return number

@@ -81,10 +81,7 @@ def _weights(found: _Found) -> Weights:
 
 def _super_resolution(generator: Player, discriminator: Player | None = None) -> Weights:
     """A run whose generator has an adversary where the file has one; without it its loss is of pixels alone."""
-    crop = _LOW * generator.fields["scale"]
-    channels = generator.channels[1]
-    if discriminator and discriminator.channels[0] != channels:
-        raise UserError(_differ(discriminator, channels))
+    crop, channels = _LOW * generator.fields["scale"], generator.channels[1]
     base = {
         "game": superres.GAME, "batch_size": 16, "grid": 16,
         "data": {"name": UNKNOWN_DATA, "resolution": 2 * crop, "channels": channels},
@@ -95,14 +92,12 @@ def _super_resolution(generator: Player, discriminator: Player | None = None) ->
         "ema": {"decay": 0.999},
     }  # fmt: skip
     spec = {"image": Field("image", (2 * crop, 2 * crop, channels))}
-    return _joined(spec, base, {"generator": generator}, {"discriminator": discriminator} if discriminator else {})
+    return _joined(spec, base, {"generator": generator}, {"discriminator": (discriminator, channels)})
 
 
 def _paired(generator: Player, discriminator: Player | None = None) -> Weights:
     """A run that turns a source into a picture; what a CycleGAN's one direction is, too."""
     inputs, outputs = generator.channels
-    if discriminator and discriminator.channels[0] != inputs + outputs:
-        raise UserError(_differ(discriminator, inputs + outputs))
     side = max(_SIDE, 2 ** generator.fields.get("depth", 0))
     base = {
         "game": "paired", "batch_size": 1, "grid": 16,
@@ -111,36 +106,29 @@ def _paired(generator: Player, discriminator: Player | None = None) -> Weights:
         "optim": {net: dict(_TRANSLATORS) for net in ("generator", "discriminator")},
     }  # fmt: skip
     spec = {"source": Field("image", (side, side, inputs)), "image": Field("image", (side, side, outputs))}
-    return _joined(spec, base, {"generator": generator}, {"discriminator": discriminator} if discriminator else {})
+    return _joined(spec, base, {"generator": generator}, {"discriminator": (discriminator, inputs + outputs)})
 
 
 def _translation(there: Player, back: Player, of_b: Player | None = None, of_a: Player | None = None) -> Weights:
-    if there.layout.model != back.layout.model or there.fields != back.fields:
-        raise UserError("the two generators differ: "
-                        + " and ".join(f"{p.layout.model} ({layouts.described(p.fields)})" for p in (there, back)))
-    (channels_a, channels_b), same = there.channels, there.channels[0] == there.channels[1]
-    if back.channels != (channels_b, channels_a):
-        raise UserError(f"generators from {channels_a} channels to {channels_b}, and from {back.channels[0]} to "
-                        f"{back.channels[1]}; expected one direction and the other")
-    discriminators = {}
-    if of_a and of_b:
-        if of_a.fields != of_b.fields:
-            raise UserError("the two discriminators differ: "
-                            + " and ".join(layouts.described(p.fields) for p in (of_b, of_a)))
-        for player, channels in ((of_a, channels_a), (of_b, channels_b)):
-            if player.channels[0] != channels:
-                raise UserError(_differ(player, channels))
-        discriminators = {"discriminator_a": of_a, "discriminator_b": of_b}
-    sizes = {"a": channels_a, "b": channels_b}
+    """A run of both directions."""
+    for what, (one, other) in {"generators": (there, back), "discriminators": (of_b, of_a)}.items():
+        if one and (one.layout.model, one.fields) != (other.layout.model, other.fields):
+            both = " and ".join(f"{p.layout.model} ({layouts.described(p.fields)})" for p in (one, other))
+            raise UserError(f"the two {what} differ: {both}")
+    if back.channels != there.channels[::-1]:
+        ways = [f"from {inputs} channels to {outputs}" for inputs, outputs in (there.channels, back.channels)]
+        raise UserError(f"generators {' and '.join(ways)}; expected one direction and the other")
+    sizes = dict(zip("ab", there.channels, strict=True))
     look = {"name": UNKNOWN_DATA, "resolution": _SIDE, "filter": "bicubic"}
     base = {
         "game": "translation", "batch_size": 1, "grid": 16,
         "data": {"parts": {part: {**look, "channels": channels} for part, channels in sizes.items()}},
         "discriminator": {"name": "cyclegan", "norm": there.fields["norm"]},
-        "loss": {"identity": 0.5 if same else 0.0},
+        "loss": {"identity": 0.5 if sizes["a"] == sizes["b"] else 0.0},
         "optim": {player: dict(_TRANSLATORS) for player in ("generators", "discriminators")},
     }  # fmt: skip
     spec = {part: Field("image", (_SIDE, _SIDE, channels)) for part, channels in sizes.items()}
+    discriminators = {"discriminator_a": (of_a, sizes["a"]), "discriminator_b": (of_b, sizes["b"])}
     return _joined(spec, base, {"generator_ab": there, "generator_ba": back}, discriminators)
 
 
@@ -149,28 +137,24 @@ def _contrastive(generator: Player, discriminator: Player | None = None) -> Weig
     inputs, outputs = generator.channels
     if inputs != outputs:
         raise UserError(f"a generator of CUT from {inputs} channels to {outputs}, which is not supported")
-    if discriminator and discriminator.channels[0] != outputs:
-        raise UserError(_differ(discriminator, outputs))
     look = {"name": UNKNOWN_DATA, "resolution": _SIDE, "filter": "bicubic", "channels": inputs}
-    blocks = min(4, generator.fields["blocks"] - 1)
+    last = min(4, generator.fields["blocks"] - 1)
     base = {
         "game": translators.CONTRASTIVE, "batch_size": 1, "grid": 16,
         "data": {"parts": {part: dict(look) for part in ("a", "b")}},
-        "contrastive": {"layers": ("input", "down0", "down1", "block0", *((f"block{blocks}",) if blocks else ()))},
+        "contrastive": {"layers": ("input", "down0", "down1", "block0", *((f"block{last}",) if last else ()))},
         "discriminator": {"name": "cut", "norm": generator.fields["norm"]},
         "optim": {net: dict(_TRANSLATORS) for net in ("generator", "discriminator")},
     }  # fmt: skip
     spec = {part: Field("image", (_SIDE, _SIDE, inputs)) for part in ("a", "b")}
-    return _joined(spec, base, {"generator": generator}, {"discriminator": discriminator} if discriminator else {})
+    return _joined(spec, base, {"generator": generator}, {"discriminator": (discriminator, outputs)})
 
 
 def _inpainting(generator: Player, discriminator: Player | None = None) -> Weights:
+    """A run that fills holes, with the optimizers of LaMa's program."""
     inputs, outputs = generator.channels
     if inputs != outputs + 1:
-        raise UserError(f"a generator of LaMa from {inputs} channels to {outputs}; expected those of a picture and its "
-                        "mask, and of a picture")
-    if discriminator and discriminator.channels[0] != outputs:
-        raise UserError(_differ(discriminator, outputs))
+        raise UserError(f"a generator of LaMa from {inputs} channels to {outputs}; expected one more, of the mask")
     base = {
         "game": inpainters.GAME, "batch_size": 30, "grid": 8,
         "data": {"name": UNKNOWN_DATA, "resolution": _SIDE, "channels": outputs},
@@ -179,21 +163,33 @@ def _inpainting(generator: Player, discriminator: Player | None = None) -> Weigh
         "ema": {"half_life_images": 0.0},
     }  # fmt: skip
     spec = {"image": Field("image", (_SIDE, _SIDE, outputs))}
-    return _joined(spec, base, {"generator": generator}, {"discriminator": discriminator} if discriminator else {})
+    return _joined(spec, base, {"generator": generator}, {"discriminator": (discriminator, outputs)})
 
 
-def _differ(discriminator: Player, channels: int) -> str:
-    return f"the discriminator takes {discriminator.channels[0]} channels; expected {channels}, which the generator has"
+def _joined(
+    spec, base: dict, generators: dict[str, Player], discriminators: dict[str, tuple[Player | None, int]]
+) -> Weights:
+    """Weights of these nets, of which all those of a section are built alike.
 
-
-def _joined(spec, base: dict, generators: dict[str, Player], discriminators: dict[str, Player]) -> Weights:
-    """Weights of these nets; all those of a section are built alike."""
-    players = generators | discriminators
+    Args:
+      spec, base: of the run.
+      generators: by net.
+      discriminators: by net, None where the files have none, and the channels of what it is shown.
+    Raises:
+      UserError: a discriminator takes other channels.
+    """
+    players = dict(generators)
+    for net, (player, channels) in discriminators.items():
+        if player and player.channels[0] != channels:
+            raise UserError(
+                f"the discriminator takes {player.channels[0]} channels, and the generator's pictures have {channels}"
+            )
+        players |= {net: player} if player else {}
     fields = {p.layout.role: {"name": p.layout.model, **p.fields} for p in players.values()}
-    if base["game"] == "translation" and discriminators:
+    if "discriminator" in fields and base["discriminator"]["name"] == "cyclegan":  # pix2pix's under another name
         fields["discriminator"]["name"] = "cyclegan"
-    params = {net: dict(p.arrays) for net, p in players.items()}
-    ema: dict[str, dict[str, np.ndarray]] = {net: dict(p.arrays) for net, p in generators.items()}
+    params: dict[str, dict[str, np.ndarray]] = {net: dict(player.arrays) for net, player in players.items()}
+    ema = {net: dict(player.arrays) for net, player in generators.items()}
     return Weights(spec, params, ema, "", base=base, fields=fields, fits_any=True)
 
 

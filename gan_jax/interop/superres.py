@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gan_jax.errors import UserError
-from gan_jax.interop.layouts import Fields, Layout, Tensors, count
+from gan_jax.interop.layouts import Fields, Layout, Tensors, count, highest
 from gan_jax.models.esrgan import INNER
 
 GAME = "super_resolution"
@@ -48,22 +48,18 @@ def _has(*names: str) -> Callable[[set[str]], bool]:
 
 
 def _compact_fields(tensors: Tensors) -> Fields:
-    first, last = tensors["body.0.weight"], _last(tensors)
+    first, last = tensors["body.0.weight"], highest(tensors)  # convolutions have the even places
     inputs, layers = first.shape[1], last // 2 - 1
     scale = round((len(tensors[f"body.{last}.weight"]) / inputs) ** 0.5)
     return {"scale": scale, "width": len(first), "layers": layers}
 
 
-def _last(tensors: Tensors) -> int:
-    """The number of SRVGGNetCompact's last convolution; they have the even ones."""
-    return max(int(name.split(".")[1]) for name, value in tensors.items() if value.ndim == 4)
-
-
 def _compact_channels(tensors: Tensors, fields: Fields) -> tuple[int, int]:
-    outputs = len(tensors[f"body.{_last(tensors)}.weight"]) / fields["scale"] ** 2
+    outputs = len(tensors[f"body.{highest(tensors)}.weight"]) / fields["scale"] ** 2
     if outputs != tensors["body.0.weight"].shape[1]:
-        raise UserError(f"a network that makes {outputs:g} channels of {tensors['body.0.weight'].shape[1]}, which is "
-                        "not supported")
+        raise UserError(
+            f"a network that makes {outputs:g} channels of {tensors['body.0.weight'].shape[1]}, which is not supported"
+        )
     return int(outputs), int(outputs)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.interop.layouts import Fields, Layout, Tensors
+from gan_jax.interop.layouts import Fields, Layout, Tensors, highest
 
 GAME = "paired"  # of one generator; two, there and back, are of the game 'translation'
 CONTRASTIVE = "contrastive"  # of CUT's
@@ -113,7 +113,7 @@ def _filters(tensors: Tensors) -> set[int]:
 
 def _patch_fields(tensors: Tensors) -> Fields:
     step = 4 if _filters(tensors) else 3  # modules of a layer
-    layers = (max(int(name.split(".")[1]) for name in tensors) - 2) // step
+    layers = (highest(tensors) - 2) // step
     if layers < 1:
         raise ValueError("no layer that halves the sides")
     blurs = {"antialias": True} if step == 4 else {}
