@@ -101,7 +101,7 @@ def player(layout: Layout, tensors: Tensors, numbers: Callable) -> Player:
     except (LookupError, ArithmeticError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        reason = f"{error} is missing" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise UserError(f"its tensors are not those of a {layout.role} of {layout.model}: {reason}") from error
 
 
