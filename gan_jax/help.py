@@ -13,7 +13,7 @@ SUMMARIES = {
     "sample": "write images of a trained run",
     "sweep": "train every combination of some settings and compare them",
     "config": "list the experiments, or print one's file to copy",
-    "import": "make a run's folder of official weights",
+    "import": "make a run's folder of published weights",
     "export": "write a run's networks for other programs",
 }
 FLAGS = {
@@ -79,8 +79,9 @@ FLAGS = {
   NAME                         an experiment; without it the names of all, and what they are""",
     "import": """\
   --from=FILE                  .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN; .pth or .safetensors of their tensors;
-                               .pt of rosinality's stylegan2-pytorch; .pth of StudioGAN's StyleGAN2; .safetensors
-                               that export wrote. Nothing in the file is run
+                               .pt of rosinality's stylegan2-pytorch; .pth of StudioGAN's StyleGAN2; .pth of ESRGAN,
+                               Real-ESRGAN, pix2pix, CycleGAN, CUT and LaMa (.ckpt too), several of one run as
+                               FILE,FILE; .safetensors that export wrote. Nothing in the file is run
   --workdir=DIR                the folder to make
   --config=NAME[:variant]      experiment for what the file does not tell: data, losses, optimizers
   --config.KEY=VALUE           override any key, such as --config.generator.conv_clamp=256""",

@@ -82,8 +82,11 @@ def test_dropout_depends_on_the_keys_alone_and_stays_when_a_picture_is_drawn(sma
                                       model.apply(variables, x, train=False))  # fmt: skip
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(3, [(2, 2, 16), (4, 4, 8), (8, 8, 4)]), (1, [(2, 2, 16)])])
-def test_dropout_is_in_the_first_layers_of_the_way_back(monkeypatch, layers, expected):
+@pytest.mark.parametrize(
+    ("layers", "start", "expected"),
+    [(3, 0, [(2, 2, 16), (4, 4, 8), (8, 8, 4)]), (1, 0, [(2, 2, 16)]), (2, 1, [(4, 4, 8), (8, 8, 4)])],
+)
+def test_dropout_is_in_the_first_layers_of_the_way_back(monkeypatch, layers, start, expected):
     """Of 32 pixels and width 2: features 16, 8, 4 and 2 from the middle on; each layer has keys of its own."""
     dropped, used = [], []
 
@@ -93,7 +96,7 @@ def test_dropout_is_in_the_first_layers_of_the_way_back(monkeypatch, layers, exp
         return x
 
     monkeypatch.setattr(pix2pix, "dropout", record)
-    model = Generator(width=2, dropout_layers=layers)
+    model = Generator(width=2, dropout_layers=layers, dropout_start=start)
 
     def keys_of_layers():
         model.init_with_output(KEY, jnp.zeros((2, 32, 32, 1)), train=True, keys=jax.random.split(KEY, 2))
