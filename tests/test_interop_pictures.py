@@ -242,7 +242,7 @@ def compact():
 
 
 def test_two_commands_enlarge_a_picture(compact, tmp_path, capsys):
-    """And another run starts from its arrays; so does an experiment that the import is given."""
+    """Its arrays are exported and come back; another run starts from them, and an experiment that import is given."""
     run, state = _imported(tmp_path, compact, "--config.checkpoints.keep=1")
     photograph = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
     images.save(tmp_path / "photo.png", photograph)
@@ -253,6 +253,10 @@ def test_two_commands_enlarge_a_picture(compact, tmp_path, capsys):
         large = np.asarray(file)
     expected = _drawn(run, state, np.moveaxis(photograph, -1, 0)[None] / np.float32(255))
     np.testing.assert_allclose(large, np.clip(expected[0] * 255, 0, 255), atol=0.51)
+    weights = tmp_path / "weights.safetensors"
+    assert cli.main(["export", f"--workdir={tmp_path / 'run'}", f"--out={weights}", "--format=safetensors"]) == 0
+    assert cli.main(["import", f"--from={weights}", f"--workdir={tmp_path / 'back'}"]) == 0
+    jax.tree.map(np.testing.assert_array_equal, _restored(tmp_path / "back")[1].ema, state.ema)
     mesh = parallel.make_mesh(jax.devices()[:1])
     fresh = jax.device_put(runs.fresh_state(run), parallel.replicated(mesh))
     moved, line = folders.transfer(run, fresh, str(tmp_path / "run"), mesh)
@@ -321,6 +325,10 @@ def test_tensors_that_do_not_fit(compact, tmp_path, capsys):
     assert "conv_last.weight is missing" in told({k: v for k, v in rrdb.items() if k != "conv_last.weight"})
     odd = rrdb | {"conv_first.weight": rrdb["conv_first.weight"][:, :5]}
     assert "a network that makes 3 channels of 5, which is not supported" in told(odd)
+    deep = {f"model.model.1{'.model.3' * i}.model.1.weight": np.ones((1, 1, 4, 4), np.float32) for i in range(20)}
+    ends = {f"model.model.{i}.weight": np.ones((1, 1, 4, 4), np.float32) for i in (0, 3)}
+    bias = {"model.model.1.model.1.bias": np.ones(1, np.float32)}
+    assert "pictures of 2097152 pixels or channels are larger than any" in told(deep | ends | bias)
     gap = {name.replace("body.0.", "body.1."): value for name, value in rrdb.items()}
     assert "layers [1] where 0, 1, 2 and so on were expected" in told(gap)
 

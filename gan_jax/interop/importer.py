@@ -16,12 +16,11 @@ from gan_jax import checkpoint, folders, initial, runs, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from gan_jax.interop import architectures, names, networks, pictures
-from gan_jax.interop.networks import UNKNOWN_DATA, Network, Weights
+from gan_jax.interop.networks import LARGEST, UNKNOWN_DATA, Network, Weights
 from gan_jax.weights import containers
 from gan_jax.weights.pickles import Damaged
 
 FORMAT = "gan_jax 1"  # of our own safetensors files, in their metadata
-_LARGEST = 2**14  # side of images, and their channels
 _ADAM = {"name": "adam", "learning_rate": 0.002, "b1": 0.0, "b2": 0.99, "eps": 1e-8}
 _STYLE = {"game": "style", "ema": {"half_life_images": 10_000.0}}
 _BASES = {
@@ -155,7 +154,7 @@ def _spec(fields: dict[str, dict]) -> specs.Spec:
     side, channels, classes = shapes["generator"]
     if any(other != shapes["generator"] for other in shapes.values()):
         raise UserError(f"generator and discriminator differ in resolution, channels and labels: {shapes}")
-    if not (1 <= side <= _LARGEST and 1 <= channels <= _LARGEST and classes <= 2**20):
+    if not (1 <= side <= LARGEST and 1 <= channels <= LARGEST and classes <= 2**20):
         raise UserError(f"images of {side}x{side}x{channels} with {classes} classes are larger than any that are known")
     return specs.labelled((side, side, channels), classes)
 

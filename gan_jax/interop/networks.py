@@ -15,6 +15,7 @@ from gan_jax.weights.containers import array
 from gan_jax.weights.pickles import Damaged, Module, Record, Tensor, brief
 
 UNKNOWN_DATA = "folder:its-training-images"  # of a network that comes without an experiment
+LARGEST = 2**14  # side of images, and their channels
 ROLES = {
     "G": "G", "g": "G", "netG": "G", "generator": "G",
     "D": "D", "d": "D", "netD": "D", "discriminator": "D",

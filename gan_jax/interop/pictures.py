@@ -7,7 +7,7 @@ import numpy as np
 from gan_jax.errors import UserError
 from gan_jax.interop import inpainters, layouts, superres, translators
 from gan_jax.interop.layouts import Layout, Player
-from gan_jax.interop.networks import UNKNOWN_DATA, Weights
+from gan_jax.interop.networks import LARGEST, UNKNOWN_DATA, Weights
 from gan_jax.specs import Field
 from gan_jax.weights import containers
 from gan_jax.weights.pickles import brief
@@ -176,8 +176,11 @@ def _joined(
       generators: by net.
       discriminators: by net, None where the files have none, and the channels of what it is shown.
     Raises:
-      UserError: a discriminator takes other channels.
+      UserError: a discriminator takes other channels; pictures beyond all bounds.
     """
+    largest = max(max(field.shape) for field in spec.values())
+    if largest > LARGEST:
+        raise UserError(f"pictures of {largest} pixels or channels are larger than any that are known")
     players = dict(generators)
     for net, (player, channels) in discriminators.items():
         if player and player.channels[0] != channels:
