@@ -124,7 +124,7 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
         if len(values) > 1 and name != "sweep":
             raise UserError(f"--{name} is given {len(values)} times: {', '.join(values)}")
         if name in PATHS:
-            several = values[0].split(",") if name == "compare" else values
+            several = values[0].split(",") if name in ("compare", "from") else values
             flags[name] = [",".join(paths.expanded(path, f"--{name}") for path in several)]
     return flags, overrides
 

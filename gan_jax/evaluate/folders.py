@@ -15,7 +15,7 @@ from gan_jax.data import Dataset
 from gan_jax.errors import UserError
 from gan_jax.evaluate import pairs, plans, protocols, report
 from gan_jax.evaluate import reals as real_side
-from gan_jax.evaluate.protocols import PAIRED
+from gan_jax.evaluate.protocols import IN_HOLES, OF_FOLDERS, PAIRED
 from gan_jax.evaluate.run import listed_names
 from gan_jax.features import networks
 
@@ -123,14 +123,16 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
         if name in protocols.PLAIN and section.features in ("none", networks.JUDGE):
             raise UserError(f"metrics={name}: of a folder's images, it needs --features such as inception or "
                             f"random_inception, not {section.features!r}")
+        if name in IN_HOLES:
+            raise UserError(f"metrics={name}: of a run alone, whose holes are known: give --workdir")
         if name in PAIRED:
             if not paired:
                 raise UserError(f"metrics={name}: compares two folders, image by image: give --reference=FOLDER")
             continue
         if name not in ("fd", "kd", "prdc") and (protocol is None or protocol.kind == "ppl"):
             raise UserError(f"metrics={name!r}: of a folder of images, expected some of fd, kd, prdc, "
-                            f"{', '.join(PAIRED)}, or such as fid10k, fid50k_full, kid50k_full, pr50k3_full, is50k, "
-                            "swd16k, msssim10k")
+                            f"{', '.join(OF_FOLDERS)}, or such as fid10k, fid50k_full, kid50k_full, pr50k3_full, "
+                            "is50k, swd16k, msssim10k")
         if protocol is not None and protocol.samples > fakes.size:
             raise UserError(f"metrics={name}: of {protocol.samples} images, and {fakes.name.partition(':')[2]} has "
                             f"{fakes.size}; list it without a count, such as fid, for all of them")

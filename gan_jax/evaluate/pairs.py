@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from gan_jax import metrics, parallel
+from gan_jax.evaluate import protocols
 from gan_jax.features.networks import FeatureNet
 
 AT_ONCE = 16  # pairs, on one device
@@ -18,6 +19,7 @@ class Targets(NamedTuple):
     size: int  # how many there are
     images: Callable[[np.ndarray], np.ndarray]  # numbers (n,) -> uint8 (n, H, W, C)
     protocol: dict[str, Any]  # what a row says of them
+    masks: Callable[[np.ndarray], np.ndarray] | None = None  # as `images`, of the holes (n, H, W, 1), 255 there
 
 
 class Pairs:
@@ -25,8 +27,10 @@ class Pairs:
 
     def __init__(self, name: str, net: FeatureNet | None, targets: Targets):
         """`name` is one of `protocols.PAIRED`; a LPIPS has its `net`."""
-        measures = {"l1": metrics.l1, "psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim}
+        measures = {"l1": metrics.l1, "psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim,
+                    "masked_l1": metrics.masked_l1}
         self._measure = measures[name] if net is None else _perceptual(net)
+        self._in_holes = name in protocols.IN_HOLES
         self._unit = {"unit": "dB"} if name == "psnr" else {}
         self._targets, self._values, self._next = targets, [], 0
 
@@ -39,8 +43,9 @@ class Pairs:
         """The next images, uint8 (n, H, W, C)."""
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]
-            targets = self._targets.images(np.arange(self._next, self._next + len(part)))
-            self._values.append(self._measure(part, targets))
+            places = np.arange(self._next, self._next + len(part))
+            holes = (self._targets.masks(places),) if self._in_holes else ()
+            self._values.append(self._measure(part, self._targets.images(places), *holes))
             self._next += len(part)
 
     def finish(self) -> tuple[float | None, dict]:

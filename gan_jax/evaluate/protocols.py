@@ -17,10 +17,13 @@ from gan_jax.features import lpips, networks
 from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
-PAIRED = ("l1", "psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
+OF_FOLDERS = ("l1", "psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
+IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
+PAIRED = (*OF_FOLDERS, *IN_HOLES)
 PLAIN = ("fd", "kd", "prdc", "classes", "modes", *EQUIVARIANCE)  # of config.evaluation's features and samples
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
-_LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "l1", "lpips_alex", "lpips_vgg")  # kinds: least is best
+# Kinds of which the least is best.
+_LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "l1", "masked_l1", "lpips_alex", "lpips_vgg")
 
 
 class Protocol(NamedTuple):
@@ -110,6 +113,8 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
         if name in PAIRED and not has_target:
             raise UserError(f"metrics={name}: compares two folders, image by image: give --images and --reference; or "
                             f"samples with what they are to be, and the game {config.game!r} has nothing such")
+        if name in IN_HOLES and not games.mask(games.find(config.game)):
+            raise UserError(f"metrics={name}: measures inside holes, and samples of the game {config.game!r} have none")
         if name not in (*PLAIN, *(PAIRED if has_target else ())) and parse(name) is None:
             raise UserError(f"metrics={name!r}: expected some of {', '.join(PLAIN)}, or such as {EXAMPLES}")
         check_count(name)

@@ -214,8 +214,10 @@ def _targets(run: runs.Run) -> pairs.Targets:
     """What the samples of a measurement are to become, see `games`."""
     field = games.target(run.game, run.config)
     dataset = runs.open_field(run.config, field, run.config.evaluation.split)
-    said = real_side.of(dataset).protocol()
-    return pairs.Targets(dataset.size, lambda numbers: dataset.examples(numbers)[field], said)
+    said, name = real_side.of(dataset).protocol(), games.mask(run.game)
+    examples = runs.held_out(run) if name else None
+    masks = (lambda numbers: examples(numbers)[name]) if name else None
+    return pairs.Targets(dataset.size, lambda numbers: dataset.examples(numbers)[field], said, masks)
 
 
 def _classical(run: runs.Run, planned: plans.Plans, inputs: _Inputs) -> list[dict]:

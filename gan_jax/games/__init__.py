@@ -20,6 +20,8 @@ A game is a module with
                                   and of its row of `given`, {field: array as in the data}. The first array is the one
                                   that is looked at and measured
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
+    MASK                          optional: the field, of those that it asks for, that is 255 in a hole and 0 elsewhere;
+                                  metrics may measure inside of it, and `sample` takes `--masks`
     target(config)                optional: the data's field that holds what each sample is to become; grids show it,
                                   and metrics of pairs compare with it
     baselines(config, train)      optional, of games with a target: {name: given -> uint8 images (B, H, W, C)}, the
@@ -92,6 +94,11 @@ def asked(game: ModuleType, config, examples: dict, names: tuple[str, ...]) -> d
 def target(game: ModuleType, config) -> str:
     """Name of the data's field that holds the right answer to each example; empty where there is none."""
     return game.target(config) if hasattr(game, "target") else ""
+
+
+def mask(game: ModuleType) -> str:
+    """Name of the field that says where the holes are; empty where samples have none."""
+    return getattr(game, "MASK", "")
 
 
 def fixed(game: ModuleType, config) -> dict:

@@ -39,6 +39,21 @@ def constructors(config) -> dict[str, type]:
     return {net: models.classes(config[net].name)[net] for net in NETS} | {"augment": augment.chosen(config)}
 
 
+class InTraining:
+    """Nets in training, whose collections pass from one use to the next."""
+
+    def __init__(self, nets: dict, params: dict, state: State):
+        self.nets, self.params, self.variables = nets, params, dict(state.variables)
+
+    def play(self, name: str, x: jax.Array, method: str | None = None) -> Any:
+        """What a net, or one of its methods, makes of x; its collections move."""
+        own = self.variables[name]
+        options = {"train": True, "mutable": list(own), "method": method}
+        out, new = self.nets[name].apply({"params": self.params[name], **own}, x, **options)
+        self.variables[name] = dict(new)
+        return out
+
+
 def build(config, spec, *, points: str = "") -> dict[str, nn.Module]:
     """The two players for data of `spec`.
 

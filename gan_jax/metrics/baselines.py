@@ -85,6 +85,35 @@ def ridge_regression(sources, targets) -> Ridge:
     return Ridge(weights, means, float(penalty), np.shape(targets)[1:])
 
 
+def biharmonic(images, holes) -> np.ndarray:
+    """Holes filled by the solution of the biharmonic equation (Damelin and Hoang 2018), as scikit-image has it.
+
+    Args:
+      images: uint8 (N, H, W, C); what is in a hole does not matter.
+      holes: bool (N, H, W, 1).
+    Returns:
+      uint8 (N, H, W, C); grey where nothing is known.
+    """
+    from skimage import restoration
+
+    filled = np.array(images)
+    for image, hole in zip(filled, np.asarray(holes)[..., 0], strict=True):
+        if hole.any() and not hole.all():
+            solved = restoration.inpaint_biharmonic(image / 255, hole, channel_axis=-1)
+            image[hole] = np.clip(np.rint(255 * solved[hole]), 0, 255)
+        image[hole & hole.all()] = 128
+    return filled
+
+
+def mean_of_known(images, holes) -> np.ndarray:
+    """Holes filled with each picture's mean of what is known, channel by channel; arguments and result as of
+    `biharmonic`."""
+    filled = np.array(images)
+    for image, hole in zip(filled, np.asarray(holes)[..., 0], strict=True):
+        image[hole] = 128 if hole.all() else np.rint(image[~hole].mean(axis=0))
+    return filled
+
+
 def _flat(images) -> np.ndarray:
     return np.asarray(images, np.float64).reshape(len(images), -1)
 

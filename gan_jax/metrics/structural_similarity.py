@@ -15,7 +15,8 @@ C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])  # of the scales, the finest first
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # of R, G, B in BT.601's Y, which reaches from 16 to 235
 ODD = ("zeros", "mirror")
-LEAST = {"l1": 1, "psnr": 1, "ssim": WINDOW, "ms_ssim": (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1}  # pixels of a side
+# Pixels of a side.
+LEAST = {"l1": 1, "masked_l1": 1, "psnr": 1, "ssim": WINDOW, "ms_ssim": (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1}
 
 
 def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
@@ -45,6 +46,16 @@ def l1(a, b) -> np.ndarray:
     """
     a, b = _pair("L1", a, b, 0, False, least=LEAST["l1"])
     return np.array([np.abs(x - y).mean() / (PEAK / 2) for x, y in _each(a, b, False)])
+
+
+def masked_l1(a, b, masks) -> np.ndarray:
+    """`l1` of the pixels in each pair's hole alone; masks (B, H, W, 1), above 127 there. 0 where there is no hole."""
+    a, b = _pair("masked L1", a, b, 0, False, least=LEAST["masked_l1"])
+    holes = np.broadcast_to(np.asarray(masks) > 127, np.shape(a))
+    return np.array([
+        np.abs(x - y)[hole].sum() / max(hole.sum(), 1) / (PEAK / 2)
+        for (x, y), hole in zip(_each(a, b, False), holes, strict=True)
+    ])
 
 
 def ssim(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:

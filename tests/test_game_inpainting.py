@@ -1,0 +1,203 @@
+"""Inpainting: recorded losses and steps of LaMa, masks of a run, what is known stays, what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.tree
+import pytest
+
+from gan_jax import config as configs
+from gan_jax import losses, runs, specs
+from gan_jax.games import masked_losses
+from gan_jax.layers.conv import conv
+from tests import golden_lama as golden
+from tests import settings
+
+
+def _config(variant="smoke", **overrides):
+    """LaMa's experiment, shrunk; keys with `__` for dots."""
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'places_lama.py'}:{variant}")
+    for key, value in overrides.items():
+        configs.override(config, key.replace("__", "."), str(value))
+    return config
+
+
+def _build(config, shape=(32, 32, 3)):
+    return runs.build(config, {"image": specs.Field("image", shape)})
+
+
+# Losses, each recorded with its gradients.
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return golden.load("lama_losses")
+
+
+@pytest.mark.parametrize(("criterion", "known", "missing"), [
+    ("l1", 10, 0), ("l2", 10, 0), ("l1", 1, 0.5), ("l2", 1, 0.5),
+])  # fmt: skip
+def test_recorded_distances(recorded, criterion, known, missing):
+    name = f"masked_{criterion}_known{known}_missing{missing}"
+    image, mask, made = (golden.images(recorded[f"in/{key}"]) for key in ("image", "mask", "predicted"))
+    options = {"criterion": criterion, "known": known, "missing": missing}
+    loss, slope = jax.value_and_grad(masked_losses.distance)(made, image, mask, **options)
+    assert loss == pytest.approx(float(recorded[f"out/{name}"]), rel=1e-5)
+    golden.close(slope, golden.images(recorded[f"grad/{name}/predicted"]))
+
+
+@pytest.mark.parametrize("name", ["fm_nomask", "fm_mask"])
+def test_recorded_matching(recorded, name):
+    made, real = (tuple(golden.images(recorded[f"in/fm_{kind}{i}"]) for i in range(3)) for kind in ("fake", "real"))
+    mask = golden.images(recorded["in/mask"]) if name == "fm_mask" else None
+    loss, slopes = jax.value_and_grad(masked_losses.matching)(made, real, mask)
+    assert loss == pytest.approx(float(recorded[f"out/{name}"]), rel=1e-5)
+    for i, slope in enumerate(slopes):
+        golden.close(slope, golden.images(recorded[f"grad/{name}/fake{i}"]))
+
+
+HOLES = {  # of each recording: how the hole is treated, the factor of the penalty, the weight of the generator's term
+    "default": (masked_losses.Hole(fake_in_hole=False), 5, 1),
+    "lama": (masked_losses.Hole(), 0.001, 10),
+    "lama_maxpool": (masked_losses.Hole(resize="maximum"), 0.001, 10),
+    "bilinear": (masked_losses.Hole(resize="bilinear"), 0.001, 10),
+    "lama_extra": (masked_losses.Hole(extra=0.5), 0.001, 10),
+    "masked_only": (masked_losses.Hole(False, True, True), 0.1, 2),
+    "masked_discr_only": (masked_losses.Hole(False, True), 0.1, 2),
+}
+
+
+def _judge(params, image):
+    """The recorder's small discriminator: 4x4 of stride 2, LeakyReLU, 3x3."""
+    x = conv(image, params["0.weight"].transpose(2, 3, 1, 0), 2, ((1, 1), (1, 1))) + params["0.bias"]
+    x = jax.nn.leaky_relu(x, 0.2)
+    return conv(x, params["2.weight"].transpose(2, 3, 1, 0), 1, ((1, 1), (1, 1))) + params["2.bias"]
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_recorded_adversarial_terms(recorded, name):
+    hole, factor, weight = HOLES[name]
+    game = losses.adversarial("non_saturating")
+    image, mask, real, fake, shown = (
+        golden.images(recorded[f"in/{key}"])
+        for key in ("image", "mask_adv", "pred_real", "pred_fake", "disc_pred_fake")
+    )
+    for side in (11, 16):
+        if f"out/adv_{name}/scaled_mask_{side}x{side}" in recorded:
+            expected = golden.images(recorded[f"out/adv_{name}/scaled_mask_{side}x{side}"])
+            golden.close(masked_losses.resized(mask, (side, side), hole.resize), expected)
+
+    def generator(fake):
+        return weight * masked_losses.generator(game, real, fake, mask, hole).mean()
+
+    loss, slope = jax.value_and_grad(generator)(fake)
+    assert loss == pytest.approx(float(recorded[f"out/adv_{name}/gen"]), rel=1e-5)
+    golden.close(slope, golden.images(recorded[f"grad/adv_{name}/gen_pred_fake"]))
+
+    def discriminator(params, shown):
+        slope, logits = jax.grad(lambda x: (_judge(params, x).sum(), _judge(params, x)), has_aux=True)(image)
+        penalty = factor * jnp.square(slope).sum((1, 2, 3)).mean()
+        terms = masked_losses.discriminator(game, logits, shown, mask, hole)
+        return penalty + sum(term.mean() for term in terms.values()), penalty
+
+    params = {key.removeprefix("params/D/"): recorded[key] for key in recorded if key.startswith("params/D/")}
+    play = jax.value_and_grad(discriminator, argnums=(0, 1), has_aux=True)
+    (loss, penalty), (of_params, of_shown) = play(params, shown)
+    assert loss == pytest.approx(float(recorded[f"out/adv_{name}/disc"]), rel=1e-5)
+    assert penalty == pytest.approx(float(recorded[f"out/adv_{name}/disc_r1_times_coef"]), rel=1e-5)
+    golden.close(of_shown, golden.images(recorded[f"grad/adv_{name}/disc_pred_fake"]))
+    for key, slope in of_params.items():
+        golden.close(slope, recorded[f"grad/adv_{name}/disc_D/{key}"])
+
+
+def test_masks_of_other_sizes():
+    """By hand, 5 pixels to 2 and 3: the first of each part, and the largest of all that it touches."""
+    mask = jnp.array([0.0, 1, 0, 0, 1]).reshape(1, 5, 1, 1)
+    for how, wanted, expected in (("nearest", 2, [0, 0]), ("nearest", 3, [0, 1, 0]), ("maximum", 2, [1, 1]),
+                                  ("maximum", 3, [1, 1, 1])):  # fmt: skip
+        np.testing.assert_array_equal(masked_losses.resized(mask, (wanted, 1), how)[0, :, 0, 0], expected)
+    assert masked_losses.resized(mask, (5, 1), "nearest") is mask
+
+
+# Two steps of the published program.
+
+RECORDED = dict(
+    batch_size=2, generator__width=4, generator__halvings=2, generator__blocks=2, discriminator__width=4,
+    discriminator__layers=3, data__flip=False, inpainting__masks="centre",
+)  # fmt: skip
+NAMES = {"generator": golden.generator(2, 2), "discriminator": golden.discriminator(3)}
+# Biases in front of a norm have no effect, and move at random.
+IDLE = {"generator": ("up0/bias", "up1/bias"), "discriminator": ("conv1/bias", "conv2/bias", "conv3/bias")}
+
+
+def _nets(arrays, prefix):
+    return {net: golden.variables(arrays, f"{prefix}/{net[0].upper()}/", names) for net, names in NAMES.items()}
+
+
+def _paths(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """(arrays, config, State after one and two steps, metrics of both)."""
+    arrays = golden.load("lama_train_step")
+    config = _config("", **RECORDED)
+    run, before = _build(config), _nets(arrays, "params")
+    state = runs.fresh_state(run)
+    params = {net: tree["params"] for net, tree in before.items()}
+    variables = {net: {"batch_stats": tree["batch_stats"]} for net, tree in before.items()}
+    assert jax.tree.map(jnp.shape, (params, variables)) == jax.tree.map(jnp.shape, (state.params, state.variables))
+    state = state._replace(params=params, variables=variables, ema={"generator": before["generator"]})
+    batch = {"image": 2 * golden.images(arrays["in/image"]) - 1, "mask": golden.images(arrays["in/mask"])}
+    after, measured = [], []
+    for _ in range(2):
+        state, values = settings.play(run, count=1, batches=[batch], state=state)
+        after.append(state)
+        measured += values
+    return arrays, config, after, measured
+
+
+def test_losses_of_two_steps(steps):
+    arrays, config, _, measured = steps
+    theirs = {
+        "gradnorm_G": "generator/grad_norm", "G_total": "generator/loss", "gen_l1": "generator/distance",
+        "gen_adv": "generator/adversarial", "gen_fm": "generator/matching", "gradnorm_D": "discriminator/grad_norm",
+        "D_total": "discriminator/loss", "discr_adv": "discriminator/loss", "adv_discr_real_gp": "discriminator/r1",
+        "adv_discr_real_out": "discriminator/real_logit", "adv_discr_fake_out": "discriminator/fake_logit",
+    }  # fmt: skip
+    weights = {"gen_adv": 10, "gen_fm": 100, "adv_discr_real_gp": config.loss.r1}
+    for number, values in enumerate(measured, 1):
+        for name, ours in theirs.items():
+            expected = float(arrays[f"out/step{number}/{name}"])
+            value = values[ours] * weights.get(name, 1)
+            assert value == pytest.approx(expected, rel=1e-3 if "norm" in name else 2e-4, abs=1e-6), (number, name)
+
+
+def test_gradients_of_the_first_step(steps):
+    """Read from Adam's first moment, a tenth of them, clipped to the norm 1."""
+    arrays, _, after, measured = steps
+    for net, tree in _nets(arrays, "grad").items():
+        moments = _paths(optax.tree.get(after[0].opt[net], "mu")[net])
+        clipped = max(1.0, float(measured[0][f"{net}/grad_norm"]))
+        for path, gradient in _paths(tree["params"]).items():
+            if path not in IDLE[net]:
+                golden.close(10 * clipped * moments[path], gradient, 1e-3)
+
+
+def test_state_after_the_first_step(steps):
+    """Parameters; and running statistics, which move twice in the generator and four times in the discriminator."""
+    arrays, config, after, _ = steps
+    gradients, moved = _nets(arrays, "grad"), _nets(arrays, "after1")
+    for net, tree in moved.items():
+        rate, slopes = config.optim[net].learning_rate, _paths(gradients[net]["params"])
+        ours = _paths(after[0].params[net])
+        for path, value in _paths(tree["params"]).items():
+            settled = np.abs(slopes[path]) > 1e-3 * np.abs(slopes[path]).max()  # else rounding tells its sign
+            if path not in IDLE[net]:
+                assert np.abs(ours[path] - value)[settled].max() < 0.02 * rate, (net, path)
+        for path, value in _paths(tree["batch_stats"]).items():
+            behind_idle = any(path.startswith(name.split("/")[0] + "_norm/mean") for name in IDLE[net])
+            assert np.abs(_paths(after[0].variables[net]["batch_stats"])[path] - value).max() <= (
+                2 * rate if behind_idle else 1e-3 * np.abs(value).max()), (net, path)  # fmt: skip
