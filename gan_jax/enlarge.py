@@ -7,6 +7,7 @@ colours as three equal channels, whose mean comes back.
 
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class Enlarger:
         self.settings, self.plan, self.notes = settings, tiles.Plan(), ()
         self._is_odd = settings.scale not in (None, float(self.factor))
         mesh = parallel.make_mesh(jax.local_devices()[:1])
-        self._device, ema = mesh.devices.flat[0], parallel.local_copy(ema, mesh)
+        self._device, self._ema = mesh.devices.flat[0], parallel.local_copy(ema, mesh)
 
         def network(ema, x):
             keys = jax.vmap(jax.random.key)(np.zeros(len(x), np.uint32))
@@ -55,8 +56,15 @@ class Enlarger:
             return (next(iter(images.values())) + 1) / 2
 
         program = jax.jit(network)
-        self._network = lambda x: network(ema, x)
-        self._program = lambda x: program(ema, x)
+        self._network = lambda x: network(self._ema, x)
+        self._program = lambda x: program(self._ema, x)
+
+    def identity(self) -> dict:
+        """What its pictures depend on: the weights, by a checksum, and the settings."""
+        checksum = 0
+        for leaf in jax.tree.leaves(self._ema):
+            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+        return {"weights": checksum, **self.settings._asdict()}
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Decides how pictures of these sizes (H, W) are cut; says so in `notes`.

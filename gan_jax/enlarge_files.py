@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gan_jax import images, output, runs
+from gan_jax import films, images, output, runs
 from gan_jax.data import pictures
 from gan_jax.data.files import Files, list_inputs, read_bytes
 from gan_jax.data.fit import MEND
@@ -75,7 +75,7 @@ class Progress:
         if self._began and self._done > self._began[1]:
             seconds = (now - self._began[0]) * (self._total - self._done) / (self._done - self._began[1])
             left = f", {duration(seconds)} left"
-        output.update(f"{self._name}: {self._done / self._total:.0%} of all is done{left}")
+        output.update(f"{self._name}: {min(self._done / self._total, 1):.0%} of all is done{left}")
         if self._bar is not None:
             self._bar.set_description_str(self._name, refresh=False)
             self._bar.update(units)
@@ -93,7 +93,7 @@ class Progress:
 def enlarge(
     run: runs.Run, ema: dict, path: str, out: pathlib.Path, settings: Settings, written: Output
 ) -> list[pathlib.Path]:
-    """Enlarges a picture, or all of a folder or .zip, into `out`, by their names and in their sub-folders.
+    """Enlarges a picture, or all of a folder or .zip, into `out`, by their names and in their sub-folders; or a film.
 
     A file that cannot be read, or whose result cannot be written, is one message; the others are made all the same.
 
@@ -108,6 +108,8 @@ def enlarge(
       MissingPathError, UserError: nothing to enlarge, or some that failed, in the end, with a count.
       OSError: a file that cannot be written.
     """
+    if films.is_film(path) and pathlib.Path(path).is_file():
+        return [_enlarge_film(pathlib.Path(path), out, Enlarger(run, ema, settings), written)]
     files = list_inputs(path)
     for note in files.notes:
         print(note, flush=True)
@@ -194,6 +196,37 @@ def _enlarge_one(
     options = {} if written.quality is None else {"quality": written.quality}
     pictures.write(target, values, keep, **options)
     return picture.pixels, values
+
+
+def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, written: Output) -> pathlib.Path:
+    """A film of a film. The same command goes on where an earlier one stopped."""
+    if written.format or written.quality is not None:
+        raise UserError(f"{path}: a film becomes an {films.ENDING}; leave --format and --quality out")
+    film, target = films.open_film(path), out / f"{path.stem}{films.ENDING}"
+    if target.exists() and target.samefile(path):
+        raise UserError(f"{path}: the enlarged film would take its place; give another folder as --out")
+    out.mkdir(parents=True, exist_ok=True)
+    enlarger.prepare([(film.height, film.width)])
+    progress, pieces = Progress(film.frames), enlarger.tiles(film.height, film.width)
+    for note in (*film.notes, *enlarger.notes):
+        progress.say(f"{path.name}: {note}")
+    progress.begin(path.name)
+
+    def frame(values: np.ndarray) -> np.ndarray:
+        picture = pictures.Picture(values / np.float32(255))
+        return _in_memory(enlarger, picture, str(path), lambda: progress.advance(1 / pieces))[0]
+
+    def begin(ready: int) -> None:
+        if ready:
+            progress.say(f"{path.name}: goes on after {ready} frames")
+            progress.advance(ready)
+
+    length = films.segment_length(*enlarger.size(film.height, film.width))
+    try:
+        films.convert(film, target, frame, length=length, identity=enlarger.identity(), begin=begin)
+    finally:
+        progress.close()
+    return target
 
 
 def _rgb(values: np.ndarray) -> np.ndarray:

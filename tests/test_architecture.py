@@ -19,7 +19,7 @@ FLOORS = (
     ("sample",),
     ("sample_flags", "programs", "sweep_flags"),
     ("enlarge_files",),
-    ("enlarge",),
+    ("enlarge", "films"),
     ("folders",),  # a run on disk
     ("runs",),  # config -> players, phases, State
     ("games", "lowered"),
