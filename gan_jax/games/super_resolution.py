@@ -78,6 +78,11 @@ def target(config) -> str:
     return "image"
 
 
+def enlarges(config) -> int:
+    """How many times the sides of a small picture, which may have any size."""
+    return config.generator.scale
+
+
 def baselines(config, train) -> dict[str, Callable[[dict], Any]]:
     """The small pictures, enlarged by the same cubic that made them."""
     enlarge = partial(_enlarged, scale=config.generator.scale)

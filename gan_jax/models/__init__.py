@@ -17,6 +17,7 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
                             first
     fills                   it takes images in [0, 1] with holes of 0, and behind their channels the mask, 1 in the hole
     multiple                with it: of which the sides of its images are multiples
+    stages                  with it: method for its images and those of its first stage
     maps                    of a discriminator: method for logits and the maps of its layers
     scale                   it takes images in [0, 1] and enlarges their sides so many times
     layers                  method: paths of its layers, the first ones first, that transfer may keep still
