@@ -30,7 +30,8 @@ GENERALISED, PLATEAU = (0.5, 4.0), (1.0, 2.0)  # exponents; as likely below 1 as
 SINC, LAST_SINC = 0.1, 0.8  # probabilities of a sinc filter in place of a round's blur, and behind both
 GAUSSIAN, GREY = 0.5, 0.4  # probabilities of Gaussian noise, else Poisson's; of noise that is equal in all channels
 QUALITY = (30.0, 95.0)  # of both JPEGs
-AREA, BILINEAR, BICUBIC = range(3)  # ways to change a size, equally likely
+AREA, BILINEAR, BICUBIC = MODES = range(3)  # ways to change a size, equally likely
+NUMBERS = (16, 1, 16, 1, 5)  # U(0, 1) that both rounds, each with its JPEG, and the last filter take
 GREYS = np.array([0.2989, 0.587, 0.114])  # of R, G, B
 
 
@@ -68,7 +69,8 @@ def degraded(images: jax.Array, keys: jax.Array, scale: int) -> jax.Array:
     sides, channels = images.shape[1:3], images.shape[3]
     shapes = _canvas(sides, FIRST), _canvas([side // scale for side in sides], SECOND)
     normals = [random.normal(random.fold(keys, n), (*shape, channels)) for n, shape in enumerate(shapes)]
-    return jax.vmap(partial(_degraded, scale=scale))(images, random.fold(keys, len(shapes)), *normals)
+    numbers = random.uniform(random.fold(keys, len(shapes)), (sum(NUMBERS),))
+    return jax.vmap(partial(_degraded, scale=scale))(images, numbers, *normals)
 
 
 def _canvas(sides, drawn: Round) -> tuple[int, int]:
@@ -77,37 +79,40 @@ def _canvas(sides, drawn: Round) -> tuple[int, int]:
     return height, width
 
 
-def _degraded(image: jax.Array, key: jax.Array, first: jax.Array, second: jax.Array, *, scale: int) -> jax.Array:
-    """One picture; `first` and `second` are the normal numbers of the rounds' noise."""
+def _degraded(image: jax.Array, numbers: jax.Array, *normals: jax.Array, scale: int) -> jax.Array:
+    """One picture; `numbers` are U(0, 1), and N(0, 1) those of each round's noise."""
+    parts = jnp.split(numbers, np.cumsum(NUMBERS)[:-1])
     small = tuple(side // scale for side in image.shape[:2])
-    keys = jax.random.split(key, 6)
-    canvas = _round(keys[0], Canvas(image, *image.shape[:2]), image.shape[:2], first, FIRST)
-    canvas = canvas._replace(pixels=_jpeg(keys[1], canvas.pixels))
-    canvas = _round(keys[2], canvas, small, second, SECOND)
-    is_sinc, cutoff, mode, is_last = jax.random.uniform(keys[3], (4,))
-    blur = sinc(_between(cutoff, (math.pi / 3, math.pi)), jax.random.choice(keys[4], SIZES))
+    canvas = _round(parts[0], Canvas(image, *image.shape[:2]), image.shape[:2], normals[0], FIRST)
+    canvas = canvas._replace(pixels=_jpeg(parts[1], canvas.pixels))
+    canvas = _round(parts[2], canvas, small, normals[1], SECOND)
+    is_sinc, cutoff, size, mode, is_last = parts[4]
+    blur = sinc(_between(cutoff, (math.pi / 3, math.pi)), _one_of(size, SIZES))
     blur = jnp.where(is_sinc < LAST_SINC, blur, _nothing())
 
     def shrunk(pixels):
-        pixels = resized(Canvas(pixels, canvas.height, canvas.width), small, small, jnp.floor(3 * mode)).pixels
+        pixels = resized(Canvas(pixels, canvas.height, canvas.width), small, small, _one_of(mode, MODES)).pixels
         return jnp.clip(blurred(pixels, blur), 0, 1)
 
-    written = partial(_jpeg, keys[5])
+    written = partial(_jpeg, parts[3])
     made = jnp.where(is_last < 0.5, written(shrunk(canvas.pixels)), shrunk(written(canvas.pixels)))
     return jnp.round(255 * made) / 255
 
 
-def _round(key: jax.Array, canvas: Canvas, sides: tuple[int, int], normal: jax.Array, drawn: Round) -> Canvas:
+def _round(u: jax.Array, canvas: Canvas, sides: tuple[int, int], normal: jax.Array, drawn: Round) -> Canvas:
     """Blur, change of size by a factor of `sides`, and noise."""
-    keys = jax.random.split(key, 2)
-    u = jax.random.uniform(keys[0], (7,))
-    pixels = blurred(canvas.pixels, jnp.where(u[0] < drawn.blur, random_blur(keys[1], drawn.sigma), _nothing()))
+    blur, size, noise, kernel = jnp.split(u, (1, 4, 7))
+    pixels = blurred(canvas.pixels, jnp.where(blur[0] < drawn.blur, random_blur(kernel, drawn.sigma), _nothing()))
     least, most = drawn.sizes
-    factor = jnp.where(u[1] < drawn.larger, _between(u[2], (1.0, most)), 1.0)
-    factor = jnp.where(u[1] > 1 - drawn.smaller, _between(u[2], (least, 1.0)), factor)
+    factor = jnp.where(size[0] < drawn.larger, _between(size[1], (1.0, most)), 1.0)
+    factor = jnp.where(size[0] > 1 - drawn.smaller, _between(size[1], (least, 1.0)), factor)
     goal = tuple(jnp.maximum(jnp.floor(side * factor).astype(jnp.int32), 1) for side in sides)
-    changed = resized(canvas._replace(pixels=pixels), goal, _canvas(sides, drawn), jnp.floor(3 * u[3]))
-    return changed._replace(pixels=noisy(changed.pixels, normal, u[4:], drawn))
+    changed = resized(canvas._replace(pixels=pixels), goal, _canvas(sides, drawn), _one_of(size[2], MODES))
+    return changed._replace(pixels=noisy(changed.pixels, normal, noise, drawn))
+
+
+def _one_of(u: jax.Array, values: np.ndarray) -> jax.Array:
+    return jnp.asarray(np.array(values))[jnp.floor(len(values) * u).astype(jnp.int32)]
 
 
 def _between(u: jax.Array, ends: tuple[float, float]) -> jax.Array:
@@ -117,23 +122,23 @@ def _between(u: jax.Array, ends: tuple[float, float]) -> jax.Array:
 # Blurs
 
 
-def random_blur(key: jax.Array, sigma: tuple[float, float]) -> jax.Array:
+def random_blur(u: jax.Array, sigma: tuple[float, float]) -> jax.Array:
     """A kernel (21, 21) that sums to 1: one of `SHAPES`, or a sinc filter; of a random size, with zeros around it.
 
     Args:
+      u: (9,), U(0, 1).
       sigma: ends of the deviations along both axes.
     """
-    keys = jax.random.split(key, 3)
-    u, size = jax.random.uniform(keys[0], (7,)), jax.random.choice(keys[1], SIZES)
-    shape = jax.random.choice(keys[2], len(SHAPES), p=np.array(list(SHAPES.values())))
-    first, second = (_between(one, sigma) for one in u[:2])
-    second = jnp.where(shape % 2 == 0, first, second)
+    first, second, angle, is_below, exponent, is_sinc, cutoff, size, shape = u
+    size = _one_of(size, SIZES)
+    shape = (shape > np.cumsum(list(SHAPES.values()))[:-1]).sum()
+    first, second = _between(first, sigma), jnp.where(shape % 2 == 0, _between(first, sigma), _between(second, sigma))
     kind = shape // 2
-    ends = [jnp.where(u[3] < 0.5, _between(u[4], (low, 1.0)), _between(u[4], (1.0, high)))
+    ends = [jnp.where(is_below < 0.5, _between(exponent, (low, 1.0)), _between(exponent, (1.0, high)))
             for low, high in (GENERALISED, PLATEAU)]  # fmt: skip
-    kernel = bell(first, second, _between(u[2], (-math.pi, math.pi)), kind, jnp.where(kind == 1, *ends), size)
+    kernel = bell(first, second, _between(angle, (-math.pi, math.pi)), kind, jnp.where(kind == 1, *ends), size)
     least = jnp.where(size < 13, math.pi / 3, math.pi / 5)
-    return jnp.where(u[5] < SINC, sinc(least + u[6] * (math.pi - least), size), kernel)
+    return jnp.where(is_sinc < SINC, sinc(least + cutoff * (math.pi - least), size), kernel)
 
 
 def bell(first, second, angle, kind, exponent, size) -> jax.Array:
@@ -264,5 +269,5 @@ def counted(pixels: jax.Array, normal: jax.Array, is_grey) -> jax.Array:
     return jnp.where(seen > 0, jnp.sqrt(expected) * normal + (normal**2 - 1) / 6, 0.0) / levels
 
 
-def _jpeg(key: jax.Array, pixels: jax.Array) -> jax.Array:
-    return jpeg(pixels[None], _between(jax.random.uniform(key, (1,)), QUALITY))[0]
+def _jpeg(u: jax.Array, pixels: jax.Array) -> jax.Array:
+    return jpeg(pixels[None], _between(u, QUALITY))[0]
