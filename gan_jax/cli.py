@@ -18,7 +18,7 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation", "style_mixing",
          "dlatents", "format")  # fmt: skip
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
-              "statistics")  # keys of config.evaluation  # fmt: skip
+              "border", "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
