@@ -16,14 +16,15 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
            errno.ENAMETOOLONG)
 # Texts for `sample`.
 DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation", "style_mixing",
-         "dlatents")  # fmt: skip
+         "dlatents", "format")  # fmt: skip
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
-              "statistics")  # keys of config.evaluation  # fmt: skip
+              "border", "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
                  "save_statistics", "compare"),
-    "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "save_dlatents", "step"),
+    "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "tile", "scale", "quality",
+               "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
     "config": (),
     "import": ("from", "workdir", "config"),
@@ -241,6 +242,9 @@ def _sample(flags: dict, overrides: list) -> int:
         data=_one(flags, "data"),
         interpolate=_number(flags, "interpolate", 0),
         fps=_number(flags, "fps", None),
+        tile=_number(flags, "tile", None),
+        scale=_number(flags, "scale", None, float),
+        quality=_number(flags, "quality", None),
         save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),
         **{name: _one(flags, name) for name in DRAWN},
     )

@@ -142,15 +142,21 @@ def save_video(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -
     os.replace(part, path)
 
 
-def find_ffmpeg() -> str:
-    """The program that writes MP4. Raises UserError where `imageio-ffmpeg`, the extra `video`, is not installed."""
+def find_ffmpeg(need: str = "an MP4 needs ffmpeg", otherwise: str = "; or take a GIF") -> str:
+    """The program that reads and writes films.
+
+    Args:
+      need, otherwise: the beginning and the end of the message where it is missing.
+    Raises:
+      UserError: `imageio-ffmpeg`, the extra `video`, is not installed.
+    """
     try:
         import imageio_ffmpeg
 
         return imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError):  # the package, or the program within it, is not there
         install = "pip install imageio-ffmpeg, which is gan_jax's extra `video`"
-        raise UserError(f"an MP4 needs ffmpeg, and it is not installed: {install}; or take a GIF") from None
+        raise UserError(f"{need}, and it is not installed: {install}{otherwise}") from None
 
 
 def scatter(points: np.ndarray, *, extent: float, size: int = 256) -> np.ndarray:

@@ -118,3 +118,9 @@ def doing(text: str) -> None:
     """Names what this process does from now on, for the lines of a long silence; '' where silence needs no word."""
     if isinstance(sys.stdout, Lasting):
         sys.stdout.activity.begin(text)
+
+
+def update(text: str) -> None:
+    """Names anew what is being done, such as how much of it, without a pause before the next line."""
+    if isinstance(sys.stdout, Lasting):
+        sys.stdout.activity.text = text

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import folders, games, images, latents, parallel, runs, specs
+from gan_jax import enlarge, enlarge_files, folders, games, images, latents, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
-from gan_jax.sample_flags import Flags, Job, check, has_styles, override, overrides, read
+from gan_jax.sample_flags import Flags, Job, check, enlarges, has_styles, override, overrides, read
 
 Draw = Callable[..., np.ndarray]  # (ema, keys (N,), given {field: (N, ...)}) -> images
 
@@ -194,7 +194,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     Args:
       workdir: the run's folder.
       out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif` or `.mp4`, or `style_mixing.png` and its
-        images.
+        images, or enlarged pictures by their names.
       step: checkpoint; None for the newest.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
       **flags: the fields of `sample_flags.Flags`.
@@ -214,12 +214,14 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
         run = runs.build(config, spec)
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
-    job = read(flags, run, tuple(summary.get("classes", ())))
+    job = None if enlarges(flags, run) else read(flags, run, tuple(summary.get("classes", ())))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
-    draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
     folder = pathlib.Path(out)
+    if job is None:
+        return _enlarged(run, restored.state.ema, flags, folder)
+    draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
     fps = flags.fps or images.FPS
     writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
     writers |= {".gif": partial(images.save_animation, fps=fps), ".mp4": partial(images.save_video, fps=fps)}
@@ -231,6 +233,17 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written: {error.strerror or error}") from error
     return list(files)
+
+
+def _enlarged(run: runs.Run, ema: dict, flags: Flags, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Pictures of any size, each written when it is made."""
+    settings = enlarge.Settings(flags.tile, flags.scale)
+    try:
+        return enlarge_files.enlarge(
+            run, ema, flags.inputs, folder, settings, enlarge_files.Output(flags.format, flags.quality)
+        )
+    except OSError as error:
+        raise UserError(f"--out={folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import games, images, latents, runs, specs
+from gan_jax import enlarge, enlarge_files, games, images, latents, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 
@@ -45,6 +45,14 @@ class Flags(NamedTuple):
     save_dlatents: bool = False  # write the styles of the seeds too
     direction: str = ""  # ab or ba, of a game that translates in both; else the config's
     inputs: str = ""  # a picture, or a folder or .zip of such, of a game that draws from pictures
+    tile: int | None = None  # of a game that enlarges, see `enlarge.Settings`
+    scale: float | None = None
+    format: str = ""  # see `enlarge_files.Output`
+    quality: int | None = None
+
+
+OF_ENLARGING = ("tile", "scale", "format", "quality")  # with --inputs, of games that enlarge
+MOST_SCALE = 64
 
 
 class Mixing(NamedTuple):
@@ -102,6 +110,7 @@ def check(flags: Flags) -> None:
         if getattr(flags, flag) not in ("", None) and not flags.interpolate:
             raise UserError(f"{_shown(flags, flag)}: needs --interpolate=FRAMES too")
     _check_animation(flags)
+    _check_enlarging(flags)
     if flags.interpolate_in == "z" and flags.dlatents:
         raise UserError("--interpolate_in=z: a file of styles has no z; leave the flag out")
 
@@ -115,6 +124,32 @@ def _check_animation(flags: Flags) -> None:
         raise UserError(f"--fps={flags.fps}: expected 1 to {most}{other}")
     if flags.animation == "mp4":
         images.find_ffmpeg()
+
+
+def _check_enlarging(flags: Flags) -> None:
+    for flag in OF_ENLARGING:
+        if getattr(flags, flag) not in ("", None) and not flags.inputs:
+            raise UserError(f"{_shown(flags, flag)}: needs --inputs=PATH too")
+    if flags.tile is not None and flags.tile < 0:
+        raise UserError(f"--tile={flags.tile}: expected pixels of a side, or 0 for whole pictures")
+    if flags.scale is not None and not 0 < flags.scale <= MOST_SCALE:
+        raise UserError(f"--scale={flags.scale:g}: expected a number above 0, up to {MOST_SCALE}")
+    if flags.quality is not None and not 1 <= flags.quality <= 100:
+        raise UserError(f"--quality={flags.quality}: expected 1 to 100")
+    if flags.format and flags.format not in enlarge_files.FORMATS:
+        raise UserError(f"--format={flags.format}: expected one of {', '.join(enlarge_files.FORMATS)}")
+
+
+def enlarges(flags: Flags, run: runs.Run) -> bool:
+    """Whether the flags mean pictures of any size, that the run enlarges. Raises UserError for flags beside them."""
+    does = bool(flags.inputs) and enlarge.enlarges(run)
+    for flag in OF_ENLARGING:
+        if getattr(flags, flag) not in ("", None) and not does:
+            raise UserError(f"{_shown(flags, flag)}: the game {run.config.game!r} does not enlarge; leave it out")
+    if does:
+        _check_abilities(flags, run)
+        _check_drawn(flags, run)
+    return does
 
 
 def _check_abilities(flags: Flags, run: runs.Run) -> None:
@@ -149,6 +184,13 @@ def has_styles(run: runs.Run) -> bool:
     return hasattr(run.game, "styles") and hasattr(runs.generator(run), "num_ws")
 
 
+def _check_drawn(flags: Flags, run: runs.Run) -> None:
+    """Refuses what a game that draws from pictures has no use for."""
+    for flag in ("seeds", "labels", "interpolate") if flags.inputs else ("labels", "interpolate"):
+        if getattr(flags, flag):
+            raise UserError(f"{_shown(flags, flag)}: the game {run.config.game!r} draws from --inputs; leave it out")
+
+
 def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     """The pictures of `--inputs`; the key of a sample is that of its place.
 
@@ -156,9 +198,7 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     """
     from gan_jax import data
 
-    for flag in ("seeds", "labels", "interpolate") if flags.inputs else ("labels", "interpolate"):
-        if getattr(flags, flag):
-            raise UserError(f"{_shown(flags, flag)}: the game {run.config.game!r} draws from --inputs; leave it out")
+    _check_drawn(flags, run)
     (name,) = runs.sources(run)
     if not flags.inputs and not flags.seeds:
         raise UserError(

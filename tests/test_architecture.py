@@ -18,6 +18,8 @@ FLOORS = (
     ("evaluate", "interop"),
     ("sample",),
     ("sample_flags", "programs", "sweep_flags"),
+    ("enlarge_files",),
+    ("enlarge", "films"),
     ("folders",),  # a run on disk
     ("runs",),  # config -> players, phases, State
     ("games", "lowered"),
@@ -26,7 +28,7 @@ FLOORS = (
     ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
-     "provenance", "trace", "help", "loggers", "lock"),
+     "provenance", "trace", "help", "loggers", "lock", "tiles"),
     ("specs", "modules", "cache", "catalog"),
     ("paths",),  # as people write them
     ("errors", "__init__"),

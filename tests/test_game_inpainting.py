@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax.tree
 import pytest
+from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import losses, runs, specs
-from gan_jax.games import masked_losses
+from gan_jax import losses, metrics, runs, specs
+from gan_jax.errors import UserError
+from gan_jax.evaluate import protocols
+from gan_jax.games import inpainting, masked_losses
+from gan_jax.layers import pixels
 from gan_jax.layers.conv import conv
 from tests import golden_lama as golden
 from tests import settings
@@ -201,3 +205,129 @@ def test_state_after_the_first_step(steps):
             behind_idle = any(path.startswith(name.split("/")[0] + "_norm/mean") for name in IDLE[net])
             assert np.abs(_paths(after[0].variables[net]["batch_stats"])[path] - value).max() <= (
                 2 * rate if behind_idle else 1e-3 * np.abs(value).max()), (net, path)  # fmt: skip
+
+
+# Masks of a run, and what a sample keeps.
+
+
+def _digits(**overrides):
+    """The digits' experiment, shrunk; a narrow generator of two halvings, for 16 px."""
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_inpaint.py'}:smoke")
+    for key, value in {"generator__halvings": 2, **overrides}.items():
+        configs.override(config, key.replace("__", "."), str(value))
+    return config
+
+
+@pytest.fixture(scope="module")
+def run():
+    return _build(_digits(), (16, 16, 1))
+
+
+def test_held_out_masks_belong_to_their_pictures(run):
+    """Wherever a picture stands; the hole is grey, and another seed has other holes."""
+    images = settings.random_batch(run, 0)["image"]
+    made = inpainting.derive(run.config, {"image": images})
+    assert {name: array.dtype for name, array in made.items()} == {"masked": np.uint8, "mask": np.uint8}
+    fields = inpainting.derived(run.config, run.spec)
+    assert {name: array.shape[1:] for name, array in made.items()} == {n: field.shape for n, field in fields.items()}
+    assert set(np.unique(made["mask"])) == {0, 255} and len(np.unique(made["mask"], axis=0)) > 4
+    np.testing.assert_array_equal(made["masked"], np.where(made["mask"] > 0, 128, images))
+    turned = inpainting.derive(run.config, {"image": images[::-1]})
+    np.testing.assert_array_equal(turned["mask"], made["mask"][::-1])
+    other = inpainting.derive(_digits(seed=7), {"image": images})
+    assert (other["mask"] != made["mask"]).any()
+
+
+def test_known_pixels_are_the_pictures_own_whatever_their_size(run):
+    """Every level of grey, in sizes that are no multiples of the network's, down to one pixel."""
+    assert runs.sources(run) == ("masked",) and runs.shown(run) == ("masked", "mask", "image")
+    ema = runs.fresh_state(run).ema
+    for height, width in ((16, 16), (13, 21), (1, 3)):
+        images = np.random.default_rng(0).integers(0, 256, (2, height, width, 1), dtype=np.uint8)
+        images.flat[:256] = np.arange(256)[: images.size]
+        mask = np.zeros_like(images)
+        mask[:, : height // 2, 1:-1] = 255
+        out = inpainting.sample(run.nets, ema, None, {"masked": images, "mask": mask})["image"]
+        filled = np.asarray(pixels.quantise(out))
+        np.testing.assert_array_equal(filled[mask == 0], images[mask == 0])
+        changed = inpainting.sample(run.nets, ema, None, {"masked": np.where(mask, 7, images), "mask": mask})["image"]
+        np.testing.assert_array_equal(changed, out)  # what lies in the hole is not looked at
+
+
+def test_devices_agree():
+    """One step on one device and on two, with masks and flips of each sample's own; norms are of the whole batch."""
+    run = _build(_digits(data__flip=True, optim__generator__name="sgd", optim__discriminator__name="sgd"), (16, 16, 1))
+    (one, first), (two, second) = (settings.play(run, count=1, devices=devices) for devices in (1, 2))
+    assert settings.largest_difference(one.params, two.params, 1e-4) < 1e-3
+    for name, value in first[0].items():
+        assert second[0][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
+    assert {"generator/distance", "generator/matching", "discriminator/r1"} <= set(first[0])
+
+
+def test_terms_of_weight_zero_are_left_out():
+    config = _config(loss__adversarial=0.0, loss__matching=0.0, loss__missing=1.0)
+    (phase,) = _build(config).phases
+    assert dict(phase.weights) == {"known": 10.0, "missing": 1.0}
+    phases = _build(_config(loss__r1=0.0)).phases
+    assert [(one.name, dict(one.weights)) for one in phases][1] == ("discriminator", {})
+    assert phases[1].draws == "generator"
+
+
+def test_baselines(run):
+    """A plane is biharmonic, and so is known where it is not seen; the mean is that of the pixels around."""
+    rows, columns = np.mgrid[:16, :16]
+    plane = (40 + 5 * rows + 3 * columns).astype(np.uint8)[None, ..., None]
+    mask = np.zeros_like(plane)
+    mask[:, 5:9, 6:12] = 255
+    methods = inpainting.baselines(run.config, None)
+    filled = methods["biharmonic"]({"masked": np.where(mask, 128, plane), "mask": mask})
+    assert np.abs(filled.astype(int) - plane).max() <= 1
+    mean = methods["mean"]({"masked": np.where(mask, 0, plane), "mask": mask})
+    assert (mean[mask > 0] == round(plane[mask == 0].mean())).all()
+    np.testing.assert_array_equal(mean[mask == 0], plane[mask == 0])
+    whole = np.full_like(mask, 255)
+    for method in methods.values():
+        assert (method({"masked": plane, "mask": whole}) == 128).all()
+
+
+def test_masked_l1_by_hand():
+    """Black is -1 and white 1; only the hole counts, and without one the value is 0."""
+    a, b = np.zeros((2, 4, 4, 3), np.uint8), np.full((2, 4, 4, 3), 51, np.uint8)
+    mask = np.zeros((2, 4, 4, 1), np.uint8)
+    mask[0, 0, :2] = 255
+    b[0, 0, 0] = 0
+    np.testing.assert_allclose(metrics.masked_l1(a, b, mask), [0.2, 0.0])
+
+
+@pytest.mark.parametrize(("overrides", "shape", "message"), [
+    ({}, (7, 9, 3), "box_sides=.4, 12. with margin=2: pictures of 7x9 have room for 3 pixels"),
+    ({"inpainting__masks": "lines"}, (32, 32, 3), "inpainting.masks='lines': expected one of mixed, free_form"),
+    ({"inpainting__strokes": "(2,1)"}, (32, 32, 3), "inpainting.strokes=.2, 1.: expected the least and the most"),
+    ({"inpainting__masks": "centre", "inpainting__centre": "(32,8)"}, (32, 32, 3), "have no room for it"),
+    ({"loss__criterion": "l3"}, (32, 32, 3), "loss.criterion='l3': expected one of l1, l2"),
+    ({"loss__resize": "cubic"}, (32, 32, 3), "loss.resize='cubic': expected one of nearest, bilinear, maximum"),
+    ({"loss__r1": -1.0}, (32, 32, 3), "loss.r1=-1.0: expected a finite number, 0 or more"),
+    ({"loss__coarse": 1.0}, (32, 32, 3), "'lama' has no stages; give 0, or take a generator that has"),
+])  # fmt: skip
+def test_errors(overrides, shape, message):
+    with pytest.raises(UserError, match=message):
+        _build(_config(**overrides), shape)
+
+
+def test_a_generator_that_fills_no_holes_is_refused():
+    stated = _config().to_dict()
+    stated["generator"] = {"name": "cyclegan"}
+    config = configs.complete(ConfigDict(stated), runs.defaults)
+    with pytest.raises(UserError, match="needs fills of 'generator', and 'cyclegan' has no fills; take"):
+        _build(config)
+
+
+def test_holes_are_measured_where_there_are_some():
+    config = settings.digits(evaluation__metrics="('masked_l1',)")
+    with pytest.raises(UserError, match="metrics=masked_l1"):
+        protocols.wanted(config)
+    paired = runs.load_config(f"{settings.EXPERIMENTS / 'digits_pix2pix.py'}:smoke")
+    with pytest.raises(UserError, match="measures inside holes, and samples of the game 'paired' have none"):
+        protocols.wanted(paired, ("masked_l1",))
+    assert protocols.wanted(_digits(), ("masked_l1",)) == ("masked_l1",)
+    assert protocols.better("masked_l1") == "lower"

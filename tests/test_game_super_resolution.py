@@ -8,8 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from gan_jax import cli, folders, games, losses, open_run, parallel, runs, specs
 from gan_jax import config as configs
-from gan_jax import folders, games, losses, parallel, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate.run import _inputs
@@ -403,20 +403,24 @@ def test_metrics_are_given_held_out_examples_made_small(trained):
     assert games.drawn(run.game, config) == "image"
 
 
-def test_pictures_of_the_user_keep_their_size(trained, tmp_path):
-    """And must have one for all."""
-    photos = tmp_path / "photos"
+def test_pictures_of_the_user_have_any_size(trained, tmp_path, capsys):
+    """Those of one size are as Python gives them; others stand beside them, whole or in tiles."""
+    photos, noise = tmp_path / "photos", np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
     photos.mkdir()
-    for name in "ab":
-        Image.new("RGB", (7, 5), (9, 80, 200)).save(photos / f"{name}.png")
+    for name, image in zip("ab", noise, strict=True):
+        Image.fromarray(image).save(photos / f"{name}.png")
     files = sample(str(trained), str(tmp_path / "out"), inputs=str(photos))
     assert [file.name for file in files] == ["a.png", "b.png", "grid.png"]
-    assert np.asarray(Image.open(files[0])).shape == (20, 28, 3)
-    one = sample(str(trained), str(tmp_path / "one"), inputs=str(photos / "a.png"))
-    np.testing.assert_array_equal(Image.open(one[0]), Image.open(files[0]))
-    Image.new("RGB", (6, 5)).save(photos / "c.png")
-    with pytest.raises(UserError, match=r"images of 2 sizes, such as 6x5 \(c.png\), 7x5 \(a.png\): expected one size"):
-        sample(str(trained), str(tmp_path / "none"), inputs=str(photos))
+    ours = np.stack([np.asarray(Image.open(file)) for file in files[:2]])
+    theirs = open_run(trained).sample(inputs=str(photos))
+    assert ours.shape == theirs.shape == (2, 20, 28, 3) and np.abs(ours.astype(int) - theirs).max() <= 1
+    Image.fromarray(noise[0].repeat(8, 0).repeat(8, 1)).save(photos / "c.webp", lossless=True)
+    for number in (0, 16):
+        flags = ["--format=png", f"--tile={number}", f"--out={tmp_path / str(number)}", f"--inputs={photos}"]
+        assert cli.main(["sample", f"--workdir={trained}", *flags]) == 0
+    assert "wrote 3 files" in capsys.readouterr().out
+    whole, tiled = (np.asarray(Image.open(tmp_path / name / "c.png")).astype(int) for name in ("0", "16"))
+    assert whole.shape == (160, 224, 3) and np.abs(whole - tiled).max() <= 1
 
 
 # Experiments.

@@ -17,7 +17,8 @@ def test_classes_by_role():
     assert offering("generator", ("translates",)) == ("cyclegan", "pix2pix")
     assert offering("generator", ("scale",)) == ("esrgan", "msrgan", "real_esrgan", "srgan")
     assert offering("discriminator", ("levels",)) == ("progan", "stylegan1")
-    expected = "cyclegan dcgan esrgan gan msrgan pix2pix progan r3gan real_esrgan sngan srgan"
+    expected = "cyclegan dcgan deepfill esrgan gan lama msrgan pix2pix progan r3gan real_esrgan sngan srgan"
+    assert offering("generator", ("fills",)) == ("deepfill", "lama")
     expected += " stylegan1 stylegan2 stylegan3"
     assert models.names() == tuple(expected.split())  # and no file that only helps
     with pytest.raises(UserError, match="Did you mean 'dcgan'"):

@@ -61,6 +61,21 @@ def list_files(path: str) -> Files:
     return files._replace(notes=(*files.notes, *_passed_over(root, files.others)))
 
 
+def list_inputs(path: str) -> Files:
+    """One picture, whatever its ending, or what lies in a folder or .zip, in the order of the names.
+
+    Raises:
+      MissingPathError, UserError: as `list_files`.
+    """
+    place = pathlib.Path(paths.expanded(path, "--inputs"))
+    if not place.exists():
+        raise MissingPathError(f"--inputs={path}: there is no picture, folder or .zip at {place.absolute()}")
+    if place.is_file() and not zipfile.is_zipfile(place):  # asked in this order: a pipe would never answer
+        return Files(place.parent, {place.name: ()}, (), (), lambda name: place.read_bytes())
+    files = list_files(path)
+    return files._replace(pictures=dict(sorted(files.pictures.items())))
+
+
 def read_bytes(full: str, name: str, load: Callable[[str], bytes], way_out: str = SKIP) -> bytes:
     """The bytes of the picture `name`, called `full` in errors; see `unusable`. Raises CorruptImageError."""
     try:

@@ -4,18 +4,15 @@ import functools
 import hashlib
 import io
 import os
-import pathlib
-import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gan_jax import paths
-from gan_jax.data.files import Files, NotAFile, list_files, read_bytes
+from gan_jax.data.files import Files, NotAFile, list_files, list_inputs, read_bytes
 from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, unusable
 from gan_jax.data.folder_labels import select
 from gan_jax.data.source import Example, Source
-from gan_jax.errors import MissingPathError, UserError
+from gan_jax.errors import UserError
 from gan_jax.specs import labelled
 
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, height and width are exchanged
@@ -129,14 +126,8 @@ def open_inputs(path: str, fit: Fit, *, fitted: bool = True) -> tuple[Source, tu
     Raises:
       MissingPathError, UserError: as `open_folder`, or pictures of several sizes that keep theirs.
     """
-    place = pathlib.Path(paths.expanded(path, "--inputs"))
-    if not place.exists():
-        raise MissingPathError(f"--inputs={path}: there is no picture, folder or .zip at {place.absolute()}")
-    if place.is_file() and not zipfile.is_zipfile(place):  # asked in this order: a pipe would never answer
-        root, names, load, notes = place.parent, [place.name], lambda name: place.read_bytes(), ()
-    else:
-        files = list_files(path)
-        root, names, load, notes = files.root, sorted(files.pictures), files.load, files.notes
+    files = list_inputs(path)
+    root, names, load, notes = files.root, list(files.pictures), files.load, files.notes
     if not fitted:
         sizes = {_size(f"{root}/{name}", read_bytes(f"{root}/{name}", name, load)): name for name in reversed(names)}
         width, height = _only_size(str(root), sizes)

@@ -26,6 +26,8 @@ A game is a module with
                                   and metrics of pairs compare with it
     baselines(config, train)      optional, of games with a target: {name: given -> uint8 images (B, H, W, C)}, the
                                   classical methods that `evaluate` sets beside the run; `train` is the Dataset of it
+    enlarges(config)              optional, of games that make of one picture of any size a larger one, place by place:
+                                  how many times its sides. `sample` is then given floats in [-1, 1], too
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
     SAMPLE_KEYS                   optional: {one of `sample_flags.GAME_FLAGS`: config key that it sets}; safe to change

@@ -5,6 +5,7 @@ its hole, and the mask. Phases: `generator`; then `discriminator`, whose fakes t
 update. Nets see pictures in [0, 1]. What a sample shows outside the hole is the picture itself, to the bit.
 """
 
+import inspect
 import math
 import zlib
 from collections.abc import Callable
@@ -160,9 +161,13 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
     if field.kind != "image":
         raise UserError(f"the game 'inpainting' needs images, not {field.kind} of the shape {field.shape}")
     _check_room(rule(config), field.shape)
-    table, common = constructors(config), {"axis_name": parallel.AXIS}
-    common = {"generator": common | {"channels": field.shape[2]}, "discriminator": common}
-    return {net: configs.build(table[net], config[net], net, **common[net]) for net in NETS}
+    players = {}
+    for net, constructor in constructors(config).items():
+        fields = {"channels": field.shape[2]} if net == "generator" else {}
+        if "axis_name" in inspect.signature(constructor).parameters:
+            fields["axis_name"] = parallel.AXIS
+        players[net] = configs.build(constructor, config[net], net, **fields)
+    return players
 
 
 def _check_room(rule: masks.Rule, shape: tuple[int, ...]) -> None:

@@ -49,6 +49,23 @@ def conv(
     return _conv(x, w, as_pair(stride), _pads(padding), groups)
 
 
+def conv_dilated(x: jax.Array, w: jax.Array, dilation: int, padding: Padding = ((0, 0), (0, 0))) -> jax.Array:
+    """`conv` of x (B, H, W, I) with w (kh, kw, I, O), whose values lie `dilation` pixels apart.
+
+    It is one convolution of the pictures that every `dilation`-th row and column make.
+    """
+    x = jnp.pad(x, ((0, 0), *_pads(padding), (0, 0)))
+    sides = tuple(n - (k - 1) * dilation for n, k in zip(x.shape[1:3], w.shape[:2], strict=True))
+    x = jnp.pad(x, ((0, 0), *((0, -n % dilation) for n in x.shape[1:3]), (0, 0)))
+    batch, height, width, channels = x.shape
+    rows, columns = height // dilation, width // dilation
+    x = x.reshape(batch, rows, dilation, columns, dilation, channels).transpose(2, 4, 0, 1, 3, 5)
+    y = conv(x.reshape(-1, rows, columns, channels), w)
+    rows, columns = y.shape[1:3]
+    y = y.reshape(dilation, dilation, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
+    return y.reshape(batch, rows * dilation, columns * dilation, -1)[:, : sides[0], : sides[1]]
+
+
 def conv_transpose(
     x: jax.Array,
     w: jax.Array,

@@ -16,6 +16,7 @@ from gan_jax.layers.conv import (
     Pair,
     as_pair,
     conv,
+    conv_dilated,
     conv_transpose,
     same_padding,
 )
@@ -33,14 +34,17 @@ class Conv(nn.Module):
     kernel_init: Callable = nn.initializers.lecun_normal()
     axis_name: str | None = None  # mesh axis over which the spectral vector is kept equal
     dtype: jnp.dtype | None = None  # None: that of x
+    dilation: int = 1  # pixels from one of the kernel's to the next; above 1 the stride is 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         kernel, bias = _weights(self, (*as_pair(self.kernel_size), x.shape[-1], self.features), train)
         stride, size = as_pair(self.stride), x.shape[1:3]
-        padding = _padding(self.padding, size, as_pair(self.kernel_size), stride)
+        window = tuple((side - 1) * self.dilation + 1 for side in as_pair(self.kernel_size))
+        padding = _padding(self.padding, size, window, stride)
         x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
-        y = conv(x, kernel, stride, padding)
+        assert self.dilation == 1 or stride == (1, 1), (self.dilation, stride)
+        y = conv(x, kernel, stride, padding) if self.dilation == 1 else conv_dilated(x, kernel, self.dilation, padding)
         return y if bias is None else y + along_channels(bias, y)
 
 

@@ -12,7 +12,10 @@ orders of summation: the entries of A, B and G are 0, 1, -1 and 1/2. What lies b
 once more, so that few channels or few pixels gain nothing: `pays` knows, as `benchmarks/convolutions.py` measured it.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import NamedTuple
 
@@ -49,6 +52,19 @@ _THREE_TAPS = _Filtering(
 _FILTERINGS = {((3, 3), (1, 1)): _THREE_TAPS, ((4, 4), (2, 2)): _TWO_TAPS}
 
 
+_is_off = ContextVar("is_off", default=False)
+
+
+@contextlib.contextmanager
+def without() -> Iterator[None]:
+    """What is traced within has XLA's own convolutions: large single pictures gain nothing, and compile for minutes."""
+    token = _is_off.set(True)
+    try:
+        yield
+    finally:
+        _is_off.reset(token)
+
+
 def pays(kind: str, x: tuple[int, ...], g: tuple[int, ...], kernel: Pair, stride: Pair) -> bool:
     """Whether a map is faster so than by XLA:CPU's own convolution.
 
@@ -57,6 +73,8 @@ def pays(kind: str, x: tuple[int, ...], g: tuple[int, ...], kernel: Pair, stride
       x, g: shapes (B, H, W, I) of the convolution's input and (B, h, w, O) of its output.
       kernel, stride: of the convolution.
     """
+    if _is_off.get():
+        return False
     if not all(isinstance(side, int) for side in (*x, *g)):  # a program that is exported for any batch
         return False
     if (kernel, stride) not in _FILTERINGS or math.prod(g) * math.prod(kernel) * x[3] < LEAST_PRODUCTS:

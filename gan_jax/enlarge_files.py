@@ -1,0 +1,249 @@
+"""The user's picture files, enlarged one by one: names, failures, how much is done."""
+
+import pathlib
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gan_jax import films, images, output, runs
+from gan_jax.data import pictures
+from gan_jax.data.files import Files, list_inputs, read_bytes
+from gan_jax.data.fit import MEND
+from gan_jax.enlarge import Enlarger, Settings
+from gan_jax.errors import UserError
+from gan_jax.logs import duration
+
+OVERVIEW = "grid.png"
+OVERVIEW_SIDE, OVERVIEW_COUNT = 128, 64  # the largest and the most pictures that an overview is made of
+FORMATS = {"png": ".png", "jpg": ".jpg", "jpeg": ".jpg", "webp": ".webp", "tif": ".tif", "tiff": ".tiff"}
+
+
+class Output(NamedTuple):
+    """How files are written."""
+
+    format: str = ""  # one of FORMATS; empty for that of each input, and PNG where that cannot be written
+    quality: int | None = None  # 1 to 100
+
+
+class Failures:
+    """The files that cannot be enlarged, each with one message on standard error."""
+
+    def __init__(self, count: int):
+        self.errors, self._count = [], count
+
+    def add(self, error: UserError) -> None:
+        """Says it, unless it is the only file's, whose error `raise_any` raises."""
+        self.errors.append(error)
+        if self._count > 1:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+
+    def raise_any(self, out: object) -> None:
+        """Raises UserError, with a count, where there are some."""
+        if self.errors and self._count == 1:
+            raise self.errors[0]
+        if self.errors:
+            rest = f"the other {done} are in {out}" if (done := self._count - len(self.errors)) else "none was made"
+            raise UserError(f"{len(self.errors)} of {self._count} pictures failed, see above; {rest}")
+
+
+class Progress:
+    """A bar with the time left for people at a terminal, else words for the lines of a long silence."""
+
+    def __init__(self, total: float):
+        self._total, self._done, self._began, self._bar, self._name = max(total, 1), 0, None, None, ""
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            line = "{desc} {percentage:3.0f}% {bar} {remaining} left"
+            self._bar = tqdm(total=self._total, bar_format=line, dynamic_ncols=True)
+
+    def begin(self, name: str) -> None:
+        """Names the file at work."""
+        self._name = name
+        self.advance(0)
+
+    def advance(self, units: float) -> None:
+        """So much more is done. The first piece is no measure of the others: programs are compiled for it."""
+        self._done += units
+        now = time.monotonic()
+        if units and self._began is None:
+            self._began = now, self._done
+        left = ""
+        if self._began and self._done > self._began[1]:
+            seconds = (now - self._began[0]) * (self._total - self._done) / (self._done - self._began[1])
+            left = f", {duration(seconds)} left"
+        output.update(f"{self._name}: {min(self._done / self._total, 1):.0%} of all is done{left}")
+        if self._bar is not None:
+            self._bar.set_description_str(self._name, refresh=False)
+            self._bar.update(units)
+
+    def say(self, line: str) -> None:
+        """A line beside the bar."""
+        self._bar.write(line) if self._bar is not None else print(line, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def enlarge(
+    run: runs.Run, ema: dict, path: str, out: pathlib.Path, settings: Settings, written: Output
+) -> list[pathlib.Path]:
+    """Enlarges a picture, or all of a folder or .zip, into `out`, by their names and in their sub-folders; or a film.
+
+    A file that cannot be read, or whose result cannot be written, is one message; the others are made all the same.
+
+    Args:
+      run, ema: of the network.
+      path: of the user.
+      settings: how they are enlarged.
+      written: in what form.
+    Returns:
+      The files, in the order of the inputs' names; the overview comes last, of a few small pictures of one size.
+    Raises:
+      MissingPathError, UserError: nothing to enlarge, or some that failed, in the end, with a count.
+      OSError: a file that cannot be written.
+    """
+    if films.is_film(path) and pathlib.Path(path).is_file():
+        return [_enlarge_film(pathlib.Path(path), out, Enlarger(run, ema, settings), written)]
+    files = list_inputs(path)
+    for note in files.notes:
+        print(note, flush=True)
+    names = [name for name in files.pictures if name != OVERVIEW or len(files.pictures) == 1]
+    failures, enlarger = Failures(len(names)), Enlarger(run, ema, settings)
+    targets = _targets(names, out, written.format)
+    looks = {}
+    for name in names:  # all that can be seen beforehand is said before any work
+        try:
+            looks[name] = _look(files, name, targets[name], enlarger)
+        except UserError as error:
+            failures.add(error)
+    enlarger.prepare([(look.height, look.width) for look in looks.values()])
+    progress = Progress(sum(look.height * look.width for look in looks.values()))
+    for note in enlarger.notes:
+        progress.say(note)
+    overview, made = _overview(looks), []
+    try:
+        out.mkdir(parents=True, exist_ok=True) if looks else None
+        for name in looks:
+            progress.begin(name)
+            try:
+                pair = _enlarge_one(files, name, targets[name], enlarger, written, progress)
+                made.append(targets[name])
+                if overview is not None:
+                    overview.append([_rgb(values) for values in pair])
+            except UserError as error:
+                failures.add(error)
+    finally:
+        progress.close()
+    if overview:
+        sides = [np.stack(side) for side in zip(*overview, strict=True)]
+        images.save(out / OVERVIEW, images.grid(images.beside(sides)))
+        made.append(out / OVERVIEW)
+    failures.raise_any(out)
+    return made
+
+
+def _targets(names: list[str], out: pathlib.Path, form: str) -> dict[str, pathlib.Path]:
+    """Where each goes: its own name and folder, with the format's ending; with its own ending too where names clash."""
+
+    def target(name: str, is_apart: bool) -> str:
+        stem, dot, ending = name.rpartition(".")
+        own = f".{ending.lower()}" if f".{ending.lower()}" in pictures.FORMATS else ".png"
+        stem = (f"{stem}_{ending}" if is_apart else stem) if stem and "/" not in ending else name
+        return stem + (FORMATS[form] if form else own)
+
+    plain = [target(name, False).lower() for name in names]
+    clashing = {name for name, own in zip(names, plain, strict=True) if plain.count(own) > 1 or own == OVERVIEW}
+    return {name: out / target(name, name in clashing) for name in names}
+
+
+def _look(files: Files, name: str, target: pathlib.Path, enlarger: Enlarger) -> pictures.Look:
+    full = files.root / name
+    look = pictures.look(read_bytes(str(full), name, files.load, MEND), str(full))
+    if target.exists() and full.exists() and target.samefile(full):
+        raise UserError(f"{full}: its enlarged picture would take its place; give another folder as --out")
+    height, width = enlarger.size(look.height, look.width)
+    pictures.writable(target, width, height)
+    return look
+
+
+def _overview(looks: dict[str, pictures.Look]) -> list | None:
+    """A list to be filled with (picture, enlarged), or None where they are large, many or of several sizes."""
+    sizes = {(look.height, look.width) for look in looks.values()}
+    is_small = len(sizes) == 1 and max(map(max, sizes)) <= OVERVIEW_SIDE
+    return [] if is_small and len(looks) <= OVERVIEW_COUNT else None
+
+
+def _enlarge_one(
+    files: Files, name: str, target: pathlib.Path, enlarger: Enlarger, written: Output, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads, enlarges and writes a file: its pixels (H, W, C) before and after."""
+    full = str(files.root / name)
+    picture = pictures.read(read_bytes(full, name, files.load, MEND), full)
+    height, width = picture.pixels.shape[:2]
+    share = height * width / enlarger.tiles(height, width)
+    values, notes = _in_memory(enlarger, picture, full, lambda: progress.advance(share))
+    lost = pictures.losses(target, depth=picture.depth, has_alpha=values.shape[2] in (2, 4))
+    for note in (*picture.notes, *notes, *lost):
+        progress.say(f"{name}: {note}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    keep = {key: value for key, value in picture.keep.items() if key != "icc_profile" or not notes}
+    options = {} if written.quality is None else {"quality": written.quality}
+    pictures.write(target, values, keep, **options)
+    return picture.pixels, values
+
+
+def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, written: Output) -> pathlib.Path:
+    """A film of a film. The same command goes on where an earlier one stopped."""
+    if written.format or written.quality is not None:
+        raise UserError(f"{path}: a film becomes an {films.ENDING}; leave --format and --quality out")
+    film, target = films.open_film(path), out / f"{path.stem}{films.ENDING}"
+    if target.exists() and target.samefile(path):
+        raise UserError(f"{path}: the enlarged film would take its place; give another folder as --out")
+    out.mkdir(parents=True, exist_ok=True)
+    enlarger.prepare([(film.height, film.width)])
+    progress, pieces = Progress(film.frames), enlarger.tiles(film.height, film.width)
+    for note in (*film.notes, *enlarger.notes):
+        progress.say(f"{path.name}: {note}")
+    progress.begin(path.name)
+
+    def frame(values: np.ndarray) -> np.ndarray:
+        picture = pictures.Picture(values / np.float32(255))
+        return _in_memory(enlarger, picture, str(path), lambda: progress.advance(1 / pieces))[0]
+
+    def begin(ready: int) -> None:
+        if ready:
+            progress.say(f"{path.name}: goes on after {ready} frames")
+            progress.advance(ready)
+
+    length = films.segment_length(*enlarger.size(film.height, film.width))
+    try:
+        films.convert(film, target, frame, length=length, identity=enlarger.identity(), begin=begin)
+    finally:
+        progress.close()
+    return target
+
+
+def _rgb(values: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3), without alpha, of levels or of floats in [0, 1]."""
+    values = values[..., :1].repeat(3, 2) if values.shape[2] < 3 else values[..., :3]
+    most = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
+    return np.round(values * np.float32(255 / most)).astype(np.uint8)
+
+
+def _in_memory(enlarger: Enlarger, picture: pictures.Picture, name: str, done) -> Any:
+    """As `enlarger`. Raises UserError where the memory does not hold it."""
+    try:
+        return enlarger(picture, done=done)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"{name}: the memory does not hold it, {picture.pixels.shape[1]}x{picture.pixels.shape[0]} pixels; make "
+            "tiles smaller, such as --tile=128"
+        ) from error
