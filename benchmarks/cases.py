@@ -16,6 +16,16 @@ class Case(NamedTuple):
     steps: int  # of a cycle
     phases: dict[str, int]  # name -> every so many steps, in the order in which they are played
     classes: int = 0  # of the labels
+    pictures: dict[str, tuple[int, int, int]] = {}  # fields of a batch, of games that make pictures of pictures
+
+    def spec(self):
+        """The fields that the game reads."""
+        from gan_jax import games, specs
+
+        if not self.pictures:
+            return specs.labelled(self.shape, self.classes)
+        names = games.find(self.config["game"]).reads(self.config)
+        return {name: specs.Field("image", self.pictures[name]) for name in names}
 
     def cycle(self) -> list[tuple[str, ...]]:
         """The phases that are due at each step of a cycle."""
@@ -86,7 +96,54 @@ def _stylegan2(resolution: int, channel_base: int, channel_max: int, batch_size:
     return Case("stylegan2_torch", config, (resolution, resolution, 3), 16, phases)
 
 
+def _pix2pix(side: int, width: int, batch_size: int) -> Case:
+    depth = side.bit_length() - 1
+    plain = {"statistics": "running", "dropout": 0.0}
+    settings = {"generator": {"name": "pix2pix", "width": width, "depth": depth, **plain},
+                "discriminator": {"name": "pix2pix", "width": width, "layers": 2}}  # fmt: skip
+    config = _translating("paired", settings, ("generator", "discriminator"), batch_size)
+    config["data"] = {"name": f"synthetic:{side}"}
+    shape = (side, side, 3)
+    phases = {"discriminator": 1, "generator": 1}
+    return Case("pictures_torch", config, shape, 4, phases, pictures={"source": shape, "image": shape})
+
+
+def _cyclegan(side: int, width: int, blocks: int, batch_size: int) -> Case:
+    settings = {"generator": {"name": "cyclegan", "width": width, "blocks": blocks},
+                "discriminator": {"name": "cyclegan", "width": width, "layers": 2}, "loss": {"pool": 0}}  # fmt: skip
+    config = _translating("translation", settings, ("generators", "discriminators"), batch_size)
+    config["data"] = {"parts": {part: {"name": f"synthetic:{side}"} for part in ("a", "b")}}
+    shape = (side, side, 3)
+    phases = {"generators": 1, "discriminators": 1}
+    return Case("pictures_torch", config, shape, 2, phases, pictures={"a": shape, "b": shape})
+
+
+def _translating(game: str, settings: dict, players: tuple[str, ...], batch_size: int) -> dict:
+    adam = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8}
+    optim = {player: dict(adam) for player in players}
+    return {"game": game, "batch_size": batch_size, "optim": optim, "ema": {"decay": 0.999}, **settings}
+
+
+def _esrgan(side: int, width: int, blocks: int, growth: int, batch_size: int) -> Case:
+    """Large pictures of `side`, whole; the second stage without its perceptual term."""
+    adam = {"name": "adam", "learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "eps": 1e-8}
+    config = {
+        "game": "super_resolution",
+        "batch_size": batch_size,
+        "data": {"name": f"synthetic:{side}"},
+        "generator": {"name": "esrgan", "width": width, "blocks": blocks, "growth": growth},
+        "discriminator": {"name": "esrgan", "width": width, "halvings": 4},
+        "loss": {"name": "relativistic_average", "pixel": 1e-2, "adversarial": 5e-3},
+        "optim": {"generator": adam, "discriminator": dict(adam)},
+        "ema": {"decay": 0.999},
+    }
+    pictures = {"image": (side, side, 3), "low_resolution": (side // 4, side // 4, 3)}
+    return Case("pictures_torch", config, pictures["image"], 2, {"generator": 1, "discriminator": 1}, pictures=pictures)
+
+
 def _shrink(case: Case) -> Case:
+    if case.pictures:
+        return _SMALL[case.config["game"]]._replace(steps=2)
     config, (_, _, channels) = case.config, case.shape
     config["batch_size"], config["data"] = 8, {"name": "synthetic:8"}
     config["generator"]["latent_size"] = 8
@@ -106,6 +163,14 @@ _CASES = {
     "dcgan_32": _dcgan(32, steps=8),
     "dcgan_64": _dcgan(64, steps=4),
     "dcgan_128": _dcgan(128, steps=2),
+    "pix2pix_64": _pix2pix(64, width=32, batch_size=4),
+    "cyclegan_64": _cyclegan(64, width=16, blocks=6, batch_size=2),
+    "esrgan_64": _esrgan(64, width=32, blocks=4, growth=16, batch_size=4),
+}
+_SMALL = {  # with --smoke
+    "paired": _pix2pix(16, width=4, batch_size=2),
+    "translation": _cyclegan(16, width=4, blocks=1, batch_size=2),
+    "super_resolution": _esrgan(32, width=4, blocks=1, growth=2, batch_size=2),
 }
 _PUBLISHED = {  # name -> experiment, its variant, pixels
     "progan_128": ("celebahq_progan", "128", 128),

@@ -58,7 +58,10 @@ def images(case: Case, number: int) -> np.ndarray:
 
 
 def batch(case: Case, number: int) -> dict[str, np.ndarray]:
-    """Batch `number`, with labels where the case has them."""
+    """Batch `number`, with labels where the case has them, or all its pictures."""
+    if case.pictures:
+        rng, count = np.random.default_rng(number), case.config["batch_size"]
+        return {name: rng.integers(0, 256, (count, *shape), np.uint8) for name, shape in case.pictures.items()}
     arrays = {"image": images(case, number)}
     if case.classes:
         arrays["label"] = np.arange(len(arrays["image"]), dtype=np.int32) % case.classes
@@ -67,12 +70,19 @@ def batch(case: Case, number: int) -> dict[str, np.ndarray]:
 
 def draws(case: Case, config: dict) -> dict[str, np.ndarray]:
     """What a step draws at random, for both sides: latents, and the direction of the path length."""
+    if case.pictures:
+        return {}
     rng = np.random.default_rng(1)
     size = (case.config["batch_size"], config["generator"]["latent_size"])
     if config["game"] != "style":
         return {"z": rng.standard_normal(size, np.float32)}
     latents = {f"{phase}/z": rng.standard_normal(size, np.float32) for phase in case.phases if phase != "penalty"}
     return latents | {"path_length/noise": rng.standard_normal((size[0], *case.shape), np.float32)}
+
+
+def checked(case: Case) -> list[tuple[str, ...]]:
+    """The steps that are compared, each from the first State."""
+    return [tuple(case.phases)] if case.pictures else [(phase,) for phase in case.phases]
 
 
 def devices_of(platform: str) -> list:
@@ -105,12 +115,12 @@ class JaxSide:
         from ml_collections import ConfigDict
 
         from gan_jax import config as configs
-        from gan_jax import games, parallel, programs, runs, specs
+        from gan_jax import games, parallel, programs, runs
 
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
         parallel.silence()
         self.devices, self.platform = devices_of(platform), platform
-        self.case, self.spec = case, specs.labelled(case.shape, case.classes)
+        self.case, self.spec = case, case.spec()
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         stages = games.stages(games.find(self.config.game), self.config, self.spec)
         self.run = runs.build(self.config, self.spec, stages[-1])
@@ -139,6 +149,8 @@ class JaxSide:
         """Images (B, H, W, C) of the averaged generator for fixed latents, and logits (B,) of fixed images."""
         import jax
 
+        if self.case.pictures:
+            return self._outputs_of_pictures(jax)
         z = next(iter(draws(self.case, self.settings()).values()))
         x = images(self.case, 0).astype(np.float32) / 127.5 - 1
         nets, state = self.run.nets, self.state
@@ -151,8 +163,31 @@ class JaxSide:
         with jax.default_matmul_precision("highest"):
             return jax.device_get(jax.jit(compute)(state, z, x))
 
+    def _outputs_of_pictures(self, jax) -> dict[str, np.ndarray]:
+        """Pictures of a batch, the first ones that the game makes, and logits of its real ones, as nets see them."""
+        import jax.numpy as jnp
+
+        run, state, batch_0 = self.run, self.state, batch(self.case, 0)
+        keys = jax.random.split(jax.random.key(0), self.case.config["batch_size"])
+        given = {name: batch_0[name] for name in run.game.asks(run.config)}
+        net = [name for name in run.nets if name.startswith("discriminator")][-1]
+
+        def compute(state, batch):
+            x = {name: value.astype(jnp.float32) / 127.5 - 1 for name, value in batch.items()}
+            seen = {"paired": lambda: jnp.concatenate([x["source"], x["image"]], -1), "translation": lambda: x["b"],
+                    "super_resolution": lambda: (x["image"] + 1) / 2}[run.config.game]()  # fmt: skip
+            variables = {"params": state.params[net], **state.variables[net]}
+            images = next(iter(run.game.sample(run.nets, state.ema, keys, given).values()))
+            return {"images": images, "logits": run.nets[net].apply(variables, seen, train=False)}
+
+        with jax.default_matmul_precision("highest"):
+            return jax.device_get(jax.jit(compute)(state, batch_0))
+
     def check_steps(self) -> dict[str, float]:
-        """Metrics of the first step of each phase alone, with given draws, no style mixing and constant noise."""
+        """Metrics of the first step of each phase alone, with given draws, no style mixing and constant noise.
+
+        Games of pictures play their phases one after the other: the second sees what the first has made.
+        """
         import jax
 
         from gan_jax import parallel, runs
@@ -163,12 +198,13 @@ class JaxSide:
         if config.game == "style":
             config.style = {"mixing": 0.0, "noise": "const"}
         run = runs.build(config, self.spec)
-        batch = {"image": images(self.case, 0), **draws(self.case, self.settings())}
+        arrays = batch(self.case, 0) if self.case.pictures else {"image": images(self.case, 0)}
+        arrays |= draws(self.case, self.settings())
         metrics = {}
-        for phase in self.case.phases:
+        for due in checked(self.case):
             state = jax.tree.map(lambda x: x.copy(), self.state)  # the step consumes it
             with jax.default_matmul_precision("highest"):
-                metrics |= self._program(run, (phase,))(state, parallel.shard_batch(batch, self.mesh))[1]
+                metrics |= self._program(run, due)(state, parallel.shard_batch(arrays, self.mesh))[1]
         return {name: float(value) for name, value in metrics.items()}
 
     def _program(self, run, due: tuple[str, ...], mesh=None):
@@ -289,11 +325,18 @@ class TorchSide:
         self.options["layout"] = layout
         self.device = self.options.get("device", "cpu")
         self.trainer = self._trainer(config)
-        self.batches = [torch.from_numpy(_planes(images(case, n))).to(self.device) for n in range(BATCHES)]
+        self.batches = [self._batch(n) for n in range(BATCHES)]
+
+    def _batch(self, number: int):
+        import torch
+
+        arrays = batch(self.case, number)
+        planes = {name: torch.from_numpy(_planes(array)).to(self.device) for name, array in arrays.items()}
+        return planes if self.case.pictures else planes["image"]
 
     def _trainer(self, config: dict):
         module = importlib.import_module(f"benchmarks.reference.{self.case.reference}")
-        trainer = module.Trainer(config, self.case.shape, **self.options)
+        trainer = module.Trainer(config, self.case.pictures or self.case.shape, **self.options)
         trainer.load(self.weights)
         return trainer
 
@@ -312,9 +355,12 @@ class TorchSide:
     def outputs(self) -> dict[str, np.ndarray]:
         """As `JaxSide.outputs`."""
         self._allow_tf32(False)
-        z = next(iter(self._draws().values()))
-        result = self.trainer.outputs(z, self.batches[0].float() / 127.5 - 1)
-        return {"images": result["images"].permute(0, 2, 3, 1).cpu().numpy(), "logits": result["logits"].cpu().numpy()}
+        if self.case.pictures:
+            result = self.trainer.outputs(self.batches[0])
+        else:
+            result = self.trainer.outputs(next(iter(self._draws().values())), self.batches[0].float() / 127.5 - 1)
+        rows = {name: value.permute(0, 2, 3, 1) if value.ndim == 4 else value for name, value in result.items()}
+        return {name: value.cpu().numpy() for name, value in rows.items()}
 
     def _allow_tf32(self, allowed: bool) -> None:
         import torch
@@ -326,9 +372,9 @@ class TorchSide:
         self._allow_tf32(False)
         optim = {player: settings | CHECK_ADAM for player, settings in self.config["optim"].items()}
         metrics = {}
-        for phase in self.case.phases:
+        for due in checked(self.case):
             trainer = self._trainer(self.config | {"optim": optim})
-            metrics |= trainer.step(self.batches[0], (phase,), self._draws())
+            metrics |= trainer.step(self.batches[0], due, self._draws())
         return {name: float(value) for name, value in metrics.items()}
 
     def play(self, cycle: list[tuple[str, ...]]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import cases, report, training_step
 from gan_jax import config as configs
-from gan_jax import runs, specs
+from gan_jax import runs
 from gan_jax.errors import UserError
 
 TORCH = importlib.util.find_spec("torch") is not None
@@ -59,7 +59,7 @@ def test_without_pytorch_one_line_tells_what_to_do(capsys):
 def test_a_cycle_is_that_of_the_run(name):
     """Phases and periods of the config; labels where it has them."""
     case = cases.find(name, smoke=True)
-    run = runs.build(configs.complete(ConfigDict(case.config), runs.defaults), specs.labelled(case.shape, case.classes))
+    run = runs.build(configs.complete(ConfigDict(case.config), runs.defaults), case.spec())
     assert {phase.name: phase.every for phase in run.phases} == case.phases
     assert case.steps % max(case.phases.values()) == 0 and bool(case.classes) == run.config.get("conditional", False)
 
