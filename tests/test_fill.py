@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gan_jax
 from gan_jax import cli, fill_files, folders, parallel, runs, sample
 from gan_jax.errors import UserError
 from tests import settings
@@ -153,3 +154,20 @@ def test_games_without_holes_take_no_masks(tmp_path, monkeypatch):
     settings.fresh_folder(settings.digits(), tmp_path / "run")
     with pytest.raises(UserError, match="--masks=mask.png: the game 'unconditional' fills no holes; leave it out"):
         sample.sample(str(tmp_path / "run"), str(tmp_path / "out"), masks="mask.png")
+
+
+def test_from_python(run):
+    """Arrays of any size with their masks; what does not fit is one message."""
+    trained = gan_jax.open_run(str(run))
+    images = RNG.integers(0, 256, (2, 13, 21, 1), np.uint8)
+    masks = np.stack([_mask(13, 21)] * 2)[..., None]
+    filled = trained.sample(inputs=images, masks=masks)
+    assert filled.shape == images.shape and filled.dtype == np.uint8
+    np.testing.assert_array_equal(filled[masks == 0], images[masks == 0])
+    assert (filled[masks > 0] != images[masks > 0]).any()
+    with pytest.raises(UserError, match=r"masks: none; expected uint8 \(2, 13, 21, 1\), 255 in the hole"):
+        trained.sample(inputs=images)
+    with pytest.raises(UserError, match=r"masks: an array of bool and the shape \(2, 13, 21, 1\); expected uint8"):
+        trained.sample(inputs=images, masks=masks > 0)
+    with pytest.raises(UserError, match="fills holes, and there is no mask; the command `sample` takes --masks"):
+        trained.sample(inputs="photo.png")
