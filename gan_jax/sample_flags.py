@@ -228,8 +228,8 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
         pictures = runs.held_out(run)(examples)
         return Job(flags, examples, None, {}, None, "", None, pictures, tuple(f"example{i:06}" for i in examples))
     if fill_files.fills(run):  # from Python
-        raise UserError(f"inputs={flags.inputs}: the game {run.config.game!r} fills holes, and there is no mask; the "
-                        "command `sample` takes --masks")
+        raise UserError(f"inputs={flags.inputs}: the game {run.config.game!r} fills holes, and there is no mask; give "
+                        "both as arrays, or take the command `sample`, which reads files of both")
     section = runs.data_section(run.config, name)
     dataset, files = data.open_inputs(flags.inputs, section, fitted=name in run.spec)
     for note in dataset.notes:

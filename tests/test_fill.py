@@ -169,5 +169,5 @@ def test_from_python(run):
         trained.sample(inputs=images)
     with pytest.raises(UserError, match=r"masks: an array of bool and the shape \(2, 13, 21, 1\); expected uint8"):
         trained.sample(inputs=images, masks=masks > 0)
-    with pytest.raises(UserError, match="fills holes, and there is no mask; the command `sample` takes --masks"):
+    with pytest.raises(UserError, match="fills holes, and there is no mask; give both as arrays"):
         trained.sample(inputs="photo.png")
