@@ -4,7 +4,7 @@
 
 Radford et al. 2015 (arXiv 1511.06434) in the form of the PyTorch examples, half as wide, with a lazy R1 penalty
 (Mescheder et al. 2018, arXiv 1801.04406) and learning rates that fall to zero over the second half. Two CPU
-cores take under ten minutes with installation and evaluation; `docs/reproduction.md` has the figures.
+cores took twelve minutes with installation and evaluation; `docs/reproduction.md` has the figures.
 """
 
 from ml_collections import ConfigDict

@@ -18,7 +18,7 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 DRAWN = ("inputs", "masks", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation",
          "style_mixing", "dlatents", "format")  # fmt: skip
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
-              "statistics")  # keys of config.evaluation  # fmt: skip
+              "border", "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
     "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
     "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
@@ -125,7 +125,7 @@ def parse(command: str, argv: list[str]) -> tuple[dict[str, list[str]], list[tup
         if len(values) > 1 and name != "sweep":
             raise UserError(f"--{name} is given {len(values)} times: {', '.join(values)}")
         if name in PATHS:
-            several = values[0].split(",") if name == "compare" else values
+            several = values[0].split(",") if name in ("compare", "from") else values
             flags[name] = [",".join(paths.expanded(path, f"--{name}") for path in several)]
     return flags, overrides
 

@@ -4,7 +4,7 @@ A logger is made by `Class(workdir, config)` before training: the run's folder, 
 It has
     scalars(step, images, values)  values is {name: float}: means of losses, images_per_second, evaluation/<metric>
     picture(name, images, array)   uint8 (H, W, 1 or 3); name is reals or fakes
-    close()                        the run is over, or stopped; the same run may be begun again
+    close(outcome)                 one of OUTCOMES: the run is complete, was stopped or failed; it may be begun again
 What it raises while it is made ends the command. What it raises later is one line, and the run goes on without it.
 """
 
@@ -24,6 +24,7 @@ from gan_jax import modules
 from gan_jax.errors import UserError
 
 METHODS = ("scalars", "picture", "close")
+OUTCOMES = ("complete", "stopped", "failed")
 IDS = "loggers.json"  # in the run's folder: the ids by which a resumed run goes on in the same one elsewhere
 
 
@@ -36,7 +37,7 @@ class Logger(Protocol):
     def picture(self, name: str, images: int, array: np.ndarray) -> None:
         """A grid of images."""
 
-    def close(self) -> None:
+    def close(self, outcome: str) -> None:
         """Nothing follows."""
 
 
@@ -61,7 +62,7 @@ class Loggers:
                 del self._by_name[name]
                 if method != "close":
                     with contextlib.suppress(Exception):
-                        logger.close()
+                        logger.close("failed")
         return lines
 
 
@@ -81,7 +82,7 @@ def begin(makers: dict[str, Maker], workdir: pathlib.Path, config: dict[str, Any
         for name, maker in makers.items():
             begun[name] = _begun(name, maker, workdir, config)
     except UserError:
-        Loggers(begun).call("close")
+        Loggers(begun).call("close", "failed")
         raise
     return Loggers(begun)
 
@@ -92,6 +93,9 @@ def _maker(name: str) -> Maker:
             return partial(OURS[name], importlib.import_module(name))
         except ImportError as error:
             raise UserError(f"config.logs={name!r}: pip install {name}, or leave it out: {error}") from error
+        except Exception as error:  # a package that is broken raises whatever it likes
+            message = f"config.logs={name!r} cannot be imported: {_words(error)}; mend it, or leave it out"
+            raise UserError(message) from error
     module, dot, last = str(name).rpartition(".")
     if not dot:
         near = difflib.get_close_matches(str(name), OURS, 1)
@@ -138,9 +142,9 @@ class Wandb:
         """See above."""
         self._run.log({"images": images, name: self._wandb.Image(array)})
 
-    def close(self) -> None:
+    def close(self, outcome: str) -> None:
         """See above."""
-        self._run.finish()
+        self._run.finish(exit_code=int(outcome == "failed"))
 
 
 class Mlflow:
@@ -167,9 +171,9 @@ class Mlflow:
         """See above."""
         self._mlflow.log_image(array, artifact_file=f"{name}_{images:09}.png")
 
-    def close(self) -> None:
+    def close(self, outcome: str) -> None:
         """See above."""
-        self._mlflow.end_run()
+        self._mlflow.end_run({"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}[outcome])
 
 
 OURS = {"wandb": Wandb, "mlflow": Mlflow}
@@ -183,8 +187,13 @@ def _one_slash(name: str) -> str:
 
 def _read_ids(workdir: pathlib.Path) -> dict[str, str]:
     path = workdir / IDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} has no ids that can be read; remove it, and another run begins there") from error
 
 
 def _keep_id(workdir: pathlib.Path, name: str, value: str) -> None:
-    (workdir / IDS).write_text(json.dumps({**_read_ids(workdir), name: value}) + "\n", encoding="utf-8")
+    part = workdir / f".{IDS}.part"  # a process that is killed leaves the whole file or none
+    part.write_text(json.dumps({**_read_ids(workdir), name: value}) + "\n", encoding="utf-8")
+    os.replace(part, workdir / IDS)

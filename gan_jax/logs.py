@@ -188,6 +188,7 @@ class Log:
         self.was_complete = images >= total_images  # such a run's folder is left as it is
         self.images, self.last_images, self.last_time = images, images, time.monotonic()
         self.board = self.bar = None
+        self.outcome = "failed"  # of `loggers.OUTCOMES`, until the loop has ended
         if not active:
             return
         self.board = Board(workdir, images)
@@ -279,7 +280,7 @@ class Log:
 
     def close(self) -> None:
         """Flushes everything."""
-        self._tell_others("close")
+        self._tell_others("close", self.outcome)
         if self.board is not None:
             self.board.close()
         if self.bar is not None:

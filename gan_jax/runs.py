@@ -38,6 +38,7 @@ DEFAULTS = {
         "download": False,  # fetch weights that are not there
         "split": "",  # of the reals; empty: the one that is trained on
         "flip_reals": False,  # a mirrored copy of each real beside it
+        "border": 0,  # pixels of each side that psnr, ssim and their like leave out; papers take the scale
         "statistics": "",  # .npz of the reals' moments, instead of the data
         "batch_size": 0,  # images of a process at once; 0: the most that fit
     },

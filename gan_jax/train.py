@@ -108,7 +108,8 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bo
             state, position, halted = _play(session, state, position, stopped)
             if halted:
                 break
-    complete = position.images >= config.total_images
+        complete = position.images >= config.total_images
+        log.outcome = "complete" if complete else "stopped"
     end = f"at {position.images} images, step {position.step}: {folder}"
     log.say(f"complete {end}" if complete else f"stopped {end}; the same command goes on from here")
     return complete

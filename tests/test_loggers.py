@@ -39,8 +39,8 @@ class Keeper:
     def picture(self, name, images, array):
         np.save(self.folder / f"{name}_{images}.npy", array)
 
-    def close(self):
-        self.write(["close"])
+    def close(self, outcome):
+        self.write(["close", outcome])
         self.lines.close()
 
 class Failing(Keeper):
@@ -88,7 +88,7 @@ def test_a_users_class_sees_the_run_and_one_that_fails_does_not_end_it(tmp_path,
     flags = [SMOKE, f"--workdir={folder}", *PLAIN, "--config.logs=own_loggers.Failing,own_loggers.Keeper"]
     assert cli.main(["train", *flags]) == 0
     begin, *scalars, close = kept(folder / "keeper.jsonl")
-    assert begin == ["begin", 0, 4] and close == ["close"]
+    assert begin == ["begin", 0, 4] and close == ["close", "complete"]
     rows = logs.read_lines(folder / "metrics.jsonl")
     assert len(rows) == 3
     for (_, step, images, values), row in zip(scalars, rows, strict=True):
@@ -131,7 +131,7 @@ def test_what_cannot_be_begun_is_an_error_and_the_others_are_closed(tmp_path, na
     makers = loggers.find(("own_loggers.Keeper", f"own_loggers.{name}"))
     with pytest.raises(UserError) as error:
         loggers.begin(makers, tmp_path, {"seed": 5, "generator.width": 6})
-    assert str(error.value) == message and kept(tmp_path / "keeper.jsonl") == [["begin", 5, 6], ["close"]]
+    assert str(error.value) == message and kept(tmp_path / "keeper.jsonl") == [["begin", 5, 6], ["close", "failed"]]
 
 
 def test_a_logger_that_cannot_be_begun_ends_the_command_before_training(tmp_path, capfd):
@@ -155,7 +155,8 @@ def test_each_call_may_fail(method):
             return call
 
     those = loggers.Loggers({"bad": Bad()})
-    calls = {"scalars": (1, 8, {"a": 1.0}), "picture": ("fakes", 8, np.zeros((2, 2, 1), np.uint8)), "close": ()}
+    calls = {"scalars": (1, 8, {"a": 1.0}), "picture": ("fakes", 8, np.zeros((2, 2, 1), np.uint8))}
+    calls["close"] = ("complete",)
     lines = [line for name, arguments in calls.items() for line in those.call(name, *arguments)]
     (line,) = lines
     assert line.startswith(f"config.logs: bad fails in {method}: ValueError: xxx") and len(line) < 400
@@ -173,15 +174,15 @@ def test_a_pictures_alpha_is_left_out(tmp_path):
     log.close()
     assert [(call[:3], call[3].shape) for call in seen[:4]] == [
         (("picture", "fakes", 5), (2, 3, channels)) for channels in (1, 1, 3, 3)]  # fmt: skip
-    assert seen[4:] == [("scalars", 1, 5, {"evaluation/fd/floor": 2.0}), ("close",)]
+    assert seen[4:] == [("scalars", 1, 5, {"evaluation/fd/floor": 2.0}), ("close", "failed")]
 
 
-def tell(folder, name: str, config: dict) -> None:
+def tell(folder, name: str, config: dict, outcome: str = "complete") -> None:
     """What a run of one line and one picture tells a logger."""
     those = loggers.begin(loggers.find((name,)), folder, config)
     values = {"generator/loss": 0.5, "evaluation/fd": 2.0, "evaluation/fd/floor/x": 1.0}
     lines = those.call("scalars", 3, 24, values) + those.call("picture", "fakes", 24, np.ones((2, 3, 1), np.uint8))
-    assert lines + those.call("close") == []
+    assert lines + those.call("close", outcome) == []
 
 
 def test_wandb(tmp_path, monkeypatch):
@@ -197,8 +198,8 @@ def test_wandb(tmp_path, monkeypatch):
         def log(self, data):
             said.append(("log", data))
 
-        def finish(self):
-            said.append(("finish",))
+        def finish(self, exit_code):
+            said.append(("finish", exit_code))
 
     def init(*, project, name, dir, config, settings, id=None, resume=None):
         said.append(("init", project, name, dir, config, settings, id, resume))
@@ -215,12 +216,12 @@ def test_wandb(tmp_path, monkeypatch):
         ("define_metric", "*", "images"),
         ("log", {"images": 24, "step": 3, **values}),
         ("log", {"images": 24, "fakes": ("image", (2, 3, 1))}),
-        ("finish",),
+        ("finish", 0),
     ]
     said.clear()
     monkeypatch.setenv("WANDB_PROJECT", "mine")
-    tell(tmp_path, "wandb", {"seed": 1})
-    assert said[0] == ("init", "mine", *start[1:], "abc", "allow")
+    tell(tmp_path, "wandb", {"seed": 1}, "failed")
+    assert said[0] == ("init", "mine", *start[1:], "abc", "allow") and said[-1] == ("finish", 1)
 
 
 def test_mlflow(tmp_path, monkeypatch):
@@ -236,19 +237,37 @@ def test_mlflow(tmp_path, monkeypatch):
         log_params=lambda params: said.append(("log_params", params)),
         log_metrics=lambda metrics, step: said.append(("log_metrics", metrics, step)),
         log_image=lambda image, artifact_file: said.append(("log_image", image.shape, artifact_file)),
-        end_run=lambda: said.append(("end_run",)),
+        end_run=lambda status: said.append(("end_run", status)),
     )
     monkeypatch.setitem(sys.modules, "mlflow", package)
     config = {f"key.{i}": i for i in range(130)}
     tell(tmp_path, "mlflow", config)
     metrics = {"step": 3, "generator/loss": 0.5, "evaluation/fd": 2.0, "evaluation/fd.floor.x": 1.0}
-    rest = [("log_metrics", metrics, 24), ("log_image", (2, 3, 1), "fakes_000000024.png"), ("end_run",)]
-    assert said[0] == ("start_run", None, tmp_path.name) and said[3:] == rest
+    rest = [("log_metrics", metrics, 24), ("log_image", (2, 3, 1), "fakes_000000024.png")]
+    assert said[0] == ("start_run", None, tmp_path.name) and said[3:] == [*rest, ("end_run", "FINISHED")]
     assert [len(params) for _, params in said[1:3]] == [100, 30]
     assert said[1][1] | said[2][1] == {key: str(value) for key, value in config.items()}
     said.clear()
-    tell(tmp_path, "mlflow", config)
-    assert said == [("start_run", "abc", None), *rest]
+    tell(tmp_path, "mlflow", config, "stopped")
+    assert said == [("start_run", "abc", None), *rest, ("end_run", "KILLED")]
+    (tmp_path / loggers.IDS).write_text('{"mlf')  # as a disk that was full may leave it
+    with pytest.raises(UserError, match="loggers.json has no ids that can be read; remove it"):
+        tell(tmp_path, "mlflow", config)
+
+
+def test_a_run_that_diverges_has_failed(tmp_path, capfd):
+    folder = tmp_path / "run"
+    flags = "--config.logs=own_loggers.Keeper", "--config.optim.generator.learning_rate=1e38"
+    assert cli.main(["train", SMOKE, f"--workdir={folder}", *PLAIN, *flags]) == 1
+    assert kept(folder / "keeper.jsonl")[-1] == ["close", "failed"] and "last good checkpoint" in capfd.readouterr().err
+
+
+def test_a_package_that_breaks_while_it_is_imported_is_one_message(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise RuntimeError('built for another Python')")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="cannot be imported: RuntimeError: built for another Python; mend it"):
+        loggers.find(("wandb",))
 
 
 def test_loggers_make_no_other_programs_and_may_change_on_resume():

@@ -120,7 +120,7 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     listed = tuple(dict.fromkeys(protocols.meant(name, section) for name in names))
     for name in listed:
         protocol = protocols.parse(name)
-        if name in protocols.PLAIN and section.features in ("none", networks.JUDGE):
+        if protocols.judged_of((name,)) and section.features in ("none", networks.JUDGE):
             raise UserError(f"metrics={name}: of a folder's images, it needs --features such as inception or "
                             f"random_inception, not {section.features!r}")
         if name in IN_HOLES:
@@ -129,10 +129,10 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
             if not paired:
                 raise UserError(f"metrics={name}: compares two folders, image by image: give --reference=FOLDER")
             continue
-        if name not in ("fd", "kd", "prdc") and (protocol is None or protocol.kind == "ppl"):
+        if name not in ("fd", "kd", "prdc", *protocols.OF_IMAGES) and (protocol is None or protocol.kind == "ppl"):
             raise UserError(f"metrics={name!r}: of a folder of images, expected some of fd, kd, prdc, "
-                            f"{', '.join(OF_FOLDERS)}, or such as fid10k, fid50k_full, kid50k_full, pr50k3_full, "
-                            "is50k, swd16k, msssim10k")
+                            f"{', '.join((*protocols.OF_IMAGES, *OF_FOLDERS))}, or such as fid10k, fid50k_full, "
+                            "kid50k_full, pr50k3_full, is50k, swd16k, msssim10k")
         if protocol is not None and protocol.samples > fakes.size:
             raise UserError(f"metrics={name}: of {protocol.samples} images, and {fakes.name.partition(':')[2]} has "
                             f"{fakes.size}; list it without a count, such as fid, for all of them")
@@ -164,12 +164,13 @@ def _pairs(names: list[str], fakes: Opened, reals: Opened, section: ConfigDict) 
         sizes = f"{ours.shape[:2]} and {theirs.shape[:2]}"
         raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size, which "
                         "--resize=SIZE gives")
-    protocols.check_pairs(names, ours.shape)
+    protocols.check_pairs(names, ours.shape, section.border)
     protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "channels": "RGB"}
     rows = []
     for name in names:
         net = networks.load(name, section) if name.startswith("lpips_") else None
-        compared = pairs.Pairs(name, net, pairs.Targets(theirs.size, lambda n: theirs.examples(n)["image"], protocol))
+        targets = pairs.Targets(theirs.size, lambda n: theirs.examples(n)["image"], protocol)
+        compared = pairs.Pairs(name, net, targets, section.border)
         for start in range(0, ours.size, pairs.AT_ONCE):
             compared.update(ours.examples(np.arange(start, min(start + pairs.AT_ONCE, ours.size)))["image"])
         value, beside = compared.finish()

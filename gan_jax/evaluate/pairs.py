@@ -1,6 +1,7 @@
 """Metrics of pairs: each image beside what it is to be, from a run's data or another folder."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,11 @@ import numpy as np
 from gan_jax import metrics, parallel
 from gan_jax.evaluate import protocols
 from gan_jax.features.networks import FeatureNet
+from gan_jax.metrics import structural_similarity
 
 AT_ONCE = 16  # pairs, on one device
+POOLED = "pooled_psnr"
+CHANNELS = {1: "grey", 3: "RGB"}
 
 
 class Targets(NamedTuple):
@@ -25,13 +29,11 @@ class Targets(NamedTuple):
 class Pairs:
     """A metric of pairs, which takes the images of a pass as they come."""
 
-    def __init__(self, name: str, net: FeatureNet | None, targets: Targets):
-        """`name` is one of `protocols.PAIRED`; a LPIPS has its `net`."""
-        measures = {"l1": metrics.l1, "psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim,
-                    "masked_l1": metrics.masked_l1}
-        self._measure = measures[name] if net is None else _perceptual(net)
+    def __init__(self, name: str, net: FeatureNet | None, targets: Targets, border: int):
+        """`name` is one of `protocols.PAIRED`; a LPIPS has its `net`; `border` is that of `protocols.BORDERED`."""
+        self._name, self._border, self._channels = name, border, 0
+        self._measure = _of_pixels(name, border) if net is None else _perceptual(net)
         self._in_holes = name in protocols.IN_HOLES
-        self._unit = {"unit": "dB"} if name == "psnr" else {}
         self._targets, self._values, self._next = targets, [], 0
 
     @property
@@ -46,15 +48,39 @@ class Pairs:
             places = np.arange(self._next, self._next + len(part))
             holes = (self._targets.masks(places),) if self._in_holes else ()
             self._values.append(self._measure(part, self._targets.images(places), *holes))
+            self._channels = part.shape[3]
             self._next += len(part)
 
     def finish(self) -> tuple[float | None, dict]:
-        """(mean over pairs, what is told beside it): of PSNR, which is endless for equal images, over the others."""
+        """(mean over pairs, what is told beside it): of PSNR, which is endless for equal images, over the others.
+
+        A pooled PSNR is that of the squared differences of all pairs.
+        """
         values = np.concatenate(self._values)
-        equal, beside = np.isinf(values), {**self._targets.protocol, "pairs": len(values), **self._unit}
+        if self._name == POOLED:
+            values = structural_similarity.decibels(values.mean(keepdims=True))
+        equal, beside = np.isinf(values), {**self._targets.protocol, "pairs": self._next, **self._protocol()}
         if not equal.any():
             return float(values.mean()), beside
         return None if equal.all() else float(values[~equal].mean()), {**beside, "equal_pairs": int(equal.sum())}
+
+    def _protocol(self) -> dict:
+        """What pixels were compared, and in which unit."""
+        unit = {"unit": "dB"} if "psnr" in self._name else {}
+        if self._name not in protocols.BORDERED:
+            return unit
+        channels = "Y of BT.601, 16 to 235" if self._name.endswith("_y") else CHANNELS.get(self._channels, "all")
+        return unit | {"channels": channels, "border": self._border, "peak": int(structural_similarity.PEAK)}
+
+
+def _of_pixels(name: str, border: int) -> Callable[..., np.ndarray]:
+    """(a, b), of `protocols.IN_HOLES` (a, b, masks) -> values of the pairs; of `POOLED` the squared differences."""
+    measures = {"l1": metrics.l1, "ms_ssim": metrics.ms_ssim, "psnr": metrics.psnr, "ssim": metrics.ssim,
+                "masked_l1": metrics.masked_l1, POOLED: structural_similarity.squared_error}  # fmt: skip
+    measure = measures[name.removesuffix("_y")]
+    if name not in protocols.BORDERED:
+        return measure
+    return partial(measure, crop_border=border, luma=name.endswith("_y"))
 
 
 def _perceptual(net: FeatureNet) -> Callable:

@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 
 from gan_jax import metrics, parallel
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, pairs, protocols
+from gan_jax.evaluate import collect, consumers, pairs, protocols
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.collect import Collected, Needs, Want
 from gan_jax.evaluate.protocols import Protocol
 from gan_jax.evaluate.reals import Reals
 from gan_jax.features import networks
 from gan_jax.features.networks import FeatureNet
-from gan_jax.metrics import frechet, sliced_wasserstein
+from gan_jax.metrics import frechet
 
 SUBSET_SEED = 2020  # of KID's subsets, torch-fidelity's default
 FEW = 4  # times as many images as features: below, a distance says more of their number than of the images
@@ -79,7 +79,7 @@ class Plans(NamedTuple):
         states = {plan.protocol.name: self._state(plan) for plan in self.plans}
         of_reals = self._of_reals(states)
         for state in states.values():
-            if isinstance(state, Patches):
+            if isinstance(state, consumers.Patches):
                 state.turn()
         needs = collect.union(sides(p.protocol, p.reals, states[p.protocol.name])[1] for p in self.plans)
         of_fakes = fakes(needs) if needs.total() else Collected({}, {})
@@ -119,15 +119,15 @@ class Plans(NamedTuple):
             raise UserError(f"--save_statistics={path}: none of the metrics has moments; list fid50k_full, or such")
         if not pathlib.Path(path).absolute().parent.is_dir() or pathlib.Path(path).is_dir():
             raise UserError(f"--save_statistics={path}: expected a file in a folder that is there")
-        moments = self._of_reals({p.protocol.name: _state(p.protocol, self.seed) for p in (plan,)}, (plan,))
+        moments = self._of_reals({p.protocol.name: consumers.of(p.protocol, self.seed) for p in (plan,)}, (plan,))
         if jax.process_index() == 0:
             metrics.save_moments(path, moments.moments[plan.of_reals])
         return f"wrote {path}: {plan.net.name}/{plan.protocol.output} of {plan.reals} reals, {plan.net.preprocessing}"
 
     def _state(self, plan: Plan) -> Any:
         if plan.protocol.kind in protocols.PAIRED:
-            return pairs.Pairs(plan.protocol.kind, plan.net, self.targets)
-        return _state(plan.protocol, self.seed)
+            return pairs.Pairs(plan.protocol.kind, plan.net, self.targets, self.section.border)
+        return consumers.of(plan.protocol, self.seed)
 
     def _of_reals(self, states: dict, plans: tuple[Plan, ...] | None = None) -> Collected:
         """What protocols need of the reals, those of a file included."""
@@ -206,7 +206,7 @@ def ready(
         if protocol.name not in files and protocol.reals != 0:
             protocols.check_reals(protocol, count, reals.dataset, shape)
         protocols.check_shape(protocol, shape)
-        protocols.check_pairs({protocol.name} & set(protocols.PAIRED), shape)
+        protocols.check_pairs({protocol.name} & set(protocols.PAIRED), shape, section.border)
         net = nets.get(protocol.network)
         plans.append(Plan(protocol, net, count if protocol.reals != 0 else 0, files.get(protocol.name)))
     trees = {name: net.variables for name, net in nets.items() if net.outputs}
@@ -219,51 +219,8 @@ def ready(
 # What a protocol needs of images, and its values from what was kept of them.
 
 
-class Patches:
-    """The sliced Wasserstein distance's two sides, in the order of the official code: the reals first."""
-
-    def __init__(self, seed: int):
-        self._rng = np.random.RandomState(seed)
-        self._sets = []
-        self._open = sliced_wasserstein.Descriptors(self._rng)
-
-    def update(self, images: np.ndarray) -> None:
-        """Images of the side that is open."""
-        self._open.update(images)
-
-    def turn(self) -> None:
-        """Ends the reals; directions are drawn as often as the official code does in between."""
-        reals = self._open.finish()
-        for level in reals.values():
-            for _ in range(sliced_wasserstein.REPEATS):
-                sliced_wasserstein.draw_directions(self._rng, level.shape[1], sliced_wasserstein.DIRECTIONS)
-        self._sets = [reals]
-        self._open = sliced_wasserstein.Descriptors(self._rng)
-
-    def values(self) -> dict[str, float]:
-        """See `sliced_wasserstein.distances`."""
-        return sliced_wasserstein.distances(*self._sets, self._open.finish(), self._rng)
-
-
-class Variation:
-    """MS-SSIM of successive pairs."""
-
-    def __init__(self):
-        self.values: list[np.ndarray] = []
-
-    def update(self, images: np.ndarray) -> None:
-        """An even number of images."""
-        self.values.append(metrics.variation(images))
-
-
-def _state(protocol: Protocol, seed: int):
-    if protocol.kind == "swd":
-        return Patches(seed)
-    return Variation() if protocol.kind == "msssim" else None
-
-
 def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Needs]:
-    """(needs of the reals, needs of the fakes), for so many reals; `state` is `Patches`, `Pairs` or `Variation`."""
+    """(needs of the reals, needs of the fakes), for so many reals; `state` is one of `consumers`, or `Pairs`."""
     theirs, own = (Want(protocol.network, protocol.output, count) for count in (reals, protocol.samples))
     if protocol.kind == "fd":
         of_fakes = Needs(rows=(own,)) if "estimate" in protocol.options else Needs(moments=(own,))
@@ -274,6 +231,9 @@ def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Nee
         return Needs(), Needs(rows=(own,))
     if protocol.kind == "swd":
         return Needs(consumers=((reals, state.update),)), Needs(consumers=((protocol.samples, state.update),))
+    if protocol.kind in protocols.OF_IMAGES:
+        counts = reals, protocol.samples
+        return tuple(Needs(consumers=((count, partial(state.update, side)),)) for side, count in enumerate(counts))
     if protocol.kind in protocols.PAIRED:
         return Needs(), Needs(consumers=((min(protocol.samples, state.size), state.update),))
     if protocol.kind == "msssim":
@@ -310,7 +270,7 @@ def values(
         return [Value("", mean, {"std": std, "splits": options["splits"]})]
     if kind == "classes":
         return _classes(fakes.rows[own], labels)
-    if kind in protocols.PAIRED:
+    if kind in (*protocols.PAIRED, *protocols.OF_IMAGES):
         return [Value("", *state.finish())]
     if kind == "swd":
         distances = state.values()

@@ -17,11 +17,14 @@ from gan_jax.features import lpips, networks
 from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
-OF_FOLDERS = ("l1", "psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
+BORDERED = ("psnr", "ssim", "psnr_y", "ssim_y", "pooled_psnr")  # pairs whose border config.evaluation may leave out
+OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
 IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
-PLAIN = ("fd", "kd", "prdc", "classes", "modes", *EQUIVARIANCE)  # of config.evaluation's features and samples
+OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
+PLAIN = ("fd", "kd", "prdc", "classes", "modes", *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
+NEAR = "nearer the reals"
 # Kinds of which the least is best.
 _LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "l1", "masked_l1", "lpips_alex", "lpips_vgg")
 
@@ -124,8 +127,9 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
     if "modes" in listed and not data.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
     named = [name for name in listed if parse(name)]
-    if named and data.startswith("mixture:"):
-        raise UserError(f"metrics={','.join(named)}: they look at images, and {data!r} has points")
+    seen = [name for name in listed if name in (*named, *OF_IMAGES)]
+    if seen and data.startswith("mixture:"):
+        raise UserError(f"metrics={','.join(seen)}: they look at images, and {data!r} has points")
     generator = games.find(config.game).constructors(config).get("generator")
     moved = [name for name in listed if name in EQUIVARIANCE]
     if moved and (generator is None or "transform" not in inspect.signature(generator.__call__).parameters):
@@ -197,14 +201,20 @@ def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
                         "larger")
 
 
-def check_pairs(names: Iterable[str], shape: tuple[int, ...]) -> None:
-    """Raises UserError where images (H, W, C) are too small for one of these metrics of `PAIRED`."""
-    height, width = shape[:2]
+def check_pairs(names: Iterable[str], shape: tuple[int, ...], border: int) -> None:
+    """Raises UserError where one of these metrics of `PAIRED` cannot be had of images (H, W, C), less their border."""
+    height, width, channels = shape
     leasts = structural_similarity.LEAST | {f"lpips_{net}": least for net, least in lpips.LEAST.items()}
     for name in names:
-        if min(height, width) < leasts[name]:
-            raise UserError(f"metrics={name}: of images {height}x{width}; expected {leasts[name]}x{leasts[name]} or "
-                            "larger")
+        if border < 0:
+            raise UserError(f"metrics={name}: config.evaluation.border={border}; expected 0 or more")
+        least = leasts[name] + (2 * border if name in BORDERED else 0)
+        if min(height, width) < least:
+            without = f", with a border of {border}" if name in BORDERED and border else ""
+            raise UserError(f"metrics={name}: of images {height}x{width}; expected {least}x{least} or larger{without}")
+        if name.endswith("_y") and channels != 3:
+            raise UserError(f"metrics={name}: of images with {channels} channel{'s' * (channels != 1)}; Y is that of "
+                            f"RGB: list {name.removesuffix('_y')}, or set config.data.channels=3")
 
 
 def _drawn_data(config: ConfigDict) -> str:
@@ -234,7 +244,7 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
 
 def judged_of(listed) -> tuple[str, ...]:
     """Those without a count that look at config.evaluation.features."""
-    return tuple(name for name in listed if name in PLAIN and name != "modes" and name not in EQUIVARIANCE)
+    return tuple(name for name in listed if name in PLAIN and name not in ("modes", *OF_IMAGES, *EQUIVARIANCE))
 
 
 def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Protocol]:
@@ -254,6 +264,8 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
         elif name in PAIRED:
             network = name if name.startswith("lpips_") else ""
             protocol = Protocol(name, name, network, "", section.samples, 0, {})
+        elif name in OF_IMAGES:
+            protocol = Protocol(name, name, "", "", section.samples, None, {})
         if protocol is not None:
             protocols.append(protocol)
     return protocols
@@ -282,7 +294,9 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
 
 
 def better(kind: str) -> str:
-    """Whether a kind of value is the better the `lower` or the `higher` it is."""
+    """Whether a kind of value is the better the `lower` or the `higher` it is, or the `nearer the reals`."""
+    if kind in OF_IMAGES:
+        return NEAR
     return "lower" if kind in _LOWER else "higher"
 
 
@@ -295,6 +309,8 @@ def ranking(config: ConfigDict) -> dict:
     protocol = parse(name)
     lower = not name or better(protocol.kind if protocol else name) == "lower"
     settings = ",".join(f"{key}={config.evaluation[key]}" for key in _OF_THE_VALUE)
+    if config.evaluation.border:
+        settings += f",border={config.evaluation.border}"
     if config.evaluation.features == networks.JUDGE:
         settings += ",labels=drawn"  # earlier values were of labels in turn
     return {"metric": f"{name} {settings}" if name else "", "lower_is_better": lower}

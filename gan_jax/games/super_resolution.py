@@ -7,6 +7,7 @@ what the generator made before its update. Nets see pictures in [0, 1], as publi
 """
 
 import inspect
+import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,12 +15,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gan_jax import config as configs
 from gan_jax import losses, models, parallel
 from gan_jax.errors import UserError
 from gan_jax.games import perceptual
-from gan_jax.layers import degradation, pixels, random
+from gan_jax.layers import degradation, pixels, random, second_order
 from gan_jax.specs import Field
 from gan_jax.step import Out, Phase, Rng, State
 
@@ -31,6 +33,7 @@ AVERAGE = "relativistic_average"
 DEFAULTS = {
     "super_resolution": {
         "crop": 0,  # side of the squares that are cut at random out of the data's pictures; 0: whole pictures
+        "degradation": "bicubic",  # how they become small; or real: blur, noise and JPEG twice, as in Real-ESRGAN
         "turn": False,  # pictures are turned by quarters and mirrored at random, beside data.flip
         "sharpen": False,  # what the generator aims at is sharpened; the discriminator's reals are not
     },
@@ -49,7 +52,8 @@ WEIGHTS = ("pixel", "perceptual", "texture", "adversarial")
 OF_FEATURES = ("perceptual", "texture")
 
 SHARPEN_ABOVE = 25  # pixels of a side; half of the blur's window
-CORNER, SYMMETRY = range(2)  # independent draws of a sample
+CORNER, SYMMETRY, CHAIN = range(3)  # independent draws of a sample
+DEGRADATIONS = ("bicubic", "real")
 
 
 class _Rules(NamedTuple):
@@ -101,14 +105,28 @@ def derived(config, spec: dict[str, Field]) -> dict[str, Field]:
 
 
 def derive(config, examples: dict[str, Any]) -> dict[str, Any]:
-    """uint8 small pictures of examples of the data; by the same rule as in training."""
-    small = _small(jnp.asarray(examples["image"]), scale=config.generator.scale)
-    return {LOW: jax.device_get(small)}
+    """uint8 small pictures of examples of the data; by the same rule as in training.
+
+    What is drawn for one is a function of its pixels, so that a held-out picture has the same small one every time.
+    """
+    images, scale = examples["image"], config.generator.scale
+    if config.super_resolution.degradation == "bicubic":
+        return {LOW: jax.device_get(_small(jnp.asarray(images), None, scale=scale))}
+    keys = [jax.random.key(zlib.crc32(np.ascontiguousarray(image)), impl="threefry2x32") for image in images]
+    small = [_small(image[None], key[None], scale=scale) for image, key in zip(images, keys, strict=True)]
+    return {LOW: np.concatenate(jax.device_get(small))}
 
 
 @partial(jax.jit, static_argnames="scale")
-def _small(images: jax.Array, *, scale: int) -> jax.Array:
-    return jnp.round(degradation.low_resolution(_unit(images), scale) * 255).astype(jnp.uint8)
+def _small(images: jax.Array, keys: jax.Array | None, *, scale: int) -> jax.Array:
+    return jnp.round(_degraded(_unit(images), keys, scale) * 255).astype(jnp.uint8)
+
+
+def _degraded(images: jax.Array, keys: jax.Array | None, scale: int) -> jax.Array:
+    """Pictures in [0, 1], made small: by the cubic where there are no keys."""
+    if keys is None:
+        return degradation.low_resolution(images, scale)
+    return second_order.degraded(images, keys, scale)
 
 
 def constructors(config) -> dict[str, type]:
@@ -134,6 +152,12 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
             fields["axis_name"] = parallel.AXIS
         players[net] = configs.build(classes[net], config[net], net, **fields)
     scale = players["generator"].scale
+    if config.super_resolution.degradation not in DEGRADATIONS:
+        raise UserError(f"config.super_resolution.degradation={config.super_resolution.degradation!r}: expected one of "
+                        f"{', '.join(DEGRADATIONS)}")
+    if config.super_resolution.degradation == "real" and shape[2] not in (1, 3):
+        raise UserError(f"config.super_resolution.degradation='real': writes JPEG, which has 1 or 3 channels, not "
+                        f"{shape[2]}")
     if any(side % scale for side in (*shape[:2], *field.shape[:2])):
         raise UserError(
             f"pictures of {shape[0]}x{shape[1]}, of data of {field.shape[0]}x{field.shape[1]}: config.generator.scale="
@@ -194,7 +218,7 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     look = config.super_resolution
     pictures = partial(
         _pictures, scale=nets["generator"].scale, crop=look.crop, turn=look.turn, flip=config.data.flip,
-        sharpen=look.sharpen,
+        sharpen=look.sharpen, real=look.degradation == "real",
     )  # fmt: skip
     rules = _Rules(
         nets, pictures, _adversarial(config.loss.name), config.loss.name == AVERAGE,
@@ -228,14 +252,16 @@ def _unit(images: jax.Array) -> jax.Array:
 
 
 def _pictures(
-    batch: dict, rng: Rng, *, scale: int, crop: int, turn: bool, flip: bool, sharpen: bool
+    batch: dict, rng: Rng, *, scale: int, crop: int, turn: bool, flip: bool, sharpen: bool, real: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Small pictures, large ones, and what is aimed at: the large ones, or sharper ones. All are in [0, 1].
 
-    A batch may carry its small pictures, and others that are aimed at (parity tests do).
+    A batch may carry its small pictures, and others that are aimed at (parity tests do). With `real`, what is aimed at
+    is degraded, as in Real-ESRGAN.
     """
     large = _unit(batch["image"])
-    draws = random.draw(rng.samples, {CORNER: random.Draw("uniform", (2,)), SYMMETRY: random.Draw("uniform", (3,))})
+    wanted = {CORNER: random.Draw("uniform", (2,)), SYMMETRY: random.Draw("uniform", (3,))}
+    draws = random.draw(rng.samples, wanted | ({CHAIN: random.KEY} if real else {}))
     if crop:
         large = cut(large, draws[CORNER], crop)
     mirror, upside_down, swap = jnp.moveaxis(draws[SYMMETRY], -1, 0)
@@ -246,7 +272,9 @@ def _pictures(
         large = _where(swap, large.transpose(0, 2, 1, 3), large)
     target = degradation.sharpened(large) if sharpen else large
     target = _unit(batch["target"]) if "target" in batch else target
-    return _unit(batch[LOW]) if LOW in batch else degradation.low_resolution(large, scale), large, target
+    if LOW in batch:
+        return _unit(batch[LOW]), large, target
+    return _degraded(target if real else large, draws.get(CHAIN), scale), large, target
 
 
 def _where(draws: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -14,14 +14,17 @@ import jax.numpy as jnp
 from gan_jax import config as configs
 from gan_jax import losses, models, parallel
 from gan_jax.errors import UserError
-from gan_jax.layers import pixels, random
+from gan_jax.games import domains
+from gan_jax.games.domains import DOMAINS, reads
+from gan_jax.layers import pixels
 from gan_jax.specs import Field
 from gan_jax.step import Out, Phase, Rng, State
+
+__all__ = ["reads"]
 
 NETS = ("generator", "discriminator")  # sections: both generators are built alike, and both discriminators
 EMA_NETS = ("generator_ab", "generator_ba")
 EMA_COPIED = ("batch_stats",)
-DOMAINS = ("a", "b")
 DEFAULTS = {
     "translation": {
         "direction": "ab",  # of samples: ab, from the domain a to b, or ba
@@ -38,8 +41,7 @@ NEEDS = {"generator_ab": ("translates",), "generator_ba": ("translates",)}
 SAMPLE_KEYS = {"direction": "translation.direction"}
 WEIGHTS = ("cycle_a", "cycle_b", "identity")
 
-FLIP, JITTER, POOL, DROPOUT = range(4)  # independent draws, `_draw` numbers those of each
-MOST = 1 << 16  # of a kind
+POOL, DROPOUT = range(domains.FREE, domains.FREE + 2)  # draws beside those of the domains
 
 
 class Pool(NamedTuple):
@@ -48,11 +50,6 @@ class Pool(NamedTuple):
     images: jax.Array  # (size, H, W, C)
     filled: jax.Array  # int32, how many of them are images
     shown: jax.Array  # (batch, H, W, C)
-
-
-def reads(config) -> tuple[str, ...]:
-    """The pictures of both domains."""
-    return DOMAINS
 
 
 def asks(config) -> tuple[str, ...]:
@@ -78,9 +75,7 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
     """
     if config.translation.direction not in ("ab", "ba"):
         raise UserError(f"config.translation.direction={config.translation.direction!r}: expected ab or ba")
-    shapes = {domain: spec[domain].shape for domain in DOMAINS}
-    if any(spec[domain].kind != "image" for domain in DOMAINS) or shapes["a"][:2] != shapes["b"][:2]:
-        raise UserError(f"the game 'translation' needs images of one size, not {shapes['a']} and {shapes['b']}")
+    shapes = domains.shapes(spec, "translation")
     if config.loss.identity and shapes["a"] != shapes["b"]:
         raise UserError(
             f"config.loss.identity={config.loss.identity}: compares images of {shapes['a']} with those of "
@@ -122,8 +117,8 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
                         "its generators have made of the whole batch; expected 1")
     weights = tuple((name, config.loss[name]) for name in WEIGHTS if config.loss[name])
     configs.check_range(config, "0 or more", "translation.jitter")
-    flips = {domain: config.data.parts[domain].flip for domain in DOMAINS}
-    common = dict(nets=nets, reals=partial(_reals, flips=flips, jitter=config.translation.jitter))
+    pictures = partial(domains.pictures, flips=domains.flips(config), jitter=config.translation.jitter)
+    common = dict(nets=nets, reals=pictures)
     of_generators = partial(_generators_loss, **common, weights=dict(weights))
     of_discriminators = partial(_discriminators_loss, **common)
     generators, discriminators = EMA_NETS, tuple(f"discriminator_{domain}" for domain in DOMAINS)
@@ -146,23 +141,6 @@ def _translate(nets: dict, ema: dict, source: str, target: str, images: jax.Arra
     return nets[name].apply(ema[name], images, train=False)
 
 
-def _reals(batch: dict, rng: Rng, *, flips: dict[str, bool], jitter: int) -> dict[str, jax.Array]:
-    """Pictures of both domains in [-1, 1], each moved by `jitter`, and mirrored at random where its data are."""
-    reals = {}
-    for number, domain in enumerate(DOMAINS):
-        images = pixels.normalise(batch[domain])
-        if jitter:
-            draws = random.uniform(_draw(rng.samples, JITTER, number), (2,))
-            images = pixels.jittered(images, jnp.floor(draws * (jitter + 1)), jitter)
-        draws = random.uniform(_draw(rng.samples, FLIP, number), ())
-        reals[domain] = pixels.random_flip(images, draws) if flips[domain] else images
-    return reals
-
-
-def _draw(keys: jax.Array, kind: int, number: int) -> jax.Array:
-    return random.fold(keys, kind * MOST + number)
-
-
 class _Players:
     """The nets in training, whose collections pass from one use to the next."""
 
@@ -174,7 +152,7 @@ class _Players:
         own, self.uses = self.variables.get(name, {}), self.uses + 1
         out, new = self.nets[name].apply(
             {"params": self.params[name], **own}, images, train=True, mutable=list(own),
-            keys=_draw(self.keys, DROPOUT, self.uses),
+            keys=domains.draw(self.keys, DROPOUT, self.uses),
         )  # fmt: skip
         self.variables[name] = dict(new)
         return out
@@ -208,7 +186,7 @@ def _shown(pools: dict[str, Pool], fakes: dict[str, jax.Array], rng: Rng) -> dic
     result = {}
     for number, domain in enumerate(DOMAINS):
         images = parallel.gather(jax.lax.stop_gradient(fakes[domain]))
-        key = jax.random.fold_in(rng.key, POOL * MOST + number)
+        key = jax.random.fold_in(rng.key, POOL * domains.MOST + number)
         size = max(pools[domain].images.shape[0], 1)
         uniform = jax.random.uniform(jax.random.fold_in(key, 0), (len(images),))
         slots = jax.random.randint(jax.random.fold_in(key, 1), (len(images),), 0, size)

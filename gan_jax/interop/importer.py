@@ -5,22 +5,21 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, folders, runs, specs
+from gan_jax import checkpoint, folders, initial, runs, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
-from gan_jax.interop import architectures, names, networks
-from gan_jax.interop.networks import Network
+from gan_jax.interop import architectures, names, networks, pictures
+from gan_jax.interop.networks import UNKNOWN_DATA, Network, Weights
 from gan_jax.weights import containers
 from gan_jax.weights.pickles import Damaged
 
-UNKNOWN_DATA = "folder:its-training-images"  # of a network that comes without an experiment
 FORMAT = "gan_jax 1"  # of our own safetensors files, in their metadata
 _LARGEST = 2**14  # side of images, and their channels
 _ADAM = {"name": "adam", "learning_rate": 0.002, "b1": 0.0, "b2": 0.99, "eps": 1e-8}
@@ -32,26 +31,13 @@ _BASES = {
 }
 
 
-class Weights(NamedTuple):
-    """What a file holds: arrays to put in place of fresh ones, and what it says of the run that they are for."""
-
-    spec: specs.Spec
-    params: dict[str, dict[str, np.ndarray]]  # net -> arrays by `<collection>/<path>`
-    ema: dict[str, dict[str, np.ndarray]]
-    description: str  # for the terminal
-    kind: str = ""  # family of official networks
-    fields: dict[str, dict] = {}  # net -> those of its model; of official networks
-    config: ConfigDict | None = None  # of our own files
-    data: dict[str, Any] | None = None  # summary of theirs
-
-
 def import_weights(source: str, workdir: str, config: str = "", overrides=()) -> str:
     """Reads networks from a file and makes a run's folder of them, whose only checkpoint is of step 0.
 
     Args:
       source: a .pkl of stylegan2-ada-pytorch, stylegan3 or R3GAN, a .pth or .safetensors of such networks' tensors, a
-        .pt of rosinality's stylegan2-pytorch, a .pth of StudioGAN's StyleGAN2, or a .safetensors that `export` has
-        written.
+        .pt of rosinality's stylegan2-pytorch, a .pth of StudioGAN's StyleGAN2, a .pth of Real-ESRGAN, ESRGAN, pix2pix
+        or CycleGAN, or a .safetensors that `export` has written. Several files of one run have commas between.
       workdir: the new run's folder.
       config: experiment for what the file does not tell, such as the data; '' for none.
       overrides: (dotted key, text) pairs.
@@ -66,24 +52,40 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
     folder = pathlib.Path(workdir)
     if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
         raise UserError(f"--workdir={workdir}: holds a run already; give another folder")
-    contents = containers.read_file(source, "--from=")
+    files = _files(source)
+    contents = [containers.read_file(file, "--from=") for file in files]
     with _errors_about(source):
-        weights = _read_export(contents) if "gan_jax" in contents.metadata else _read_official(contents)
+        weights = _read(contents)
     if weights.config is not None and config:
         raise UserError(f"--config={config}: the file has its own config; leave the flag out, or override its keys")
     experiment = configs.load(config) if config else None
     with _errors_about(source, prefix=False):  # a message may be about a flag
         base = _config_with_fields(experiment, weights) if weights.config is None else weights.config
-        run = runs.build(configs.resolve(base, overrides, runs.defaults), weights.spec)
+        complete = configs.resolve(base, overrides, runs.defaults)
+        run = runs.build(complete, _data_spec(complete, weights))
     summary = _summary(run) if weights.data is None else weights.data
     with _errors_about(source):
         state = _state(run, weights)
-    imported = {"file": pathlib.Path(source).name, "sha256": _sha256(source)}
+    imported = {"file": ",".join(pathlib.Path(file).name for file in files), "sha256": ",".join(map(_sha256, files))}
     folders.start_folder(folder, run.config, run.spec, {**summary, "imported": imported})
     manager = checkpoint.open_manager(folder / "checkpoints")
     with checkpoint.closing(manager):
         checkpoint.save(manager, state, {"position": 0, "data": summary["fingerprint"], "sums": {}})
     return f"imported {weights.description} into {folder}, as step 0"
+
+
+def _files(source: os.PathLike | str) -> list[str]:
+    """The files that the flag names; a name may hold commas itself."""
+    return [str(source)] if os.path.exists(source) else str(source).split(",")
+
+
+def _read(contents: list[containers.Contents]) -> Weights:
+    if len(contents) == 1 and "gan_jax" in contents[0].metadata:
+        return _read_export(contents[0])
+    weights = pictures.read(contents)
+    if weights is None and len(contents) > 1:
+        raise UserError("several files are read of networks that make pictures of pictures alone; give one file")
+    return weights or _read_official(contents[0])
 
 
 @contextlib.contextmanager
@@ -123,7 +125,28 @@ def _read_official(contents: containers.Contents) -> Weights:
     classes = f"{specs.classes(spec)} classes" if specs.classes(spec) else "without labels"
     omission = f"; left out: {', '.join(others[:5])}" if others else ""
     description = f"{', '.join(sorted(by_role))} ({kind}, {size}, {classes}{omission})"
-    return Weights(spec, params, {"generator": arrays.get("G_ema", arrays.get("G"))}, description, kind, fields)
+    ema = {"generator": arrays.get("G_ema", arrays.get("G"))}
+    keys = {"data.resolution": spec["image"].shape[0], "data.channels": spec["image"].shape[2],
+            "conditional": bool(specs.classes(spec))}  # fmt: skip
+    return Weights(spec, params, ema, description, _base(kind, fields), _sections(kind, fields), keys)
+
+
+def _sections(kind: str, fields: dict[str, dict]) -> dict[str, dict]:
+    """The sections of both nets, as far as the file tells their fields."""
+    critic = "stylegan2" if kind == "stylegan3" else kind  # registered with both
+    return {
+        "generator": {"name": kind, **fields.get("generator", {})},
+        "discriminator": {"name": critic, **fields.get("discriminator", {})},
+    }
+
+
+def _base(kind: str, fields: dict[str, dict]) -> dict[str, Any]:
+    """What the family needs; a fresh discriminator is as wide as the generator."""
+    adam = {"optim": {"generator": dict(_ADAM), "discriminator": dict(_ADAM)}}
+    same = ("widths", "blocks", "cardinalities") if kind == "r3gan" else ("channel_base", "channel_max")
+    fresh = {} if "discriminator" in fields else {key: fields["generator"][key] for key in same}
+    name = _sections(kind, fields)["discriminator"]["name"]
+    return {**_BASES[kind], **adam, "data": {"name": UNKNOWN_DATA}, "discriminator": {"name": name, **fresh}}
 
 
 def _spec(fields: dict[str, dict]) -> specs.Spec:
@@ -138,34 +161,37 @@ def _spec(fields: dict[str, dict]) -> specs.Spec:
 
 
 def _config_with_fields(experiment: ConfigDict | None, weights: Weights) -> ConfigDict:
-    """The experiment, or what the family needs, with the fields of the file's networks."""
-    adam = {"optim": {"generator": dict(_ADAM), "discriminator": dict(_ADAM)}}
-    config = experiment
-    if config is None:
-        config = ConfigDict({**_BASES[weights.kind], **adam, "data": {"name": UNKNOWN_DATA}})
-    critic = "stylegan2" if weights.kind == "stylegan3" else weights.kind  # registered with both
+    """The experiment, or what the networks need, with the fields of the file's networks."""
+    config = ConfigDict(weights.base) if experiment is None else experiment
     with config.unlocked():
-        for net, name in (("generator", weights.kind), ("discriminator", critic)):
+        for net, fields in weights.fields.items():
             current = dict(config.get(net, {}))
-            section = current if current.get("name") == name else {"name": name}
-            if net not in weights.fields and experiment is None:  # a fresh discriminator, as wide as the generator
-                same = ("widths", "blocks", "cardinalities") if name == "r3gan" else ("channel_base", "channel_max")
-                section |= {key: weights.fields["generator"][key] for key in same}
-            config[net] = ConfigDict({**section, **weights.fields.get(net, {})})
-        config.data.resolution, config.data.channels = weights.spec["image"].shape[0], weights.spec["image"].shape[2]
-        config.conditional = bool(specs.classes(weights.spec))
+            section = current if current.get("name") == fields["name"] else {}
+            config[net] = ConfigDict({**section, **fields})
+        config.update_from_flattened_dict(weights.keys)
     return config
+
+
+def _names_data(config: ConfigDict) -> bool:
+    """Whether the config names data; else they are those of a network that came without an experiment."""
+    return any(section.name != UNKNOWN_DATA for section in runs.data_sections(config).values())
+
+
+def _data_spec(config: ConfigDict, weights: Weights) -> specs.Spec:
+    """The fields that the run's game reads."""
+    if not (weights.fits_any and _names_data(config)):
+        return weights.spec
+    return runs.data_spec(config, runs.open_data(config))
 
 
 def _summary(run: runs.Run) -> dict[str, Any]:
     """What `data.json` tells of the data, with the fingerprint: '' where no experiment names them."""
-    name = run.config.data.name
-    if name == UNKNOWN_DATA:
-        return {"name": name, "fingerprint": ""}
+    if not _names_data(run.config):
+        return {"name": UNKNOWN_DATA, "fingerprint": ""}
     dataset = runs.open_data(run.config)
     data_spec = runs.data_spec(run.config, dataset)
     if data_spec != run.spec:
-        raise UserError(f"config.data.name={name!r}: the networks are for {run.spec}, and these data are {data_spec}")
+        raise UserError(f"{dataset.name}: the networks are for {run.spec}, and these data are {data_spec}")
     return dataset.summary()
 
 
@@ -212,7 +238,7 @@ def _state(run: runs.Run, weights: Weights):
         }
         return state._replace(**missing)
 
-    state = jax.jit(init_missing)()
+    state = jax.device_put(initial.evaluate(init_missing))
     full = {name: {**getattr(state, name), **jax.device_put(nets)} for name, nets in arrays.items()}
     order = {name: {net: full[name][net] for net in getattr(shapes, name)} for name in arrays}
     return state._replace(**order)

@@ -3,15 +3,18 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from gan_jax import specs
 from gan_jax.errors import UserError
 from gan_jax.interop import rosinality
 from gan_jax.weights.containers import array
 from gan_jax.weights.pickles import Damaged, Module, Record, Tensor, brief
 
+UNKNOWN_DATA = "folder:its-training-images"  # of a network that comes without an experiment
 ROLES = {
     "G": "G", "g": "G", "netG": "G", "generator": "G",
     "D": "D", "d": "D", "netD": "D", "discriminator": "D",
@@ -22,6 +25,21 @@ _OPTIMIZER = {"state", "param_groups"}  # entries of a state dict of torch's opt
 _STUDIOGAN = re.compile(r"linear[01]\.(weight|bias)")  # of its DCGAN, ResNet and BigGAN
 _MOST, _DEEPEST = 100_000, 60  # entries of a file, and containers in containers
 _SHARED = 8  # times that the tensors may be as large as their file, where several are one
+
+
+class Weights(NamedTuple):
+    """What files hold: arrays to put in place of fresh ones, and what they say of the run that they are for."""
+
+    spec: specs.Spec
+    params: dict[str, dict[str, np.ndarray]]  # net -> arrays by `<collection>/<path>`
+    ema: dict[str, dict[str, np.ndarray]]
+    description: str  # for the terminal
+    base: dict[str, Any] = {}  # config of a run without an experiment
+    fields: dict[str, dict] = {}  # section of nets -> the model's name and fields; they replace an experiment's
+    keys: dict[str, Any] = {}  # dotted key -> value, which replaces an experiment's
+    fits_any: bool = False  # the networks take pictures of any size: an experiment's data tell it
+    config: ConfigDict | None = None  # of our own files
+    data: dict[str, Any] | None = None  # summary of theirs
 
 
 @dataclasses.dataclass
@@ -43,18 +61,7 @@ def find(value: Any, size: int = 2**40) -> tuple[dict[str, Network], list[str]]:
       UserError: nothing that is known as a network.
       Damaged: tensors without their numbers, networks within themselves.
     """
-    bytes_left = _SHARED * size
-
-    def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
-        nonlocal bytes_left
-        numbers = array(tensor)
-        if not numbers.size:  # its other sizes may be anything
-            raise Damaged(f"a tensor of shape {numbers.shape}, which holds no number")
-        bytes_left -= numbers.nbytes
-        if bytes_left < 0:
-            raise Damaged("many tensors of the same numbers")
-        return numbers
-
+    numbers = reader(size)
     if _is_module(value):
         network = _of_module(value, numbers)
         return {_role(network.tensors): network}, []
@@ -70,6 +77,26 @@ def find(value: Any, size: int = 2**40) -> tuple[dict[str, Network], list[str]]:
         names = ", ".join(map(brief, list(value)[:5])) or "nothing"
         raise UserError(f"no generator or discriminator in this file: it holds {names}")
     return networks, others
+
+
+def reader(size: int) -> Callable[[Tensor | np.ndarray], np.ndarray]:
+    """Tensor -> its numbers, for the tensors of one file of so many bytes.
+
+    It raises Damaged for one without numbers, and where a short file's tensors are far larger than itself.
+    """
+    bytes_left = _SHARED * size
+
+    def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
+        nonlocal bytes_left
+        numbers = array(tensor)
+        if not numbers.size:  # its other sizes may be anything
+            raise Damaged(f"a tensor of shape {numbers.shape}, which holds no number")
+        bytes_left -= numbers.nbytes
+        if bytes_left < 0:
+            raise Damaged("many tensors of the same numbers")
+        return numbers
+
+    return numbers
 
 
 def _is_module(value: Any) -> bool:
@@ -185,5 +212,5 @@ def _role(tensors: dict) -> str:
         raise UserError(f"{what}; of StudioGAN only StyleGAN2 is imported")
     names = ", ".join(list(tensors)[:5]) or "none"
     raise UserError(
-        f"these tensors are of no network that is known: {names}; expected StyleGAN2's, StyleGAN3's or R3GAN's names"
+        f"these tensors are of no network that is known: {names}; docs/interop.md lists the networks that are read"
     )

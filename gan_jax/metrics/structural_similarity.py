@@ -15,8 +15,8 @@ C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])  # of the scales, the finest first
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # of R, G, B in BT.601's Y, which reaches from 16 to 235
 ODD = ("zeros", "mirror")
-# Pixels of a side.
-LEAST = {"l1": 1, "masked_l1": 1, "psnr": 1, "ssim": WINDOW, "ms_ssim": (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1}
+LEAST = {"l1": 1, "masked_l1": 1, "psnr": 1, "ssim": WINDOW, "ms_ssim": (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1) + 1,
+         "psnr_y": 1, "ssim_y": WINDOW, "pooled_psnr": 1}  # pixels of a side  # fmt: skip
 
 
 def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
@@ -33,9 +33,19 @@ def psnr(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
     Raises:
       UserError: other images than that, or nothing left of them.
     """
+    return decibels(squared_error(a, b, crop_border=crop_border, luma=luma))
+
+
+def squared_error(a, b, *, crop_border: int = 0, luma: bool = False) -> np.ndarray:
+    """Mean squared difference of each pair, in levels; arguments and errors as of `psnr`."""
     a, b = _pair("PSNR", a, b, crop_border, luma, least=LEAST["psnr"])
+    return np.array([np.mean((x - y) ** 2) for x, y in _each(a, b, luma)])
+
+
+def decibels(squared_errors) -> np.ndarray:
+    """10 log10(255^2 / mean squared difference), infinite where that is 0."""
     with np.errstate(divide="ignore"):
-        return np.array([10 * np.log10(PEAK**2 / np.mean((x - y) ** 2)) for x, y in _each(a, b, luma)])
+        return 10 * np.log10(PEAK**2 / np.asarray(squared_errors, np.float64))
 
 
 def l1(a, b) -> np.ndarray:

@@ -84,14 +84,25 @@ class Generator(nn.Module, kw_only=True):
             return Conv(features, 3, name=name, **options)(x)
 
         first = conv(self.width, "stem", unshuffle(x.astype(self.dtype), side))
-        y = first
-        for i in range(self.blocks):
-            y = Block(self.growth, self.dtype, name=f"block{i}")(y)
+        y = self._deep(first, train)
         x = first + conv(self.width, "trunk", y)
         for i in range(2):
             x = nn.leaky_relu(conv(self.width, f"up{i}", upscale(x)), 0.2)
         x = nn.leaky_relu(conv(self.width, "last", x), 0.2)
         return conv(self.channels, "image", x).astype(jnp.float32)
+
+    def _deep(self, x: jax.Array, train: bool) -> jax.Array:
+        """x through the blocks. To draw, they are one program in a loop: 23 of them take the compiler minutes."""
+        if train or self.is_initializing():
+            for i in range(self.blocks):
+                x = Block(self.growth, self.dtype, name=f"block{i}")(x)
+            return x
+        weights = [self.variables["params"][f"block{i}"] for i in range(self.blocks)]
+        if not weights:
+            return x
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *weights)
+        block = Block(self.growth, self.dtype, parent=None)
+        return jax.lax.scan(lambda x, params: (block.apply({"params": params}, x), None), x, stacked)[0]
 
 
 class Discriminator(nn.Module, kw_only=True):

@@ -2,7 +2,7 @@
 
 CycleGAN and pix2pix have it. A layer in front of a batch normalisation has no bias. In front of an instance
 normalisation it has one, which has no effect, as the published weights do. Strided layers pad one row on every side, as
-torch does and TensorFlow does not.
+torch does and TensorFlow does not. CUT's strides are blurs behind the layers (Zhang 2019, arXiv 1904.11486).
 """
 
 import flax.linen as nn
@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from gan_jax.errors import UserError
+from gan_jax.layers.fir import upfirdn2d
 from gan_jax.layers.linear import Conv
 from gan_jax.layers.norm import BatchNorm, instance_norm
 from gan_jax.models.blocks import check_choice, check_least, scale_near_one
 
 WEIGHTS = nn.initializers.normal(0.02)
+KERNELS = {"normal": WEIGHTS, "xavier": nn.initializers.variance_scaling(0.02**2, "fan_avg", "normal")}
 ONE = ((1, 1), (1, 1))  # row and column of zeros on every side
 
 
@@ -31,6 +33,8 @@ class Discriminator(nn.Module, kw_only=True):
     width: int = 64  # features of the first layer; doubled after each, up to eightfold
     layers: int = 3  # of stride 2; 0: three layers of 1x1
     norm: str = "instance"  # or 'batch', 'none'; see `normalised`; the first layer has none
+    antialias: bool = False  # a layer keeps the size, and `blurred` halves it behind the activation
+    kernels: str = "normal"  # at first: N(0, .02^2), or 'xavier': N(0, .02^2 * 2 / (fan in + fan out))
     axis_name: str | None = None  # mesh axis of BatchNorm
     dtype: jnp.dtype = jnp.float32  # of the computation
 
@@ -46,16 +50,18 @@ class Discriminator(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, keys: jax.Array | None = None) -> jax.Array:
         self._check_size(*x.shape[1:3])
-        options = {"kernel_init": WEIGHTS, "dtype": self.dtype}
+        options = {"kernel_init": KERNELS[self.kernels], "dtype": self.dtype}
         options |= {"kernel_size": 4, "padding": ONE} if self.layers else {"kernel_size": 1, "padding": "VALID"}
         bias = self.norm != "batch"
         x = x.astype(self.dtype)
         for i in range(max(self.layers, 1) + 1):
-            features, stride = self.width * min(2**i, 8), 2 if i < self.layers else 1
+            features, halves = self.width * min(2**i, 8), i < self.layers
+            stride = 2 if halves and not self.antialias else 1
             x = Conv(features, stride=stride, use_bias=bias or i == 0, name=f"conv{i}", **options)(x)
             if i > 0:
                 x = normalised(self, x, f"conv{i}_norm", train)
             x = nn.leaky_relu(x, 0.2)
+            x = blurred(x) if halves and self.antialias else x
         x = Conv(1, use_bias=bias or self.layers > 0, name="head", **options)(x)
         return x.astype(jnp.float32)
 
@@ -66,6 +72,16 @@ class Discriminator(nn.Module, kw_only=True):
                 f"images of {height}x{width}: a patch discriminator of {self.layers} layers expects sides from "
                 f"{smallest} on; use fewer layers"
             )
+
+
+def reflect(x: jax.Array, border: int) -> jax.Array:
+    """x (B, h, w, C) with so many rows and columns more on every side: mirrored, the outermost of x not repeated."""
+    return jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode="reflect")
+
+
+def blurred(x: jax.Array) -> jax.Array:
+    """x (B, h, w, C) -> (B, ceil(h / 2), ceil(w / 2), C), by 1/4, 1/2, 1/4 along both axes, with reflected borders."""
+    return upfirdn2d(reflect(x, 1), (1.0, 2.0, 1.0), down=2, gain=1 / 16)
 
 
 def normalised(model: nn.Module, x: jax.Array, name: str, train: bool) -> jax.Array:
@@ -83,6 +99,7 @@ def normalised(model: nn.Module, x: jax.Array, name: str, train: bool) -> jax.Ar
 
 
 def check(model: nn.Module, smallest: dict[str, int]) -> None:
-    """Raises UserError for an unknown `norm`, or a field below its smallest value."""
+    """Raises UserError for an unknown `norm` or `kernels`, or a field below its smallest value."""
     check_choice("norm", model.norm, ("instance", "batch", "none"))
+    check_choice("kernels", getattr(model, "kernels", "normal"), tuple(KERNELS))
     check_least(model, smallest)

@@ -35,11 +35,12 @@ class Generator(nn.Module, kw_only=True):
     statistics: str = "picture"  # of a batch normalisation where a picture is drawn: its own, or 'running' ones
     dropout: float = 0.5  # in the first layers of the way back, where keys are given
     dropout_layers: int = 3
+    dropout_start: int = 0  # layers of the way back before them; the authors' PyTorch program has 1
     axis_name: str | None = None  # mesh axis of BatchNorm
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        check(self, {"channels": 1, "width": 1, "depth": 0, "dropout_layers": 0})
+        check(self, {"channels": 1, "width": 1, "depth": 0, "dropout_layers": 0, "dropout_start": 0})
         check_choice("statistics", self.statistics, ("picture", "running"))
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout}: expected 0 or more and below 1")
@@ -67,7 +68,7 @@ class Generator(nn.Module, kw_only=True):
             features = self.width * min(2 ** (i - 1), 8)
             x = ConvTranspose(features, use_bias=bias, name=f"up{i}", **options)(nn.relu(x))
             x = normalised(self, x, f"up{i}_norm", train)
-            if keys is not None and self.dropout and depth - i <= self.dropout_layers:
+            if keys is not None and self.dropout and 0 < depth - i - self.dropout_start <= self.dropout_layers:
                 x = dropout(x, fold(keys, i), self.dropout)
             x = jnp.concatenate([skips.pop(), x], axis=-1)
         x = ConvTranspose(self.channels, name="up0", **options)(nn.relu(x))

@@ -6,7 +6,8 @@ _REFUSED = ("EXT", "NEXT_BUFFER", "LONG4")  # copyreg's registry, data outside o
 _PUT, _GET = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 _KEYS = frozenset(
     ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
-     "SHORT_BINBYTES", "BININT", "BININT1", "BININT2", "LONG1", "NONE", "NEWTRUE", "NEWFALSE")
+     "SHORT_BINBYTES", "BININT", "BININT1", "BININT2", "LONG1", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL",
+     "STACK_GLOBAL")  # the last two become stand-ins, which are hashed by where they lie
 )  # fmt: skip
 
 
@@ -18,9 +19,9 @@ def check(file) -> None:
     """Reads one pickle's opcodes from a binary file, up to its end.
 
     The reader's stack is followed, with the name of the opcode that made a value in the value's place. Keys of dicts
-    and items of sets have to be names or short numbers, made so: to hash anything else may take longer than the file
-    is long (a tuple of twice a tuple of twice a tuple) or more of the C stack than there is (a tuple in a tuple in a
-    tuple).
+    and items of sets have to be names, short numbers or classes, made so: to hash anything else may take longer than
+    the file is long (a tuple of twice a tuple of twice a tuple) or more of the C stack than there is (a tuple in a
+    tuple in a tuple).
 
     Raises:
       Damaged: another key; a place in memory beyond the pickle's length; a step that is refused, or lacks its values.

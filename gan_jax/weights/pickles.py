@@ -36,6 +36,9 @@ _RECORDS = re.compile(
     r"|torch\.serialization _get_layout"
     r"|numpy (ndarray|dtype)|numpy\._core\.multiarray (_reconstruct|scalar)|builtins object"
     r"|argparse Namespace|pathlib \w*Path"
+    # Of checkpoints of Lightning, which name their callbacks and settings.
+    r"|(pytorch_lightning|lightning|lightning_fabric|omegaconf)(\.\w+)* [A-Za-z_]\w*"
+    r"|typing \w+|collections defaultdict|builtins (bool|int|float|str|list|tuple)"
 )
 
 
