@@ -48,14 +48,14 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def shrink(config: ConfigDict) -> None:
-    """Makes a run of three steps of four photographs with narrow players and small holes."""
-    config.total_images, config.batch_size, config.grid = 12, 4, 4
+    """Makes a run of three steps of eight photographs with narrow players and small holes."""
+    config.total_images, config.batch_size, config.grid = 24, 8, 4
     config.data = {"name": "photographs:chelsea+coffee", "resolution": 32, "flip": True}
     config.generator = {"name": config.generator.name, "width": 4, "halvings": 2, "blocks": 1}
     config.discriminator = {"name": config.discriminator.name, "width": 4, "layers": 2}
     config.inpainting = {
         "masks": "mixed", "lengths": (2, 20), "widths": (1, 8), "box_sides": (4, 12), "margin": 2,
     }
-    config.every = {"log_images": 4, "sample_images": 8, "checkpoint_images": 4}
+    config.every = {"log_images": 8, "sample_images": 16, "checkpoint_images": 8}
     config.evaluation.samples, config.evaluation.split = 16, "test"
     config.evaluation.features, config.evaluation.metrics = "none", ("masked_l1", "l1")

@@ -15,8 +15,8 @@ DEFAULT_CONFIG = "digits_dcgan"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
            errno.ENAMETOOLONG)
 # Texts for `sample`.
-DRAWN = ("inputs", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation", "style_mixing",
-         "dlatents", "format")  # fmt: skip
+DRAWN = ("inputs", "masks", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation",
+         "style_mixing", "dlatents", "format")  # fmt: skip
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "border", "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {

@@ -50,7 +50,9 @@ FLAGS = {
     "sample": """\
   --workdir=DIR --out=DIR      the run's folder, and where images go
   --seeds=0-63                 one image for each; also 1,5,9; of runs that translate, held-out examples
-  --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate or enlarge pictures
+  --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate, enlarge or fill pictures
+  --masks=PATH                 of pictures whose holes are filled: a mask, or a folder or .zip of such by the pictures'
+                               names, of their size, white in the hole
   --scale=2.5 --tile=SIDE      of enlarged pictures: how many times their sides, default the network's own; the side of
                                the tiles in which large ones are made, default as memory allows, 0 for none
   --format=png|jpg|webp|tiff --quality=1-100   of enlarged pictures; default that of each input, and 95

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import enlarge, enlarge_files, folders, games, images, latents, parallel, runs, specs
+from gan_jax import enlarge, enlarge_files, fill_files, folders, games, images, latents, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
-from gan_jax.sample_flags import Flags, Job, check, enlarges, has_styles, override, overrides, read
+from gan_jax.sample_flags import Flags, Job, check, enlarges, fills, has_styles, override, overrides, read
 
 Draw = Callable[..., np.ndarray]  # (ema, keys (N,), given {field: (N, ...)}) -> images
 
@@ -214,13 +214,14 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
         run = runs.build(config, spec)
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
-    job = None if enlarges(flags, run) else read(flags, run, tuple(summary.get("classes", ())))
+    is_whole = fills(flags, run) or enlarges(flags, run)  # pictures of any size, file by file
+    job = None if is_whole else read(flags, run, tuple(summary.get("classes", ())))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
     folder = pathlib.Path(out)
     if job is None:
-        return _enlarged(run, restored.state.ema, flags, folder)
+        return _of_any_size(run, restored.state.ema, flags, folder)
     draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
     fps = flags.fps or images.FPS
     writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
@@ -235,10 +236,12 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     return list(files)
 
 
-def _enlarged(run: runs.Run, ema: dict, flags: Flags, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Pictures of any size, each written when it is made."""
+def _of_any_size(run: runs.Run, ema: dict, flags: Flags, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Pictures of any size, enlarged or with their holes filled, each written when it is made."""
     settings = enlarge.Settings(flags.tile, flags.scale)
     try:
+        if flags.masks:
+            return fill_files.fill(run, ema, flags.inputs, flags.masks, folder)
         return enlarge_files.enlarge(
             run, ema, flags.inputs, folder, settings, enlarge_files.Output(flags.format, flags.quality)
         )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import enlarge, enlarge_files, games, images, latents, runs, specs
+from gan_jax import enlarge, enlarge_files, fill_files, games, images, latents, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 
@@ -49,6 +49,7 @@ class Flags(NamedTuple):
     scale: float | None = None
     format: str = ""  # see `enlarge_files.Output`
     quality: int | None = None
+    masks: str = ""  # with --inputs, of a game that fills holes: a mask, or a folder or .zip of such, white in the hole
 
 
 OF_ENLARGING = ("tile", "scale", "format", "quality")  # with --inputs, of games that enlarge
@@ -140,6 +141,23 @@ def _check_enlarging(flags: Flags) -> None:
         raise UserError(f"--format={flags.format}: expected one of {', '.join(enlarge_files.FORMATS)}")
 
 
+def fills(flags: Flags, run: runs.Run) -> bool:
+    """Whether the flags mean pictures of any size, whose holes the run fills. Raises UserError for flags beside them,
+    and where pictures or masks are missing."""
+    does = fill_files.fills(run)
+    if flags.masks and not does:
+        raise UserError(f"--masks={flags.masks}: the game {run.config.game!r} fills no holes; leave it out")
+    if flags.masks and not flags.inputs:
+        raise UserError(f"--masks={flags.masks}: needs --inputs=PATH too, the pictures that have these holes")
+    if does and flags.inputs and not flags.masks:
+        raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} fills holes: give --masks=PATH too, a "
+                        "mask of the picture's size, white in the hole; or a folder of such, by the pictures' names")
+    if does and flags.inputs:
+        _check_abilities(flags, run)
+        _check_drawn(flags, run)
+    return does and bool(flags.inputs)
+
+
 def enlarges(flags: Flags, run: runs.Run) -> bool:
     """Whether the flags mean pictures of any size, that the run enlarges. Raises UserError for flags beside them."""
     does = bool(flags.inputs) and enlarge.enlarges(run)
@@ -209,6 +227,9 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
         examples = numbers("seeds", flags.seeds)
         pictures = runs.held_out(run)(examples)
         return Job(flags, examples, None, {}, None, "", None, pictures, tuple(f"example{i:06}" for i in examples))
+    if fill_files.fills(run):  # from Python
+        raise UserError(f"inputs={flags.inputs}: the game {run.config.game!r} fills holes, and there is no mask; give "
+                        "both as arrays, or take the command `sample`, which reads files of both")
     section = runs.data_section(run.config, name)
     dataset, files = data.open_inputs(flags.inputs, section, fitted=name in run.spec)
     for note in dataset.notes:

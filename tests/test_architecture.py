@@ -18,6 +18,7 @@ FLOORS = (
     ("evaluate", "interop"),
     ("sample",),
     ("sample_flags", "programs", "sweep_flags"),
+    ("fill_files",),
     ("enlarge_files",),
     ("enlarge", "films"),
     ("folders",),  # a run on disk

@@ -12,7 +12,7 @@ from gan_jax import losses, metrics, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import protocols
 from gan_jax.games import inpainting, masked_losses
-from gan_jax.layers import pixels
+from gan_jax.layers import masks, pixels
 from gan_jax.layers.conv import conv
 from tests import golden_lama as golden
 from tests import settings
@@ -331,3 +331,36 @@ def test_holes_are_measured_where_there_are_some():
         protocols.wanted(paired, ("masked_l1",))
     assert protocols.wanted(_digits(), ("masked_l1",)) == ("masked_l1",)
     assert protocols.better("masked_l1") == "lower"
+
+
+def test_the_experiments_have_the_published_values():
+    """LaMa's configuration lama-fourier: optimizers, weights, masks and widths; DeepFillv2's losses."""
+    config = _config("")
+    for player, rate in (("generator", 1e-3), ("discriminator", 1e-4)):
+        section = config.optim[player]
+        assert (section.learning_rate, section.b1, section.b2, section.clip_norm) == (rate, 0.9, 0.999, 1.0)
+    loss = config.loss
+    assert (loss.known, loss.missing, loss.adversarial, loss.matching, loss.r1) == (10, 0, 10, 100, 0.001)
+    assert loss.name == "non_saturating" and inpainting.rule(config) == masks.Rule("mixed")
+    assert masks.FreeForm() == ((1, 6), (1, 5), (10, 209), (5, 104), 4) and masks.Boxes() == ((1, 4), (30, 150), 10)
+    assert (config.generator.width, config.generator.halvings, config.generator.blocks) == (64, 3, 9)
+    assert (config.discriminator.width, config.discriminator.layers) == (64, 4)
+    assert _config("big").generator.blocks == 18
+    second = runs.load_config(f"{settings.EXPERIMENTS / 'places_deepfill.py'}")
+    assert (second.batch_size, second.generator.width, second.loss.name) == (16, 48, "hinge")
+    weights = {key: second.loss[key] for key in ("known", "missing", "coarse", "adversarial")}
+    assert set(weights.values()) == {1.0} and second.loss.matching == second.loss.r1 == 0
+
+
+def test_two_stages_are_both_compared():
+    """Of the coarse stage, too; the discriminator sees the filled picture and its mask, and all of it is fake."""
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'places_deepfill.py'}:smoke")
+    run = _build(config)
+    state, (first,) = settings.play(run, count=1)
+    assert {"generator/coarse", "generator/distance", "generator/adversarial"} <= set(first)
+    total = first["generator/coarse"] + first["generator/distance"] + first["generator/adversarial"]
+    assert first["generator/loss"] == pytest.approx(total, rel=1e-4)
+    hinge = first["discriminator/real"] + first["discriminator/fake"]
+    assert first["discriminator/loss"] == pytest.approx(hinge, rel=1e-4) and "discriminator/r1" not in first
+    kernel = state.params["discriminator"]["conv0"]["kernel"]
+    assert kernel.shape[2] == 4  # three channels and the mask

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_jax import evaluate, folders, lowered, parallel, runs, sample_flags
+from gan_jax import evaluate, folders, games, lowered, parallel, runs, sample_flags
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Images, Labels, Path, Truncation
 from gan_jax.errors import UserError
@@ -80,6 +80,7 @@ class TrainedRun:
         truncation: Truncation = 1.0,
         noise: str = "",
         inputs: Images | None = None,
+        masks: np.ndarray | None = None,
         direction: str = "",
     ) -> np.ndarray:
         """Draws one sample for each seed, the same as the command `sample` writes.
@@ -92,13 +93,14 @@ class TrainedRun:
           truncation: PSI, or (PSI, CUTOFF): styles are moved towards their mean; of models with styles.
           noise: const (default), random of each seed, or none; of models with noise inputs.
           inputs: of a run that translates pictures: a picture, a folder or .zip; or uint8 (N, H, W, C) of its size.
+          masks: with an array as `inputs`, of a run that fills holes: uint8 (N, H, W, 1), 255 in the hole.
           direction: ab or ba, of a run that translates pictures; default the config's.
         Returns:
           uint8 (N, H, W, C), or float32 (N, D) of a run on points.
         """
         painter, run = self._directed(direction)
         if inputs is not None and not isinstance(inputs, Path):
-            return painter.stills(self._of_pictures(run, np.asarray(inputs), seeds, labels))[0][0]
+            return painter.stills(self._of_pictures(run, np.asarray(inputs), seeds, labels, masks))[0][0]
         files = "" if inputs is None else arguments.path(inputs, "inputs")
         flags = self._flags(labels, truncation, noise)
         flags = flags._replace(seeds=arguments.listed("seeds", seeds), inputs=files, direction=direction)
@@ -221,18 +223,22 @@ class TrainedRun:
         """Of so many latents."""
         return self._job(self._flags(labels, truncation, noise)._replace(seeds=f"0-{count - 1}"), self._run)
 
-    def _of_pictures(self, run: runs.Run, pictures: np.ndarray, seeds: Any, labels: Any) -> sample_flags.Job:
+    def _of_pictures(
+        self, run: runs.Run, pictures: np.ndarray, seeds: Any, labels: Any, masks: Any
+    ) -> sample_flags.Job:
         """The job of pictures that the caller holds."""
         sources = runs.sources(run)
         if not sources or seeds is not None or labels is not None:
             why = "it draws from inputs alone" if sources else f"the game {run.config.game!r} draws from seeds"
             raise UserError(f"inputs with other arguments: {why}; leave one of them out")
-        shape = run.spec[sources[0]].shape
+        shape = {**run.spec, **games.derived(run.game, run.config, run.spec)}[sources[0]].shape
+        if sources[0] not in run.spec and pictures.ndim == 4:  # of any size
+            shape = (*pictures.shape[1:3], shape[2])
         if pictures.dtype != np.uint8 or pictures.shape[1:] != shape or not len(pictures):
             expected = f"uint8 (N, {', '.join(map(str, shape))}), or the path of pictures of any size"
             raise UserError(f"inputs: an array of {pictures.dtype} and the shape {pictures.shape}; expected {expected}")
-        seeds = np.arange(len(pictures))
-        return sample_flags.Job(sample_flags.Flags(), seeds, None, {}, None, "", None, {sources[0]: pictures})
+        given = {sources[0]: pictures} | _holes(run, pictures, masks)
+        return sample_flags.Job(sample_flags.Flags(), np.arange(len(pictures)), None, {}, None, "", None, given)
 
     def _check_latents(self) -> None:
         if not hasattr(self._run.game, "latents") or runs.sources(self._run):
@@ -249,3 +255,15 @@ class TrainedRun:
             expected = " or ".join(f"{key} (N, {', '.join(map(str, shape))})" for key, shape in shapes.items())
             raise UserError(f"{name}: an array of {rows.dtype} and the shape {rows.shape}; expected {expected}")
         return rows.astype(np.float32)
+
+
+def _holes(run: runs.Run, pictures: np.ndarray, masks: Any) -> dict[str, np.ndarray]:
+    """The masks, where the run's game has such."""
+    field, masks = games.mask(run.game), None if masks is None else np.asarray(masks)
+    expected = (*pictures.shape[:3], 1)
+    if not field and masks is not None:
+        raise UserError(f"masks: the game {run.config.game!r} fills no holes; leave them out")
+    if field and (masks is None or masks.dtype != np.uint8 or masks.shape != expected):
+        what = "none" if masks is None else f"an array of {masks.dtype} and the shape {masks.shape}"
+        raise UserError(f"masks: {what}; expected uint8 {expected}, 255 in the hole")
+    return {field: masks} if field else {}

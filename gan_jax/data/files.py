@@ -61,15 +61,18 @@ def list_files(path: str) -> Files:
     return files._replace(notes=(*files.notes, *_passed_over(root, files.others)))
 
 
-def list_inputs(path: str) -> Files:
+def list_inputs(path: str, flag: str = "--inputs") -> Files:
     """One picture, whatever its ending, or what lies in a folder or .zip, in the order of the names.
 
+    Args:
+      path: of the user.
+      flag: what gave it, for errors.
     Raises:
       MissingPathError, UserError: as `list_files`.
     """
-    place = pathlib.Path(paths.expanded(path, "--inputs"))
+    place = pathlib.Path(paths.expanded(path, flag))
     if not place.exists():
-        raise MissingPathError(f"--inputs={path}: there is no picture, folder or .zip at {place.absolute()}")
+        raise MissingPathError(f"{flag}={path}: there is no picture, folder or .zip at {place.absolute()}")
     if place.is_file() and not zipfile.is_zipfile(place):  # asked in this order: a pipe would never answer
         return Files(place.parent, {place.name: ()}, (), (), lambda name: place.read_bytes())
     files = list_files(path)

@@ -100,12 +100,14 @@ def lines(uniform: jax.Array, size: tuple[int, int], rule: FreeForm) -> tuple[ja
 
 def segments(ends: jax.Array, widths: jax.Array, drawn: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Mask (B, H, W, 1) of thick segments with round ends, see `lines`: 1 up to half of the width + 1 away."""
-    begin, along = ends[:, None, None, :, 0], (ends[..., 1, :] - ends[..., 0, :])[:, None, None]
-    rows, columns = jnp.mgrid[: size[0], : size[1]]
-    pixels = jnp.stack([columns, rows], -1)[None, :, :, None].astype(jnp.float32)
-    share = ((pixels - begin) * along).sum(-1) / jnp.maximum(jnp.square(along).sum(-1), 1)
-    distance = jnp.square(pixels - begin - jnp.clip(share, 0, 1)[..., None] * along).sum(-1)
-    inside = (distance <= jnp.square((widths + 1) / 2)[:, None, None]) & drawn[:, None, None]
+    # Coordinates apart, so that all of it is one pass over the pixels.
+    x, y = (ends[:, None, None, :, 0, axis] for axis in range(2))
+    along_x, along_y = (ends[:, None, None, :, 1, axis] - ends[:, None, None, :, 0, axis] for axis in range(2))
+    from_x, from_y = jnp.arange(size[1])[None, None, :, None] - x, jnp.arange(size[0])[None, :, None, None] - y
+    share = (from_x * along_x + from_y * along_y) / jnp.maximum(along_x**2 + along_y**2, 1)
+    share = jnp.clip(share, 0, 1)
+    squares = (from_x - share * along_x) ** 2 + (from_y - share * along_y) ** 2
+    inside = (squares <= jnp.square((widths + 1) / 2)[:, None, None]) & drawn[:, None, None]
     return inside.any(-1, keepdims=True).astype(jnp.float32)
 
 
