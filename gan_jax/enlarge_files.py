@@ -12,7 +12,7 @@ from gan_jax import films, images, output, runs
 from gan_jax.data import pictures
 from gan_jax.data.files import Files, list_inputs, read_bytes
 from gan_jax.data.fit import MEND
-from gan_jax.enlarge import Enlarger, Settings
+from gan_jax.enlarge import Enlarger, Settings, picture_of
 from gan_jax.errors import UserError
 from gan_jax.logs import duration
 
@@ -213,8 +213,7 @@ def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, wri
     progress.begin(path.name)
 
     def frame(values: np.ndarray) -> np.ndarray:
-        picture = pictures.Picture(values / np.float32(255))
-        return _in_memory(enlarger, picture, str(path), lambda: progress.advance(1 / pieces))[0]
+        return _in_memory(enlarger, picture_of(values), str(path), lambda: progress.advance(1 / pieces))[0]
 
     def begin(ready: int) -> None:
         if ready:

@@ -184,6 +184,13 @@ def has_styles(run: runs.Run) -> bool:
     return hasattr(run.game, "styles") and hasattr(runs.generator(run), "num_ws")
 
 
+def check_alone(run: runs.Run, seeds: Any, labels: Any) -> None:
+    """Raises UserError where pictures are given to a run that draws from seeds, or with seeds or labels beside them."""
+    if not (sources := runs.sources(run)) or seeds is not None or labels is not None:
+        why = "it draws from inputs alone" if sources else f"the game {run.config.game!r} draws from seeds"
+        raise UserError(f"inputs with other arguments: {why}; leave one of them out")
+
+
 def _check_drawn(flags: Flags, run: runs.Run) -> None:
     """Refuses what a game that draws from pictures has no use for."""
     for flag in ("seeds", "labels", "interpolate") if flags.inputs else ("labels", "interpolate"):

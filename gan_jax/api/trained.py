@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_jax import evaluate, folders, lowered, parallel, runs, sample_flags
+from gan_jax import enlarge, evaluate, folders, lowered, parallel, runs, sample_flags
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Images, Labels, Path, Truncation
 from gan_jax.errors import UserError
@@ -63,6 +63,7 @@ class TrainedRun:
         self.images_seen: int = restored.run["position"]
         self._run, self._data = run, data
         self._directed = functools.cache(self._build)
+        self._enlarger = functools.cache(lambda: enlarge.Enlarger(run, self.state.ema, enlarge.Settings()))
 
     def __repr__(self) -> str:
         shape = next(iter(self._run.spec.values())).shape
@@ -91,12 +92,15 @@ class TrainedRun:
             names. None for all classes in turn.
           truncation: PSI, or (PSI, CUTOFF): styles are moved towards their mean; of models with styles.
           noise: const (default), random of each seed, or none; of models with noise inputs.
-          inputs: of a run that translates pictures: a picture, a folder or .zip; or uint8 (N, H, W, C) of its size.
+          inputs: of a run that translates or enlarges pictures: a picture, a folder or .zip; or uint8 (N, H, W, C) of
+            its size. Those that are enlarged have any size, which is one for all.
           direction: ab or ba, of a run that translates pictures; default the config's.
         Returns:
           uint8 (N, H, W, C), or float32 (N, D) of a run on points.
         """
         painter, run = self._directed(direction)
+        if inputs is not None and enlarge.enlarges(run):
+            return self._enlarged(inputs, seeds, labels)
         if inputs is not None and not isinstance(inputs, Path):
             return painter.stills(self._of_pictures(run, np.asarray(inputs), seeds, labels))[0][0]
         files = "" if inputs is None else arguments.path(inputs, "inputs")
@@ -221,12 +225,28 @@ class TrainedRun:
         """Of so many latents."""
         return self._job(self._flags(labels, truncation, noise)._replace(seeds=f"0-{count - 1}"), self._run)
 
+    def _enlarged(self, inputs: Images, seeds: Any, labels: Any) -> np.ndarray:
+        """Pictures of a path or an array, uint8 (N, H, W, C)."""
+        run = self._run
+        if isinstance(inputs, Path):
+            flags = self._flags(labels, 1.0, "")._replace(
+                seeds=arguments.listed("seeds", seeds), inputs=arguments.path(inputs, "inputs")
+            )
+            (images,) = self._job(flags, run).given.values()
+        else:
+            images = np.asarray(inputs)
+            sample_flags.check_alone(run, seeds, labels)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 2, 3, 4) or not images.size:
+            expected = "uint8 (N, H, W, C) with C from 1 to 4, or the path of pictures"
+            raise UserError(f"inputs: an array of {images.dtype} and the shape {images.shape}; expected {expected}")
+        enlarger = self._enlarger()
+        enlarger.prepare([images.shape[1:3]])
+        return np.stack([enlarger(enlarge.picture_of(image))[0] for image in images])
+
     def _of_pictures(self, run: runs.Run, pictures: np.ndarray, seeds: Any, labels: Any) -> sample_flags.Job:
         """The job of pictures that the caller holds."""
+        sample_flags.check_alone(run, seeds, labels)
         sources = runs.sources(run)
-        if not sources or seeds is not None or labels is not None:
-            why = "it draws from inputs alone" if sources else f"the game {run.config.game!r} draws from seeds"
-            raise UserError(f"inputs with other arguments: {why}; leave one of them out")
         shape = run.spec[sources[0]].shape
         if pictures.dtype != np.uint8 or pictures.shape[1:] != shape or not len(pictures):
             expected = f"uint8 (N, {', '.join(map(str, shape))}), or the path of pictures of any size"
