@@ -57,6 +57,7 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
+            output.doing("")  # the bar says it
             line = "{desc} {percentage:3.0f}% {bar} {remaining} left"
             self._bar = tqdm(total=self._total, bar_format=line, dynamic_ncols=True)
 
@@ -75,8 +76,9 @@ class Progress:
         if self._began and self._done > self._began[1]:
             seconds = (now - self._began[0]) * (self._total - self._done) / (self._done - self._began[1])
             left = f", {duration(seconds)} left"
-        output.update(f"{self._name}: {min(self._done / self._total, 1):.0%} of all is done{left}")
-        if self._bar is not None:
+        if self._bar is None:
+            output.update(f"{self._name}: {min(self._done / self._total, 1):.0%} of all is done{left}")
+        else:
             self._bar.set_description_str(self._name, refresh=False)
             self._bar.update(units)
 
