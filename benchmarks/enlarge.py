@@ -41,8 +41,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "rrdb": Case("esrgan", {}, "RRDBNet", (96, 160), 96, 16),
-    "compact": Case("real_esrgan", {}, "SRVGGNetCompact", (192, 320), 192, 32),
+    "rrdb": Case("esrgan", {}, "RRDBNet", (64, 112), 64, 8),
+    "compact": Case("real_esrgan", {}, "SRVGGNetCompact", (128, 224), 128, 16),
 }
 SMOKE = {
     "rrdb": CASES["rrdb"]._replace(options={"width": 8, "blocks": 1, "growth": 4}, size=(12, 20), window=12, margin=2),
