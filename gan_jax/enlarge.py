@@ -32,6 +32,13 @@ class Settings(NamedTuple):
     scale: float | None = None  # of the sides; None for the network's own
 
 
+def picture_of(levels: np.ndarray) -> Picture:
+    """A picture of uint8 (H, W, C), C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)."""
+    values = levels / np.float32(255)
+    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
+    return Picture(values[..., : 1 if values.shape[2] < 3 else 3], alpha)
+
+
 def enlarges(run: runs.Run) -> bool:
     """Whether the run's game makes a larger picture of one of any size."""
     return hasattr(run.game, "enlarges")

@@ -12,7 +12,7 @@ from gan_jax import films, images, output, runs
 from gan_jax.data import pictures
 from gan_jax.data.files import Files, list_inputs, read_bytes
 from gan_jax.data.fit import MEND
-from gan_jax.enlarge import Enlarger, Settings
+from gan_jax.enlarge import Enlarger, Settings, picture_of
 from gan_jax.errors import UserError
 from gan_jax.logs import duration
 
@@ -57,6 +57,7 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
+            output.doing("")  # the bar says it
             line = "{desc} {percentage:3.0f}% {bar} {remaining} left"
             self._bar = tqdm(total=self._total, bar_format=line, dynamic_ncols=True)
 
@@ -75,8 +76,9 @@ class Progress:
         if self._began and self._done > self._began[1]:
             seconds = (now - self._began[0]) * (self._total - self._done) / (self._done - self._began[1])
             left = f", {duration(seconds)} left"
-        output.update(f"{self._name}: {min(self._done / self._total, 1):.0%} of all is done{left}")
-        if self._bar is not None:
+        if self._bar is None:
+            output.update(f"{self._name}: {min(self._done / self._total, 1):.0%} of all is done{left}")
+        else:
             self._bar.set_description_str(self._name, refresh=False)
             self._bar.update(units)
 
@@ -213,8 +215,7 @@ def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, wri
     progress.begin(path.name)
 
     def frame(values: np.ndarray) -> np.ndarray:
-        picture = pictures.Picture(values / np.float32(255))
-        return _in_memory(enlarger, picture, str(path), lambda: progress.advance(1 / pieces))[0]
+        return _in_memory(enlarger, picture_of(values), str(path), lambda: progress.advance(1 / pieces))[0]
 
     def begin(ready: int) -> None:
         if ready:

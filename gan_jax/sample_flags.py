@@ -153,7 +153,7 @@ def fills(flags: Flags, run: runs.Run) -> bool:
         raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} fills holes: give --masks=PATH too, a "
                         "mask of the picture's size, white in the hole; or a folder of such, by the pictures' names")
     if does and flags.inputs:
-        _check_abilities(flags, run)
+        check_abilities(flags, run)
         _check_drawn(flags, run)
     return does and bool(flags.inputs)
 
@@ -165,13 +165,13 @@ def enlarges(flags: Flags, run: runs.Run) -> bool:
         if getattr(flags, flag) not in ("", None) and not does:
             raise UserError(f"{_shown(flags, flag)}: the game {run.config.game!r} does not enlarge; leave it out")
     if does:
-        _check_abilities(flags, run)
+        check_abilities(flags, run)
         _check_drawn(flags, run)
     return does
 
 
-def _check_abilities(flags: Flags, run: runs.Run) -> None:
-    """Refuses what this run's generator has no use for."""
+def check_abilities(flags: Flags, run: runs.Run) -> None:
+    """Raises UserError for what this run's generator has no use for."""
     if flags.inputs and not runs.sources(run):
         raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from seeds; leave the flag out")
     name, styled = runs.model_name(runs.generator(run)), has_styles(run)
@@ -200,6 +200,13 @@ def _averaged(run: runs.Run) -> dict:
 def has_styles(run: runs.Run) -> bool:
     """Whether the run's generator has styles, and its game the two halves `styles` and `paint`."""
     return hasattr(run.game, "styles") and hasattr(runs.generator(run), "num_ws")
+
+
+def check_alone(run: runs.Run, seeds: Any, labels: Any) -> None:
+    """Raises UserError where pictures are given to a run that draws from seeds, or with seeds or labels beside them."""
+    if not (sources := runs.sources(run)) or seeds is not None or labels is not None:
+        why = "it draws from inputs alone" if sources else f"the game {run.config.game!r} draws from seeds"
+        raise UserError(f"inputs with other arguments: {why}; leave one of them out")
 
 
 def _check_drawn(flags: Flags, run: runs.Run) -> None:
@@ -253,7 +260,7 @@ def _shown(flags: Flags, name: str) -> str:
 
 def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = ()) -> Job:
     """What the flags mean for this run, whose classes may have names. Raises UserError for one that does not fit it."""
-    _check_abilities(flags, run)
+    check_abilities(flags, run)
     if runs.sources(run):
         return _of_inputs(flags, run)
     net, options = runs.generator(run), {}

@@ -162,6 +162,9 @@ def test_pictures_are_translated(place, tmp_path):
     for arguments, message in (
         ({"inputs": pictures[:, :8]}, r"^inputs: .* uint8 and the shape \(3, 8, 16, 3\); expected uint8 \(N, 16, 16"),
         ({"inputs": pictures, "seeds": [0]}, "it draws from inputs alone"),
+        ({"inputs": pictures, "noise": "none"}, "^noise=none: 'cyclegan' has no noise inputs"),
+        ({"inputs": pictures, "truncation": 0.5}, "^truncation=0.5: 'cyclegan' has no styles"),
+        ({"inputs": pictures, "masks": pictures[..., :1]}, "^masks: the game 'translation' fills no holes"),
         ({}, "^the game 'translation' draws from pictures: give inputs=PATH"),
         ({"direction": "c", "seeds": [0]}, "direction"),
     ):

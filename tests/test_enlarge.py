@@ -235,6 +235,19 @@ def test_memory_that_does_not_suffice_is_one_message(photos, tmp_path, monkeypat
         _files(photos / "a.jpg", tmp_path / "out")
 
 
+def test_the_time_left_is_that_of_the_pieces_to_come(monkeypatch):
+    """Ten seconds each, but for the first one, which waits for its program."""
+    lines, clock = [], iter((0, 100, 110, 120))
+    monkeypatch.setattr(enlarge_files.output, "update", lines.append)
+    monkeypatch.setattr(enlarge_files.time, "monotonic", lambda: next(clock))
+    progress = enlarge_files.Progress(8)
+    progress.begin("a.png")
+    for _ in range(3):
+        progress.advance(2)
+    assert lines == ["a.png: 0% of all is done", "a.png: 25% of all is done", "a.png: 50% of all is done, 0:20 left",
+                     "a.png: 75% of all is done, 0:10 left"]  # fmt: skip
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (["--tile=8"], "--tile=8: needs --inputs=PATH too"),
     (["--inputs=x.png", "--tile=-1"], "--tile=-1: expected pixels of a side"),

@@ -404,7 +404,7 @@ def test_metrics_are_given_held_out_examples_made_small(trained):
 
 
 def test_pictures_of_the_user_have_any_size(trained, tmp_path, capsys):
-    """Those of one size are as Python gives them; others stand beside them, whole or in tiles."""
+    """Those of one size are as Python gives them, of a path or an array; others beside them, in tiles too."""
     photos, noise = tmp_path / "photos", np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
     photos.mkdir()
     for name, image in zip("ab", noise, strict=True):
@@ -412,8 +412,13 @@ def test_pictures_of_the_user_have_any_size(trained, tmp_path, capsys):
     files = sample(str(trained), str(tmp_path / "out"), inputs=str(photos))
     assert [file.name for file in files] == ["a.png", "b.png", "grid.png"]
     ours = np.stack([np.asarray(Image.open(file)) for file in files[:2]])
-    theirs = open_run(trained).sample(inputs=str(photos))
-    assert ours.shape == theirs.shape == (2, 20, 28, 3) and np.abs(ours.astype(int) - theirs).max() <= 1
+    opened = open_run(trained)
+    for inputs in (str(photos), noise):
+        np.testing.assert_array_equal(opened.sample(inputs=inputs), ours)
+    with pytest.raises(UserError, match=r"inputs: an array of float64 and the shape \(2, 5, 7, 3\); expected uint8"):
+        opened.sample(inputs=noise / 255)
+    with pytest.raises(UserError, match="it draws from inputs alone"):
+        opened.sample([0], inputs=noise)
     Image.fromarray(noise[0].repeat(8, 0).repeat(8, 1)).save(photos / "c.webp", lossless=True)
     for number in (0, 16):
         flags = ["--format=png", f"--tile={number}", f"--out={tmp_path / str(number)}", f"--inputs={photos}"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_jax import evaluate, folders, games, lowered, parallel, runs, sample_flags
+from gan_jax import enlarge, evaluate, folders, games, lowered, parallel, runs, sample_flags
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Images, Labels, Path, Truncation
 from gan_jax.errors import UserError
@@ -63,6 +63,7 @@ class TrainedRun:
         self.images_seen: int = restored.run["position"]
         self._run, self._data = run, data
         self._directed = functools.cache(self._build)
+        self._enlarger = functools.cache(lambda: enlarge.Enlarger(run, self.state.ema, enlarge.Settings()))
 
     def __repr__(self) -> str:
         shape = next(iter(self._run.spec.values())).shape
@@ -92,13 +93,20 @@ class TrainedRun:
             names. None for all classes in turn.
           truncation: PSI, or (PSI, CUTOFF): styles are moved towards their mean; of models with styles.
           noise: const (default), random of each seed, or none; of models with noise inputs.
-          inputs: of a run that translates pictures: a picture, a folder or .zip; or uint8 (N, H, W, C) of its size.
+          inputs: of a run that translates, enlarges or fills pictures: a picture, a folder or .zip; or uint8
+            (N, H, W, C) of its size. Those that are enlarged or filled have any size, which is one for all.
           masks: with an array as `inputs`, of a run that fills holes: uint8 (N, H, W, 1), 255 in the hole.
           direction: ab or ba, of a run that translates pictures; default the config's.
         Returns:
           uint8 (N, H, W, C), or float32 (N, D) of a run on points.
         """
         painter, run = self._directed(direction)
+        if masks is not None and not games.mask(run.game):
+            raise UserError(f"masks: the game {run.config.game!r} fills no holes; leave them out")
+        if inputs is not None:
+            sample_flags.check_abilities(self._flags(labels, truncation, noise), run)
+        if inputs is not None and enlarge.enlarges(run):
+            return self._enlarged(inputs, seeds, labels)
         if inputs is not None and not isinstance(inputs, Path):
             return painter.stills(self._of_pictures(run, np.asarray(inputs), seeds, labels, masks))[0][0]
         files = "" if inputs is None else arguments.path(inputs, "inputs")
@@ -223,14 +231,30 @@ class TrainedRun:
         """Of so many latents."""
         return self._job(self._flags(labels, truncation, noise)._replace(seeds=f"0-{count - 1}"), self._run)
 
+    def _enlarged(self, inputs: Images, seeds: Any, labels: Any) -> np.ndarray:
+        """Pictures of a path or an array, uint8 (N, H, W, C)."""
+        run = self._run
+        if isinstance(inputs, Path):
+            flags = self._flags(labels, 1.0, "")._replace(
+                seeds=arguments.listed("seeds", seeds), inputs=arguments.path(inputs, "inputs")
+            )
+            (images,) = self._job(flags, run).given.values()
+        else:
+            images = np.asarray(inputs)
+            sample_flags.check_alone(run, seeds, labels)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 2, 3, 4) or not images.size:
+            expected = "uint8 (N, H, W, C) with C from 1 to 4, or the path of pictures"
+            raise UserError(f"inputs: an array of {images.dtype} and the shape {images.shape}; expected {expected}")
+        enlarger = self._enlarger()
+        enlarger.prepare([images.shape[1:3]])
+        return np.stack([enlarger(enlarge.picture_of(image))[0] for image in images])
+
     def _of_pictures(
         self, run: runs.Run, pictures: np.ndarray, seeds: Any, labels: Any, masks: Any
     ) -> sample_flags.Job:
         """The job of pictures that the caller holds."""
+        sample_flags.check_alone(run, seeds, labels)
         sources = runs.sources(run)
-        if not sources or seeds is not None or labels is not None:
-            why = "it draws from inputs alone" if sources else f"the game {run.config.game!r} draws from seeds"
-            raise UserError(f"inputs with other arguments: {why}; leave one of them out")
         shape = {**run.spec, **games.derived(run.game, run.config, run.spec)}[sources[0]].shape
         if sources[0] not in run.spec and pictures.ndim == 4:  # of any size
             shape = (*pictures.shape[1:3], shape[2])
@@ -261,8 +285,6 @@ def _holes(run: runs.Run, pictures: np.ndarray, masks: Any) -> dict[str, np.ndar
     """The masks, where the run's game has such."""
     field, masks = games.mask(run.game), None if masks is None else np.asarray(masks)
     expected = (*pictures.shape[:3], 1)
-    if not field and masks is not None:
-        raise UserError(f"masks: the game {run.config.game!r} fills no holes; leave them out")
     if field and (masks is None or masks.dtype != np.uint8 or masks.shape != expected):
         what = "none" if masks is None else f"an array of {masks.dtype} and the shape {masks.shape}"
         raise UserError(f"masks: {what}; expected uint8 {expected}, 255 in the hole")
