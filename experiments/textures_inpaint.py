@@ -7,7 +7,7 @@
 The middle quarter of a square is a hole. What was there cannot be told from what is around it, so that the filled squares
 are judged by their patches: the sliced Wasserstein distance to those of the whole squares, beside that of the biharmonic
 equation's solution, which is smooth. The players are LaMa's (Suvorov et al. 2021, arXiv 2109.07161), small; the test split is
-the lowest fifth of each photograph. `docs/reproduction.md` has the figures.
+the lowest fifth of each photograph.
 """
 
 from ml_collections import ConfigDict
