@@ -31,11 +31,13 @@ FLAGS = {
   --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
                                or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
                                for fd and kd where these are not Inception's, and reported by their features); modes,
-                               of mixtures; eqt, eqt_frac, eqr, of stylegan3. Default: the config's. docs/metrics.md
+                               of mixtures; eqt, eqt_frac, eqr, of stylegan3; pfid10k, sharpness. Default: the
+                               config's. docs/metrics.md
   --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest
   --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
                                data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a
-                               file (--statistics); also psnr, ssim, ms_ssim, lpips_alex, lpips_vgg, image by image
+                               file (--statistics); also l1, psnr, ssim, ms_ssim, psnr_y, ssim_y, pooled_psnr,
+                               lpips_alex, lpips_vgg, image by image
   --resize=SIZE                with --images: images of other sizes, those of --reference too, become SIZE x SIZE:
                                their central square, resized by Lanczos' filter
   --out=FILE                   with --images: append the values to FILE as JSON lines
@@ -44,6 +46,7 @@ FLAGS = {
   --weights=PATH --download    a file or folder of weights (docs/metrics_weights.md), or fetch what is not there
   --preprocessing=tf1|pytorch_fid|clean   Inception's resize; default tf1, the official one
   --samples=N --batch_size=N --split=NAME --flip_reals   see config.evaluation in docs/metrics.md
+  --border=N                   pixels of each side that psnr, ssim and their like leave out; papers take the scale
   --statistics=FILE.npz        the reals' moments from a file, as pytorch-fid has them
   --save_statistics=FILE.npz   write the reals' moments to a file
   --compare=RUN,RUN            print the newest values of several runs, and which of them do not compare""",

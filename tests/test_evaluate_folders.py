@@ -55,6 +55,47 @@ def test_two_folders(tmp_path):
     assert f"folder:{a}, 15 samples" in evaluate.table(rows)
 
 
+def test_patches_of_two_folders(tmp_path):
+    """Squares side by side, in any order; the rest of a side is left out, and sizes may differ."""
+    ours, theirs = pictures(15, 0, (19, 24)), pictures(12, 1, (16, 16))
+    a, b = save(tmp_path / "a", ours), save(tmp_path / "b", theirs)
+    rows = evaluate.compare_folders(a, reference=b, metrics="pfid15x8_full,pfid10x8")
+    corners = [[(y, x) for y in (0, 8) for x in range(0, images.shape[2] - 7, 8)] for images in (ours, theirs)]
+    squares = [np.concatenate([images[:, y : y + 8, x : x + 8] for y, x in places])
+               for images, places in zip((ours, theirs), corners, strict=True)]
+    assert [len(one) for one in squares] == [90, 48]
+    assert rows[0]["value"] == pytest.approx(frechet(*squares), rel=1e-5)
+    assert rows[0]["preprocessing"].startswith("patches of 8x8, ") and rows[0]["metric"] == "pfid15x8_full"
+    assert (rows[0]["samples"], rows[0]["reals"], rows[0]["better"]) == (15, 12, "lower")
+    assert (rows[1]["samples"], rows[1]["reals"]) == (10, 10)
+    for name, message in (("pfid", "pfid15_full: of patches of 64x64 of images 16x16; .* such as pfid15x8"),
+                          ("pfid15x20", "of patches of 20x20"), ("pfid99x8", "of 99 images")):
+        with pytest.raises(UserError, match=message):
+            evaluate.compare_folders(a, reference=b, metrics=name)
+
+
+def test_moments_of_a_file_are_not_those_of_patches(tmp_path):
+    a = save(tmp_path / "a", pictures(14, 3))
+    evaluate.compare_folders(a, reference=a, metrics="pfid14x8_full,fid", save_statistics=str(tmp_path / "s.npz"))
+    assert metrics.load_moments(tmp_path / "s.npz").count in (0, 14)
+    with pytest.raises(UserError, match="holds moments"):
+        evaluate.compare_folders(a, settings={"statistics": str(tmp_path / "s.npz")}, metrics="pfid14x8_full")
+
+
+def test_border_and_sharpness_by_the_command(tmp_path, capsys):
+    """One value of a pair of folders is without its border, one beside that of the other folder."""
+    ours, theirs = pictures(5, 0, (24, 20)), pictures(5, 1, (24, 20)) // 2
+    a, b = save(tmp_path / "a", ours), save(tmp_path / "b", theirs)
+    command = ["evaluate", f"--images={a}", f"--reference={b}", "--metrics=pooled_psnr,sharpness", "--border=4"]
+    assert cli.main([*command, f"--out={tmp_path}/rows.jsonl"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    squares = np.square(ours.astype(float) - theirs)[:, 4:-4, 4:-4].mean()
+    assert rows[0]["value"] == pytest.approx(10 * np.log10(255**2 / squares)) and rows[0]["border"] == 4
+    assert rows[1]["value"] == pytest.approx(metrics.sharpness(ours).mean())
+    assert rows[1]["value_of_reals"] == pytest.approx(metrics.sharpness(theirs).mean())
+    assert "(reals " in capsys.readouterr().out
+
+
 def test_a_zip_is_as_its_folder(tmp_path):
     a, b = save(tmp_path / "a", pictures(9, 0)), save(tmp_path / "b", pictures(9, 1))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

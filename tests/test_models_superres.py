@@ -10,9 +10,9 @@ import pytest
 
 from gan_jax import initial
 from gan_jax.errors import UserError
-from gan_jax.layers import enlarge
+from gan_jax.layers import degradation, enlarge
 from gan_jax.layers.activation import PRelu
-from gan_jax.models import esrgan, msrgan, real_esrgan, srgan
+from gan_jax.models import enhancenet, esrgan, msrgan, real_esrgan, srgan
 from tests import golden_superres as golden
 from tests import settings
 
@@ -26,7 +26,7 @@ GENERATORS = [
     ("sr_msrresnet_x4", msrgan.Generator(scale=4, width=8, blocks=2), golden.MSRRESNET),
 ]
 ALL = (esrgan.Generator, esrgan.Discriminator, msrgan.Generator, srgan.Generator, srgan.Discriminator,
-       real_esrgan.Generator, real_esrgan.Discriminator)  # fmt: skip
+       real_esrgan.Generator, real_esrgan.Discriminator, enhancenet.Generator, enhancenet.Discriminator)  # fmt: skip
 
 
 def _shapes(model, *shape):
@@ -171,6 +171,18 @@ def test_sizes_of_the_others():
     assert count(esrgan.Discriminator(), 128) == expected + 16 * 512 * 100 + 100 + 101
 
 
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_without_a_residual_enhancenet_is_the_cubic(scale):
+    """Its last convolution is set to zero."""
+    model = enhancenet.Generator(scale=scale, width=4, blocks=1)
+    x = jax.random.uniform(KEY, (2, 5, 6, 3))
+    params = dict(model.init(KEY, x, train=True)["params"])
+    params["image"] = jax.tree.map(jnp.zeros_like, params["image"])
+    made = model.apply({"params": params}, x, train=True)
+    np.testing.assert_allclose(made, degradation.bicubic(x, scale), atol=1e-6)
+    assert made.shape == (2, 5 * scale, 6 * scale, 3)
+
+
 def test_pixels_are_shuffled_as_recorded():
     arrays = golden.load("sr_pixelshuffle_imresize")
     x, y = golden.images(arrays["in/shuffle"]), golden.images(arrays["in/unshuffle"])
@@ -228,6 +240,8 @@ def test_bfloat16_and_any_channels(model):
     (esrgan.Generator, {"growth": 0}, "growth=0: expected 1 or more"),
     (esrgan.Discriminator, {"halvings": 0}, "halvings=0: expected 1 or more"),
     (msrgan.Generator, {"scale": 8}, "scale=8: this generator enlarges by 1, 2, 3, 4"),
+    (enhancenet.Generator, {"scale": 5}, "scale=5: this generator enlarges by 1, 2, 3, 4"),
+    (enhancenet.Discriminator, {"hidden": 0}, "hidden=0: expected 1 or more"),
     (srgan.Generator, {"scale": 3}, "scale=3: this generator enlarges by powers of two"),
     (srgan.Discriminator, {"features": ()}, "features=.*expected one number or more"),
     (real_esrgan.Generator, {"activation": "elu"}, "activation 'elu' is unknown; expected one of prelu, relu"),
@@ -240,6 +254,7 @@ def test_fields_out_of_range_are_refused(model, options, message):
 
 @pytest.mark.parametrize(("model", "side", "multiple"), [
     (esrgan.Generator(scale=1), 6, 4), (esrgan.Discriminator(), 48, 32), (real_esrgan.Discriminator(), 12, 8),
+    (enhancenet.Discriminator(), 48, 32),
 ])  # fmt: skip
 def test_sides_that_do_not_fit_are_refused(model, side, multiple):
     with pytest.raises(UserError, match=f"pictures of {side}x{side}: expected sides that are multiples of {multiple}"):

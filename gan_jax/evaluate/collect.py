@@ -88,7 +88,7 @@ def collect(needs: Needs, dispatch: Callable[[np.ndarray], dict[str, Any]], batc
         result = dispatch(indices)
         if pending is not None:
             keep.take(*pending)
-        pending = (start, result)
+        pending = (start, len(indices) * jax.process_count(), result)
     if pending is not None:
         keep.take(*pending)
     return keep.finish()
@@ -105,13 +105,14 @@ class _Keeper:
         self._feeds = [_Feed(*consumer) for consumer in needs.consumers]
         self._images = max((count for count, _ in needs.consumers), default=0)
 
-    def take(self, start: int, result: dict) -> None:
-        """Rows of the images from `start` on, of every process."""
+    def take(self, start: int, images: int, result: dict) -> None:
+        """Rows of so many images from `start` on, of every process; of a network of patches several an image."""
         if start >= self._images:
             result = {key: rows for key, rows in result.items() if key != "images"}
         result = {key: parallel.from_all_processes(np.asarray(rows)) for key, rows in jax.device_get(result).items()}
         for want in self._needs.moments:
-            rows = result[want.key][: max(want.count - start, 0)]
+            rows = result[want.key]
+            rows = rows[: max(want.count - start, 0) * (len(rows) // images)]
             if len(rows):
                 before = self._accumulators.get(want) or frechet.empty(rows.shape[1])
                 self._accumulators[want] = frechet.update(before, rows)

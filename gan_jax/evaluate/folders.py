@@ -131,7 +131,7 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
             continue
         if name not in ("fd", "kd", "prdc", *protocols.OF_IMAGES) and (protocol is None or protocol.kind == "ppl"):
             raise UserError(f"metrics={name!r}: of a folder of images, expected some of fd, kd, prdc, "
-                            f"{', '.join((*protocols.OF_IMAGES, *OF_FOLDERS))}, or such as fid10k, fid50k_full, "
+                            f"{', '.join((*protocols.OF_IMAGES, *OF_FOLDERS))}, or such as fid10k, fid50k_full, pfid, "
                             "kid50k_full, pr50k3_full, is50k, swd16k, msssim10k")
         if protocol is not None and protocol.samples > fakes.size:
             raise UserError(f"metrics={name}: of {protocol.samples} images, and {fakes.name.partition(':')[2]} has "

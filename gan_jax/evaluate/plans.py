@@ -90,7 +90,7 @@ class Plans(NamedTuple):
             else:
                 state = states[plan.protocol.name]
                 row_values = values(plan.protocol, of_reals, of_fakes, plan.reals, state, labels)
-            warning = self._warning(plan, of_reals)
+            warning = self._warning(plan, of_reals, of_fakes)
             rows += [self._row(plan, value, warning) for value in row_values]
         return rows
 
@@ -114,7 +114,7 @@ class Plans(NamedTuple):
         Raises:
           UserError: there is no such protocol.
         """
-        plan = next((plan for plan in self.plans if plan.protocol.kind == "fd"), None)
+        plan = next((plan for plan in self.plans if of_whole_images(plan.protocol)), None)
         if plan is None:
             raise UserError(f"--save_statistics={path}: none of the metrics has moments; list fid50k_full, or such")
         if not pathlib.Path(path).absolute().parent.is_dir() or pathlib.Path(path).is_dir():
@@ -159,16 +159,23 @@ class Plans(NamedTuple):
             row |= {"reals": plan.reals, **self.reals.protocol()}
         return row | ({"warning": warning} if warning else {}) | value.beside
 
-    def _warning(self, plan: Plan, of_reals: Collected) -> str:
+    def _warning(self, plan: Plan, of_reals: Collected, of_fakes: Collected) -> str:
         protocol, parts = plan.protocol, []
         if plan.from_file is None and protocol.reals == protocol.samples > plan.reals:  # the name has no `_full`
             parts.append(f"{plan.reals} reals, all there are, where the name means {protocol.reals}")
         if protocol.kind == "fd":
             key = plan.of_reals, protocol.samples, plan.from_file is None
             if key not in self.warnings:
-                self.warnings[key] = too_few(protocol, plan.net, of_reals.moments[plan.of_reals])
+                own = of_fakes.moments.get(Want(protocol.network, protocol.output, protocol.samples))
+                counted = protocol._replace(samples=own.count) if own else protocol  # patches are more than images
+                self.warnings[key] = too_few(counted, plan.net, of_reals.moments[plan.of_reals])
             parts.append(self.warnings[key])
         return "; ".join(filter(None, parts))
+
+
+def of_whole_images(protocol: Protocol) -> bool:
+    """Whether it is a Frechet distance whose reals' moments may lie in a file."""
+    return protocol.kind == "fd" and "patch" not in protocol.options
 
 
 def ready(
@@ -196,7 +203,7 @@ def ready(
         networks.check_channels(shape, "the generator or folder")
     nets = {name: fit_judge() if name == networks.JUDGE else networks.load(name, section) for name in names}
     files = {p.name: real_side.from_file(section.statistics, nets[p.network], p.output)
-             for p in listed if p.kind == "fd" and section.statistics}
+             for p in listed if of_whole_images(p) and section.statistics}
     reals = None
     if any(p.reals != 0 and p.name not in files for p in listed):
         reals = real_side.of(open_reals(), flip=section.flip_reals)

@@ -64,9 +64,11 @@ FAMILIES = {
 _FAMILY_OF = {"fd": "fid", "kd": "kid", "prdc": "prdc"}  # names without a count, of any features
 _OF_THE_VALUE = ("features", "samples", "preprocessing", "weights", "split", "flip_reals", "statistics")
 _NAME = re.compile(rf"({'|'.join(FAMILIES)})(\d+)(?:(k)(\d*))?(_full)?(_infinity|_interval)?")
+_PATCHES = re.compile(r"pfid(\d+)(k?)(?:x(\d+))?(_full)?")
+PATCH = 64  # pixels of a patch's side
 _PATH = re.compile(r"ppl(2?)_([zw])(full|end)(?:_(\d+)(k?))?")
 EXAMPLES = ("fid50k_full, fid10k, fid50k_full_infinity, kid50k_full, pr50k3_full, prdc10k5, is50k, "
-            "fd_dinov2_50k_full, ppl2_wend, ppl_zfull, swd16k, msssim10k")
+            "fd_dinov2_50k_full, pfid10k, ppl2_wend, ppl_zfull, swd16k, msssim10k")
 
 
 def parse(name: str) -> Protocol | None:
@@ -75,8 +77,13 @@ def parse(name: str) -> Protocol | None:
     Without `_full`, as many reals as images are drawn, without replacement. `_infinity` extrapolates a Frechet
     distance to endlessly many images, `_interval` resamples it. Thousands are 1024 for `swd`, as published; `msssim`
     counts pairs. `ppl2_wend` takes 50,000 steps in W at the path's ends; `ppl_` crops faces first; a last
-    number counts the steps.
+    number counts the steps. `pfid10k` is a Frechet distance of all patches of 64x64 pixels, `pfid10kx32` of 32x32.
     """
+    if patches := _PATCHES.fullmatch(name):
+        count, thousands, side, full = patches.groups()
+        samples, side = int(count) * (1000 if thousands else 1), int(side or PATCH)
+        network = f"inception{networks.PATCHES}{side}"
+        return Protocol(name, "fd", network, "2048", samples, None if full else samples, {"patch": side})
     path = _PATH.fullmatch(name)
     if path:
         second, space, sampling, count, thousands = path.groups()
@@ -147,7 +154,12 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
 
 
 def meant(name: str, section) -> str:
-    """`fid` and `kid` under what they stand for: of all samples where the features are Inception's, else `fd`, `kd`."""
+    """`fid` and `kid` under what they stand for: of all samples where the features are Inception's, else `fd`, `kd`.
+
+    `pfid` is always of all samples.
+    """
+    if name == "pfid":
+        return f"pfid{count_word(section.samples)}_full"
     if name not in ALIASES:
         return name
     if section.features.removeprefix("random_") != "inception":
@@ -195,6 +207,10 @@ def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
                         f"two from {lowest} on")
     if protocol.kind == "msssim" and (height % 16 or width % 16):
         raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected sides of multiples of 16")
+    side = protocol.options.get("patch", 0)
+    if "patch" in protocol.options and not 8 <= side <= min(height, width):
+        raise UserError(f"metrics={protocol.name}: of patches of {side}x{side} of images {height}x{width}; expected "
+                        f"patches of 8x8 to the images' size, such as pfid{protocol.samples}x8")
     least = lpips.LEAST["vgg"] * (2 if protocol.options.get("crop") else 1)  # the crop has half of a face's side
     if protocol.kind == "ppl" and (height != width or height < least):
         raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares of {least}x{least} or "
@@ -287,8 +303,8 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
     name, tail = protocol.name, f"_{net.name}" if plain or not net.published else ""
     if plain and protocol.output not in (networks.DEFAULT_OUTPUTS.get(protocol.network), "cls"):
         tail += f"_{protocol.output}"
-    if not net.published and name.startswith(("fid", "kid")):
-        name = name[0] + name[2:]
+    if not net.published and name.startswith(("fid", "kid", "pfid")):
+        name = name.replace("id", "d", 1)
     own = net.name.endswith("inception") and preprocessing != networks.PREPROCESSING[0]
     return name + tail + (f"_{preprocessing}" if own else "")
 

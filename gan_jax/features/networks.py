@@ -16,6 +16,7 @@ RANDOM, UNPUBLISHED = "random_", "unpublished_"
 JUDGE = "digits_classifier"  # it is fitted, see the file of that name
 PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
 SEED = 0  # of random weights
+PATCHES = "@"  # between a network's name and the side of the patches that it looks at
 
 
 class FeatureNet(NamedTuple):
@@ -99,13 +100,17 @@ def load(network: str, section) -> FeatureNet:
     """A feature network with the weights that config.evaluation asks for.
 
     Args:
-      network: one of `KINDS`, or lpips_alex or lpips_vgg, see `perceptual`.
+      network: one of `KINDS`, with `@64` behind it of patches, see `of_patches`; or lpips_alex or lpips_vgg, see
+        `perceptual`.
       section: config.evaluation: `features` (random or not), `preprocessing`, `weights`, `download`.
     Raises:
       MissingPathError, UserError: there is no file, or it is another's; see `weights.store.load`.
     """
     if network.startswith("lpips_"):
         return perceptual(network.removeprefix("lpips_"), section)
+    if PATCHES in network:
+        base, _, side = network.partition(PATCHES)
+        return of_patches(load(base, section), int(side))
     kind = KINDS[network]
     name, sha256, arrays = _arrays(network, kind.shapes(), section)
     way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
@@ -118,6 +123,23 @@ def load(network: str, section) -> FeatureNet:
 
     variables = kind.from_torch(arrays)
     return FeatureNet(name, sha256, name == network, kind.words[way], dict(kind.outputs), variables, apply)
+
+
+def of_patches(net: FeatureNet, side: int) -> FeatureNet:
+    """The network of squares of `side` pixels of each image, side by side from the upper left, row by row.
+
+    Its `apply` gives the features of all of them, (B * patches, D); what makes up no whole square is left out.
+    """
+
+    def apply(variables, images, outputs):
+        b, h, w, c = images.shape
+        rows, columns = h // side, w // side
+        squares = images[:, : rows * side, : columns * side].reshape(b, rows, side, columns, side, c)
+        squares = squares.transpose(1, 3, 0, 2, 4, 5).reshape(rows * columns, b, side, side, c)
+        features = jax.lax.map(lambda one: net.apply(variables, one, outputs), squares)
+        return {name: x.swapaxes(0, 1).reshape(b * rows * columns, -1) for name, x in features.items()}
+
+    return net._replace(apply=apply, preprocessing=f"patches of {side}x{side}, {net.preprocessing}")
 
 
 def perceptual(net: str, section) -> FeatureNet:
