@@ -42,7 +42,8 @@ def variables(
     arrays: Mapping[str, np.ndarray], prefix: str, places: Mapping[str, Place], *, up: bool = True
 ) -> dict[str, Any]:
     """As `golden_cyclegan.variables`, without the constant filters; `up`: doublings are filters and convolutions."""
-    own = {key: value for key, value in arrays.items() if key.startswith(f"{prefix}model") and not key.endswith(".filt")}
+    own = {key: value for key, value in arrays.items()
+           if key.startswith(f"{prefix}model") and not key.endswith(".filt")}  # fmt: skip
     for key, value in own.items():
         place = places[key.removeprefix(prefix).rpartition(".")[0]] if value.ndim == 4 else ("",)
         if up and place[0].startswith("up"):  # which is taken for a transposed one there

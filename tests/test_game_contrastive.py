@@ -151,14 +151,19 @@ def test_recorded_step_of_fastcut(draw):
 
 
 def test_one_and_eight_devices_agree():
-    """Mirrored pictures, dropout, moved pictures; batch normalisation, whose statistics are of the whole batch."""
+    """Mirrored pictures, dropout, moved pictures; batch normalisation, whose statistics are of the whole batch.
+
+    The smaller kernels of CUT have variances below that normalisation's epsilon here, and gradients of a thousand.
+    """
     run = _build(_config(
-        batch_size=16, generator__norm="batch", generator__dropout=0.2, discriminator__norm="none",
-        data__parts__a__flip=True, contrastive__mirror=True, contrastive__jitter=2, **SGD,
+        batch_size=16, generator__norm="batch", generator__kernels="normal", generator__dropout=0.2,
+        discriminator__norm="none",
+        data__parts__a__flip=True, contrastive__mirror=True, contrastive__jitter=2,
+        **{**SGD, "optim__generator__learning_rate": 1e-5},
     ))  # fmt: skip
     (one, metrics), (eight, measured) = (settings.play(run, count=2, devices=devices) for devices in (1, 8))
     for part in ("params", "variables", "ema"):
-        assert settings.largest_difference(getattr(one, part), getattr(eight, part), floor=0.01) < 3e-5, part
+        assert settings.largest_difference(getattr(one, part), getattr(eight, part), floor=0.01) < 1e-4, part
     for ours, theirs in zip(metrics, measured, strict=True):
         np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4, atol=1e-6)
 
@@ -203,8 +208,8 @@ def test_statistics_are_those_of_the_translation():
     batch["b"] = np.zeros_like(batch["b"])
     after, _ = settings.play(run, count=1, batches=[batch], state=before)
     variables = {"params": before.params["generator"], **before.variables["generator"]}
-    images = pixels.normalise(jnp.asarray(batch["a"]))
-    _, expected = run.nets["generator"].apply(variables, images, train=True, mutable=["batch_stats"])
+    alone, images = run.nets["generator"].clone(axis_name=None), pixels.normalise(jnp.asarray(batch["a"]))
+    _, expected = jax.jit(functools.partial(alone.apply, train=True, mutable=["batch_stats"]))(variables, images)
     assert settings.largest_difference(dict(expected), after.variables["generator"]) < 1e-5
 
 
@@ -250,7 +255,7 @@ def test_errors(overrides, a, b, message):
 
 
 def test_terms_of_weight_zero_are_left_out_of_the_program():
-    phases = _build(_config(loss__nce_b=0.0)).phases
+    phases = _build(_config(loss__nce_a=0.5, loss__nce_b=0.0)).phases
     assert [(phase.name, phase.nets) for phase in phases] == [
         ("discriminator", ("discriminator",)), ("generator", ("generator", "heads"))
     ]  # fmt: skip

@@ -22,7 +22,7 @@ A game is a module with
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
     target(config)                optional: the data's field that holds what each sample is to become; grids show it,
                                   and metrics of pairs compare with it
-    returns(config)               optional: the data's fields that the arrays behind the first one are to be again, in order
+    returns(config)               optional: the data's fields that the arrays behind the first one are to be again
     baselines(config, train)      optional, of games with a target: {name: given -> uint8 images (B, H, W, C)}, the
                                   classical methods that `evaluate` sets beside the run; `train` is the Dataset of it
     EMA_COPIED                    optional: collections that the average copies, as they are averages themselves

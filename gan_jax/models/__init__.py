@@ -13,8 +13,7 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
     num_ws, w_size          how many styles an image has, and the entries of each
     levels                  how many resolutions it grows through
     translates              it takes images (B, H, W, C) instead of latents
-    encoder                 names of the maps that its `layers=` gives instead of images, {name: (B, h, w, C)}; the first ones
-                            first
+    encoder                 names of the maps that its `layers=` gives instead of images, {name: (B, h, w, C)}
     scale                   it takes images in [0, 1] and enlarges their sides so many times
     layers                  method: paths of its layers, the first ones first, that transfer may keep still
     sample_groups           {field: number of neighbours in a batch that belong together; 0: all}
