@@ -10,7 +10,8 @@ epochs. `fastcut` has a contrast of weight 10 alone, mirrored pictures, and 150 
 of `fastcut` 73.4, of CycleGAN 77.2 (table 1 of the paper); nothing of this size was trained here.
 """
 
-import horse2zebra
+from horse2zebra import EPOCH
+from horse2zebra import get_config as horse2zebra
 from ml_collections import ConfigDict
 
 EPOCHS, FAST = (200, 200), (150, 50)  # at the full rate, and falling
@@ -20,8 +21,8 @@ def get_config(variant: str = "") -> ConfigDict:
     """Variants: `folder`, data at datasets/horse2zebra; `fastcut`; `smoke`, tiny and done in seconds."""
     if variant not in ("", "folder", "fastcut", "smoke"):
         raise ValueError(f"{variant!r}; expected folder, fastcut or smoke")
-    stated = horse2zebra.get_config("folder" if variant == "folder" else "").to_dict()
-    begin, falling = (horse2zebra.EPOCH * epochs for epochs in (FAST if variant == "fastcut" else EPOCHS))
+    stated = horse2zebra("folder" if variant == "folder" else "").to_dict()
+    begin, falling = (EPOCH * epochs for epochs in (FAST if variant == "fastcut" else EPOCHS))
     adam = stated["optim"]["generators"] | {"decay_begin_images": begin}
     stated |= {"game": "contrastive", "total_images": begin + falling}
     stated["optim"] = {"discriminator": dict(adam), "generator": dict(adam)}

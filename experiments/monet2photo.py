@@ -10,7 +10,7 @@ paintings. An epoch is of the 6,287 photographs; nothing of this size was traine
 `--config.data.parts.a.name=tfds:cycle_gan/vangogh2photo` and so on, for both parts.
 """
 
-import horse2zebra
+from horse2zebra import EPOCHS, cyclegan, shrink
 from ml_collections import ConfigDict
 
 EPOCH = 6_287  # photographs, the larger set
@@ -21,9 +21,9 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "folder", "smoke"):
         raise ValueError(f"{variant!r}; expected folder or smoke")
     name = "folder:datasets/monet2photo" if variant == "folder" else "tfds:cycle_gan/monet2photo"
-    config = horse2zebra.cyclegan(name, images=horse2zebra.EPOCHS * EPOCH)
+    config = cyclegan(name, images=EPOCHS * EPOCH)
     config.translation.direction = "ba"
     config.loss.identity = 0.5
     if variant == "smoke":
-        horse2zebra.shrink(config)
+        shrink(config)
     return config

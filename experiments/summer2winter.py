@@ -8,7 +8,7 @@ The frame and the values of `horse2zebra`. FID from summer to winter 77.3, back 
 mmgeneration's authors); nothing of this size was trained here. `--direction=ba` makes summer of winter.
 """
 
-import horse2zebra
+from horse2zebra import EPOCHS, cyclegan, shrink
 from ml_collections import ConfigDict
 
 EPOCH = 1_231  # pictures of summer, the larger set
@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"{variant!r}; expected folder or smoke")
     set_name = "summer2winter_yosemite"
     name = f"folder:datasets/{set_name}" if variant == "folder" else f"tfds:cycle_gan/{set_name}"
-    config = horse2zebra.cyclegan(name, images=horse2zebra.EPOCHS * EPOCH)
+    config = cyclegan(name, images=EPOCHS * EPOCH)
     if variant == "smoke":
-        horse2zebra.shrink(config)
+        shrink(config)
     return config

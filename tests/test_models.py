@@ -14,10 +14,11 @@ from tests import settings
 
 def test_classes_by_role():
     assert classes("dcgan") == {"generator": dcgan.Generator, "discriminator": dcgan.Discriminator}
-    assert offering("generator", ("translates",)) == ("cyclegan", "pix2pix")
+    assert offering("generator", ("translates",)) == ("cut", "cyclegan", "pix2pix")
+    assert offering("generator", ("translates", "encoder")) == ("cut", "cyclegan")
     assert offering("generator", ("scale",)) == ("esrgan", "msrgan", "real_esrgan", "srgan")
     assert offering("discriminator", ("levels",)) == ("progan", "stylegan1")
-    expected = "cyclegan dcgan esrgan gan msrgan pix2pix progan r3gan real_esrgan sngan srgan"
+    expected = "cut cyclegan dcgan esrgan gan msrgan pix2pix progan r3gan real_esrgan sngan srgan"
     expected += " stylegan1 stylegan2 stylegan3"
     assert models.names() == tuple(expected.split())  # and no file that only helps
     with pytest.raises(UserError, match="Did you mean 'dcgan'"):

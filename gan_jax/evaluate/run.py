@@ -231,8 +231,10 @@ def judge(run: runs.Run, field: str) -> FeatureNet:
     def fit():
         sets = [_judge_data(run, field, split) for split in ("train", "test")]
         train, test = (dataset.examples(np.arange(dataset.size)) for dataset in sets)
-        net = digits_classifier.fit(train["image"], train["label"], test["image"], test["label"])
-        return net._replace(name=run.config.evaluation.features)
+        name = run.config.evaluation.features
+        noise = digits_classifier.TEXTURE_NOISE if name == networks.CLASSIFIER else digits_classifier.NOISE
+        arrays = (train["image"], train["label"], test["image"], test["label"])
+        return digits_classifier.fit(*arrays, noise=noise)._replace(name=name)
 
     net = parallel.together(fit)
     arrays = jax.tree.map(lambda x: parallel.from_first_process(x, x.shape, x.dtype), net.variables)
