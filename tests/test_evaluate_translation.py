@@ -19,7 +19,8 @@ def textures():
         patch.setattr(digits_classifier, "STEPS", 30)
         patch.setattr(digits_classifier, "RECIPE", "thirty steps")
         path = f"{settings.EXPERIMENTS / 'textures_cyclegan.py'}:smoke"
-        config = runs.load_config(path, [("evaluation.samples", "48"), ("evaluation.judge", "photographs:brick+gravel")])
+        pairs = [("evaluation.samples", "48"), ("evaluation.judge", "photographs:brick+gravel")]
+        config = runs.load_config(path, pairs)
         config.data.parts.a.name = "photographs:brick"
         run = runs.build(config, runs.data_spec(config, runs.open_data(config)))
         yield run, patch
