@@ -45,10 +45,10 @@ def test_contrast_follows_the_recorded_one(kind):
     params = golden.heads(arrays, "params/F/", layers)
 
     def embedded(params, features):
-        taken = contrastive.patches(features, places)
+        sampled = contrastive.patches(features, places)
         if kind == "sample":
-            return {n: cut.unit(x) for n, x in taken.items()}
-        return cut.Heads(width=8).apply({"params": params}, taken)
+            return {n: cut.unit(x) for n, x in sampled.items()}
+        return cut.Heads(width=8).apply({"params": params}, sampled)
 
     @functools.partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
     def loss(params, *maps):
