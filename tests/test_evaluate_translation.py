@@ -32,7 +32,7 @@ def test_judge_and_cycle_of_generators_that_change_nothing(textures):
     patch.setattr(run.game, "_translate", lambda nets, ema, source, target, images: images)
     rows = measurer(run)(parallel.replicate(runs.fresh_state(run).ema, parallel.make_mesh()), step=0, images=0)
     values = {row["metric"]: row["value"] for row in rows}
-    assert values["label_agreement"] == values["class_share/1"] < 0.2  # gravel is the class 1 of the judge
+    assert values["label_agreement"] == values["class_share/1"] < 0.2  # gravel is 1
     assert values["class_share/0"] > 0.8
     (accuracy,) = {row["features_accuracy"] for row in rows if row["metric"] == "label_agreement"}
     assert accuracy > 0.8
