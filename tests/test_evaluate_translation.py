@@ -27,9 +27,7 @@ def textures():
 
 
 def test_judge_and_cycle_of_generators_that_change_nothing(textures):
-    """Bricks that are left as they are are seldom taken for gravel, and come back as it was.
-
-    The mean picture is numpy's."""
+    """Untouched bricks are seldom taken for gravel, and come back as they were; the mean picture is numpy's."""
     run, patch = textures
     patch.setattr(run.game, "_translate", lambda nets, ema, source, target, images: images)
     rows = measurer(run)(parallel.replicate(runs.fresh_state(run).ema, parallel.make_mesh()), step=0, images=0)
