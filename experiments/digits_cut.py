@@ -12,7 +12,7 @@ the picture, at its first layer and at both blocks.
 Variants: `fastcut`, whose contrast has all the weight and no identity term. `docs/reproduction.md` has the figures.
 """
 
-import digits_cyclegan
+from digits_cyclegan import get_config as digits_cyclegan
 from ml_collections import ConfigDict
 
 
@@ -20,13 +20,13 @@ def get_config(variant: str = "") -> ConfigDict:
     """Variants: `fastcut`; `smoke`, tiny and done in seconds."""
     if variant not in ("", "fastcut", "smoke"):
         raise ValueError(f"{variant!r}; expected fastcut or smoke")
-    stated = digits_cyclegan.get_config().to_dict()
-    adam = stated["optim"]["generators"]
+    stated = digits_cyclegan().to_dict()
+    adam = stated["optim"]["generators"] | {"decay_begin_images": 16_000}
     stated["optim"] = {"discriminator": dict(adam), "generator": dict(adam)}
-    stated["loss"] = {"nce_a": 0.5, "nce_b": 0.5}
+    stated["loss"] = {"nce_a": 3.0, "nce_b": 3.0}
     layers = ("input", "stem", "block0", "block1")
-    stated["contrastive"] = {"layers": layers, "patches": 64, "width": 32}
-    config = ConfigDict({**stated, "game": "contrastive"})
+    stated["contrastive"] = {"layers": layers, "patches": 64, "width": 64}
+    config = ConfigDict({**stated, "game": "contrastive", "total_images": 32_000})
     if variant == "fastcut":
         config.loss.nce_a, config.loss.nce_b = 10.0, 0.0
     if variant == "smoke":

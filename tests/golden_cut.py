@@ -1,5 +1,10 @@
 """Recorded numbers of contrastive-unpaired-translation (CUT) in this project's names and layouts.
 
+The generator's gradients in `cut_train_step` and `fastcut_losses_*` are not those of the recorded losses: PyTorch's
+instance normalisation on CPUs misreads a gradient whose channels lie last in memory, as that of sampled features does.
+`fastcut_gradients` has those of the same step by a program of our own in PyTorch, in which that gradient is copied
+first; without the copy it gives the recorded ones. Finite differences agree with it.
+
 `cut_generator_*` and `cut_discriminator_antialias` are networks with gradients, `cut_patchnce` the heads and the
 contrast of patches, `cut_train_step` two steps of training, `fastcut_losses_*` one step with and without a mirrored
 picture.

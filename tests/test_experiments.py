@@ -37,7 +37,7 @@ COUNTS = {
     "cifar10_dcgan_ttur": (4_515_392, 4_309_440),
     "svhn_dcgan_ttur": (4_515_392, 4_309_440),
     "mnist_tutorial": (2_305_472, 212_865),
-    "horse2zebra": (11_378_179, 2_764_737),  # of the authors' own code
+    **dict.fromkeys(("horse2zebra", "horse2zebra_cut", "monet2photo", "summer2winter"), (11_378_179, 2_764_737)),
     **dict.fromkeys(("facades_pix2pix", "maps_pix2pix", "edges2shoes_pix2pix"), (54_413_955, 2_768_705)),  # the same
 }
 

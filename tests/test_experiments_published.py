@@ -346,6 +346,38 @@ def test_r3gan_is_the_published_recipe(variant):
     assert [round(size / 1e6, 2) for size in _sizes("r3gan", variant)] == millions
 
 
+def test_cut_is_the_published_recipe():
+    """Table of the authors' options: epochs of 1,334 pictures; weights, layers and patches; FastCUT's others."""
+    of_variants = {"": ((200, 200), (0.5, 0.5), False), "fastcut": ((150, 50), (10, 0), True)}
+    for variant, (epochs, weights, mirror) in of_variants.items():
+        config, field = _load("horse2zebra_cut", variant), specs.Field("image", (256, 256, 3))
+        run = runs.build(config, {"a": field, "b": field})
+        assert (config.loss.nce_a, config.loss.nce_b) == weights and config.contrastive.mirror == mirror
+        own = config.contrastive
+        assert (own.patches, own.width, own.temperature, len(own.layers), own.jitter) == (256, 256, 0.07, 5, 30)
+        assert config.total_images == 1_334 * sum(epochs) and config.batch_size == 1
+        for player in ("generator", "discriminator"):
+            assert (config.optim[player].b1, config.optim[player].b2) == (0.5, 0.999)
+            turn = 1_334 * epochs[0]
+            rates = [float(run.optimizers[player].learning_rate(n)) for n in (0, turn, turn + 667 * epochs[1])]
+            assert rates == pytest.approx([2e-4, 2e-4, 1e-4])
+        for net in (config.generator, config.discriminator):
+            assert (net.name, net.kernels, net.norm, net.width) == ("cut", "xavier", "instance", 64)
+        assert (config.generator.antialias_down, config.generator.antialias_up) == (True, True)
+
+
+def test_paintings_and_seasons_are_horse2zebra_with_epochs_of_their_own():
+    """Numbers of pictures of the data; the identity term is half of the cycles' weight."""
+    horses = _load("horse2zebra")
+    for name, epoch, direction in (("monet2photo", 6_287, "ba"), ("summer2winter", 1_231, "ab")):
+        config = _load(name)
+        assert config.total_images == 200 * epoch and config.translation.direction == direction
+        assert config.loss.to_dict() == {"cycle_a": 10.0, "cycle_b": 10.0, "identity": 0.5, "pool": 50}
+        assert config.generator.to_dict() == horses.generator.to_dict()
+        assert {part.name for part in config.data.parts.values()} <= {
+            "tfds:cycle_gan/monet2photo", "tfds:cycle_gan/summer2winter_yosemite"}  # fmt: skip
+
+
 def test_sngan_is_the_published_recipe():
     config = _load("cifar10_sngan")
     assert config.loss.name == "hinge" and config.every.generator_steps == 5

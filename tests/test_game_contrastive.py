@@ -45,10 +45,10 @@ def test_contrast_follows_the_recorded_one(kind):
     params = golden.heads(arrays, "params/F/", layers)
 
     def embedded(params, features):
-        taken = contrastive.patches(features, places)
+        sampled = contrastive.patches(features, places)
         if kind == "sample":
-            return {n: cut.unit(x) for n, x in taken.items()}
-        return cut.Heads(width=8).apply({"params": params}, taken)
+            return {n: cut.unit(x) for n, x in sampled.items()}
+        return cut.Heads(width=8).apply({"params": params}, sampled)
 
     @functools.partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
     def loss(params, *maps):
@@ -97,44 +97,42 @@ def _batch(arrays, number, domains="AB"):
     return batch
 
 
-def _check_first_step(arrays, state):
-    """Gradients, read from Adam's first moment, a half of them."""
+def _check_gradients(state, expected):
+    """Those of the first step, net -> tree, read from Adam's first moment, a half of them."""
     moments = {}
     for player in ("generator", "discriminator"):
         moments |= optax.tree.get(state.opt[player], "mu")
-    for net, expected in _trees(arrays, "grad").items():
-        errors = jax.tree.map(lambda x, y: 2 * x - y, moments[net], expected)
-        assert optax.global_norm(errors) < 1e-4 * optax.global_norm(expected), net
+    for net, tree in expected.items():
+        errors = jax.tree.map(lambda x, y: 2 * x - y, moments[net], tree)
+        assert optax.global_norm(errors) < 1e-4 * optax.global_norm(tree), net
 
 
-def test_two_recorded_steps():
-    """Losses of both, gradients and parameters of the first. A bias in front of an instance normalisation has no
-    gradient, and Adam makes a step of the rounding of none."""
-    arrays, run = golden.load("cut_train_step"), _recorded_run()
+def test_recorded_step():
+    """Losses; gradients and next parameters of discriminator and heads. The generator's are held to another recording
+    below, see `golden_cut`; a bias in front of an instance normalisation has no gradient."""
+    arrays, run = golden.load("cut_train_step"), _recorded_run(loss__nce_a=0.5, loss__nce_b=0.5)
     state = runs.fresh_state(run)._replace(params=_trees(arrays, "params"))
-    batches = [_batch(arrays, number) for number in (1, 2)]
-    first, measured = settings.play(run, count=1, batches=batches, state=state)
-    _, later = settings.play(run, count=1, batches=batches[1:], state=first)
+    state, (metrics,) = settings.play(run, count=1, batches=[_batch(arrays, 1)], state=state)
     names = {"G_GAN": "generator/adversarial", "NCE": "generator/nce_a", "NCE_Y": "generator/nce_b",
              "G": "generator/loss", "D": "discriminator/loss"}  # fmt: skip
-    for number, metrics in enumerate([*measured, *later], 1):
-        for theirs, ours in names.items():
-            assert metrics[ours] == pytest.approx(arrays[f"out/step{number}/loss_{theirs}"], rel=1e-4), (number, ours)
-    _check_first_step(arrays, first)
-    gradients, after = _trees(arrays, "grad"), _trees(arrays, "after1")
-    for net in gradients:
+    for theirs, ours in names.items():
+        assert metrics[ours] == pytest.approx(arrays[f"out/step1/loss_{theirs}"], rel=1e-4), ours
+    gradients, after = ({net: tree for net, tree in _trees(arrays, when).items() if net != "generator"}
+                        for when in ("grad", "after1"))  # fmt: skip
+    _check_gradients(state, gradients)
+    for net, tree in after.items():
         largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradients[net]))
-        for (path, ours), theirs, gradient in zip(
-            jax.tree_util.tree_leaves_with_path(first.params[net]), jax.tree.leaves(after[net]),
-            jax.tree.leaves(gradients[net]), strict=True,
-        ):  # fmt: skip
-            assert np.abs(gradient).max() < 1e-5 * largest or np.abs(ours - theirs).max() < 2e-5, (net, path)
+        for ours, theirs, gradient in zip(
+            jax.tree.leaves(state.params[net]), jax.tree.leaves(tree), jax.tree.leaves(gradients[net]), strict=True
+        ):
+            assert np.abs(gradient).max() < 1e-5 * largest or np.abs(ours - theirs).max() < 2e-5, net
 
 
 @pytest.mark.parametrize("draw", [0.25, 0.75], ids=["flipped", "unflipped"])
 def test_recorded_step_of_fastcut(draw):
-    """A mirrored picture, whose features are mirrored back; the recorded loss is weighted."""
-    arrays = golden.load("fastcut_losses_flipped" if draw < 0.5 else "fastcut_losses_unflipped")
+    """A mirrored picture, whose features are mirrored back; the recorded loss is weighted. All gradients."""
+    case = "flipped" if draw < 0.5 else "unflipped"
+    arrays = golden.load(f"fastcut_losses_{case}")
     run = _recorded_run(loss__nce_a=10.0, loss__nce_b=0.0, contrastive__mirror=True)
     state = runs.fresh_state(run)._replace(params=_trees(arrays, "params"))
     batch = _batch(arrays, 1, "A") | {"mirror": np.float32([draw])}
@@ -144,21 +142,27 @@ def test_recorded_step_of_fastcut(draw):
     assert 10 * metrics["generator/nce_a"] == pytest.approx(expected["NCE"], rel=1e-4)
     assert metrics["generator/loss"] == pytest.approx(expected["G"], rel=1e-4)
     assert metrics["discriminator/loss"] == pytest.approx(expected["D"], rel=1e-4)
-    _check_first_step(arrays, state)
+    generator = golden.variables(golden.load("fastcut_gradients"), f"{case}/grad/G/", PLACES["generator"][1])
+    _check_gradients(state, _trees(arrays, "grad") | {"generator": generator["params"]})
 
 
 # Devices, and what is seen.
 
 
 def test_one_and_eight_devices_agree():
-    """Mirrored pictures, dropout, moved pictures; batch normalisation, whose statistics are of the whole batch."""
+    """Mirrored pictures, dropout, moved pictures; batch normalisation, whose statistics are of the whole batch.
+
+    The smaller kernels of CUT have variances below that normalisation's epsilon here, and gradients of a thousand.
+    """
     run = _build(_config(
-        batch_size=16, generator__norm="batch", generator__dropout=0.2, discriminator__norm="none",
-        data__parts__a__flip=True, contrastive__mirror=True, contrastive__jitter=2, **SGD,
+        batch_size=16, generator__norm="batch", generator__kernels="normal", generator__dropout=0.2,
+        discriminator__norm="none",
+        data__parts__a__flip=True, contrastive__mirror=True, contrastive__jitter=2,
+        **{**SGD, "optim__generator__learning_rate": 1e-5},
     ))  # fmt: skip
     (one, metrics), (eight, measured) = (settings.play(run, count=2, devices=devices) for devices in (1, 8))
     for part in ("params", "variables", "ema"):
-        assert settings.largest_difference(getattr(one, part), getattr(eight, part), floor=0.01) < 3e-5, part
+        assert settings.largest_difference(getattr(one, part), getattr(eight, part), floor=0.01) < 1e-4, part
     for ours, theirs in zip(metrics, measured, strict=True):
         np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4, atol=1e-6)
 
@@ -203,8 +207,8 @@ def test_statistics_are_those_of_the_translation():
     batch["b"] = np.zeros_like(batch["b"])
     after, _ = settings.play(run, count=1, batches=[batch], state=before)
     variables = {"params": before.params["generator"], **before.variables["generator"]}
-    images = pixels.normalise(jnp.asarray(batch["a"]))
-    _, expected = run.nets["generator"].apply(variables, images, train=True, mutable=["batch_stats"])
+    alone, images = run.nets["generator"].clone(axis_name=None), pixels.normalise(jnp.asarray(batch["a"]))
+    _, expected = jax.jit(functools.partial(alone.apply, train=True, mutable=["batch_stats"]))(variables, images)
     assert settings.largest_difference(dict(expected), after.variables["generator"]) < 1e-5
 
 
@@ -250,7 +254,7 @@ def test_errors(overrides, a, b, message):
 
 
 def test_terms_of_weight_zero_are_left_out_of_the_program():
-    phases = _build(_config(loss__nce_b=0.0)).phases
+    phases = _build(_config(loss__nce_a=0.5, loss__nce_b=0.0)).phases
     assert [(phase.name, phase.nets) for phase in phases] == [
         ("discriminator", ("discriminator",)), ("generator", ("generator", "heads"))
     ]  # fmt: skip

@@ -14,12 +14,13 @@ from tests import settings
 
 def test_classes_by_role():
     assert classes("dcgan") == {"generator": dcgan.Generator, "discriminator": dcgan.Discriminator}
-    assert offering("generator", ("translates",)) == ("cyclegan", "pix2pix")
-    assert offering("generator", ("scale",)) == ("esrgan", "msrgan", "real_esrgan", "srgan")
+    assert offering("generator", ("translates",)) == ("cut", "cyclegan", "pix2pix")
+    assert offering("generator", ("translates", "encoder")) == ("cut", "cyclegan")
+    assert offering("generator", ("scale",)) == ("enhancenet", "esrgan", "msrgan", "real_esrgan", "srgan")
     assert offering("discriminator", ("levels",)) == ("progan", "stylegan1")
-    expected = "cyclegan dcgan deepfill esrgan gan lama msrgan pix2pix progan r3gan real_esrgan sngan srgan"
     assert offering("generator", ("fills",)) == ("deepfill", "lama")
-    expected += " stylegan1 stylegan2 stylegan3"
+    expected = "cut cyclegan dcgan deepfill enhancenet esrgan gan lama msrgan pix2pix progan r3gan real_esrgan sngan"
+    expected += " srgan stylegan1 stylegan2 stylegan3"
     assert models.names() == tuple(expected.split())  # and no file that only helps
     with pytest.raises(UserError, match="Did you mean 'dcgan'"):
         classes("dc_gan")

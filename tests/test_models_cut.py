@@ -44,16 +44,16 @@ def test_recorded_generators(name):
             y, _ = model.apply({**collections, "params": params}, x, train=True, mutable=["batch_stats"])
             return jnp.abs(y - target).mean(), y
 
-        taken = {}
+        features = {}
         if maps:
-            taken = model.apply(collections, x, train=True, layers=tuple(maps.values()), mutable=["batch_stats"])[0]
-        return jax.value_and_grad(loss, has_aux=True)(collections["params"]), taken
+            features = model.apply(collections, x, train=True, layers=tuple(maps.values()), mutable=["batch_stats"])[0]
+        return jax.value_and_grad(loss, has_aux=True)(collections["params"]), features
 
-    ((l1, y), gradients), taken = play(collections, x, target)
+    ((l1, y), gradients), features = play(collections, x, target)
     close(y, golden.images(arrays["out/y"]), 1e-4)
     assert float(l1) == pytest.approx(float(arrays["out/l1"]), rel=1e-5)
     for n, layer in maps.items():
-        close(taken[layer], golden.images(arrays[f"out/feat{n}"]), 1e-4)
+        close(features[layer], golden.images(arrays[f"out/feat{n}"]), 1e-4)
     largest = max(np.abs(value).max() for value in jax.tree.leaves(recorded))
     jax.tree.map(lambda a, b: near(a, b, largest), gradients, recorded["params"])
 

@@ -120,7 +120,7 @@ def _listed(names: tuple[str, ...], section: ConfigDict, fakes, *, paired: bool)
     listed = tuple(dict.fromkeys(protocols.meant(name, section) for name in names))
     for name in listed:
         protocol = protocols.parse(name)
-        if protocols.judged_of((name,)) and section.features in ("none", networks.JUDGE):
+        if protocols.judged_of((name,)) and section.features in ("none", *networks.JUDGES):
             raise UserError(f"metrics={name}: of a folder's images, it needs --features such as inception or "
                             f"random_inception, not {section.features!r}")
         if name in IN_HOLES:

@@ -199,9 +199,9 @@ def ready(
     if not listed:
         return None
     names = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
-    if set(names) - {networks.JUDGE}:
+    if set(names) - set(networks.JUDGES):
         networks.check_channels(shape, "the generator or folder")
-    nets = {name: fit_judge() if name == networks.JUDGE else networks.load(name, section) for name in names}
+    nets = {name: fit_judge() if name in networks.JUDGES else networks.load(name, section) for name in names}
     files = {p.name: real_side.from_file(section.statistics, nets[p.network], p.output)
              for p in listed if of_whole_images(p) and section.statistics}
     reals = None

@@ -16,17 +16,18 @@ from gan_jax.errors import UserError
 from gan_jax.features import lpips, networks
 from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
+CYCLE = "cycle_l1"  # between a picture and its way into another domain and back
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
 BORDERED = ("psnr", "ssim", "psnr_y", "ssim_y", "pooled_psnr")  # pairs whose border config.evaluation may leave out
 OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
 IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
 OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
-PLAIN = ("fd", "kd", "prdc", "classes", "modes", *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
+PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
 NEAR = "nearer the reals"
 # Kinds of which the least is best.
-_LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "l1", "masked_l1", "lpips_alex", "lpips_vgg")
+_LOWER = ("fd", "kd", "mode_kl", "ppl", "swd", "msssim", "l1", "masked_l1", "lpips_alex", "lpips_vgg", CYCLE)
 
 
 class Protocol(NamedTuple):
@@ -34,7 +35,7 @@ class Protocol(NamedTuple):
 
     name: str
     kind: str            # see `FAMILIES`
-    network: str         # as `networks.load` knows it, or `networks.JUDGE`; empty where none is needed
+    network: str         # as `networks.load` knows it, or one of `networks.JUDGES`; empty where none is needed
     output: str          # of the network
     samples: int         # images of the generator
     reals: int | None    # at most so many; None for all, 0 for none
@@ -131,6 +132,8 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
     networks.check(section)
     _check_features([name for name in listed if parse(name) is None and name not in PAIRED], config)
     data = _drawn_data(config)
+    if CYCLE in listed and not hasattr(games.find(config.game), "returns"):
+        raise UserError(f"metrics={CYCLE}: the game {config.game!r} draws no way back; leave it out")
     if "modes" in listed and not data.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
     named = [name for name in listed if parse(name)]
@@ -185,7 +188,7 @@ def check_count(name: str) -> None:
 def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
     """Raises UserError where a protocol cannot be had of so many reals, or of their shape beside the images' own."""
     of = f"{dataset.name}/{dataset.split}"
-    if protocol.network not in ("", networks.JUDGE):
+    if protocol.network not in ("", *networks.JUDGES):
         networks.check_channels(dataset.shape, of)
     if protocol.kind == "swd" and tuple(dataset.shape) != tuple(shape):
         raise UserError(f"metrics={protocol.name}: of images {tuple(shape)} against reals {tuple(dataset.shape)} of "
@@ -254,13 +257,17 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
             f"config.evaluation.features={networks.JUDGE!r} judges the data 'digits', not {data!r}; "
             "measure nothing of this data: '--config.evaluation.metrics=()', or by another network"
         )
-    if "classes" in judged and features != networks.JUDGE:
-        raise UserError(f"metrics=classes: they need a classifier of the data, {networks.JUDGE!r}; not {features!r}")
+    if judged and features == networks.CLASSIFIER and not config.evaluation.judge:
+        raise UserError(f"config.evaluation.features={features!r}: set config.evaluation.judge to labelled data that "
+                        "it is to be fitted on, such as photographs:grass+gravel")
+    if "classes" in judged and features not in networks.JUDGES:
+        raise UserError(f"metrics=classes: they need a classifier of the data, {' or '.join(networks.JUDGES)}; not "
+                        f"{features!r}")
 
 
 def judged_of(listed) -> tuple[str, ...]:
     """Those without a count that look at config.evaluation.features."""
-    return tuple(name for name in listed if name in PLAIN and name not in ("modes", *OF_IMAGES, *EQUIVARIANCE))
+    return tuple(name for name in listed if name in PLAIN and name not in ("modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE))
 
 
 def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Protocol]:
@@ -276,7 +283,7 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
             family = FAMILIES[_FAMILY_OF[name]]
             protocol = Protocol(name, family.kind, network, output, section.samples, None, dict(family.options))
         elif name == "classes":
-            protocol = Protocol(name, name, networks.JUDGE, "logits", section.samples, 0, {})
+            protocol = Protocol(name, name, section.features, "logits", section.samples, 0, {})
         elif name in PAIRED:
             network = name if name.startswith("lpips_") else ""
             protocol = Protocol(name, name, network, "", section.samples, 0, {})
@@ -327,6 +334,6 @@ def ranking(config: ConfigDict) -> dict:
     settings = ",".join(f"{key}={config.evaluation[key]}" for key in _OF_THE_VALUE)
     if config.evaluation.border:
         settings += f",border={config.evaluation.border}"
-    if config.evaluation.features == networks.JUDGE:
+    if config.evaluation.features in networks.JUDGES:
         settings += ",labels=drawn"  # earlier values were of labels in turn
     return {"metric": f"{name} {settings}" if name else "", "lower_is_better": lower}

@@ -13,11 +13,11 @@ import numpy as np
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, equivariance, pairs, plans, protocols, report
+from gan_jax.evaluate import collect, cycle, equivariance, pairs, plans, protocols, report
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
-from gan_jax.features import digits_classifier
+from gan_jax.features import digits_classifier, networks
 from gan_jax.features.networks import FeatureNet
 from gan_jax.metrics import mixture_quality, pixel_gaussian_samples
 
@@ -96,6 +96,7 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
     listed = protocols.wanted(config, names)
     moved = tuple(name for name in listed if name in EQUIVARIANCE)
     drawn = games.drawn(run.game, config)
+    returned = cycle.measurer(run) if protocols.CYCLE in listed else None
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
         shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
@@ -118,6 +119,7 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
         began, rows = time.monotonic(), []
         if points_of:
             rows += _modes(run, _points(run, points_of, inputs, ema))
+        rows += returned(ema) if returned else []
         if moved:
             rows += equivariance.rows(run, ema, moved, inputs.labels)
         if planned:
@@ -154,8 +156,7 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
     total, split = max(count, planned.samples if planned else 0), run.config.evaluation.split
     names = runs.sources(run)
     if names:
-        sources = runs.open_field(run.config, names[0], split)
-        labels = real_side.of(sources).labels() if specs.classes(sources.spec) else None
+        labels = _labels_of_sources(run, names[0])
         return _Inputs(runs.held_out(run), None if labels is None else np.resize(labels, total))
     if "label" not in run.game.asks(run.config):
         return _Inputs(lambda numbers: {})
@@ -166,6 +167,33 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
     else:  # endless data are random themselves
         labels = reals.dataset.examples(np.arange(total))["label"]
     return _Inputs(lambda numbers: runs.with_labels(run, labels[numbers]), labels, {"labels": "drawn from the data"})
+
+
+def _labels_of_sources(run: runs.Run, name: str) -> np.ndarray | None:
+    """Classes that pictures made of the held-out ones are to show: those of these, as where a translation keeps them.
+
+    A classifier of other data has classes of its own: then that of the set that samples are to be like, if it has one
+    class alone.
+    """
+    sources = runs.open_field(run.config, name, run.config.evaluation.split)
+    if run.config.evaluation.features != networks.CLASSIFIER:
+        return real_side.of(sources).labels() if specs.classes(sources.spec) else None
+    drawn = games.drawn(run.game, run.config)
+    own = runs.open_field(run.config, drawn, run.config.evaluation.split).class_names
+    judged = _judge_data(run, drawn, "test").class_names
+    return np.int32([judged.index(own[0])]) if len(own) == 1 and own[0] in judged else None
+
+
+def _judge_data(run: runs.Run, field: str, split: str):
+    """The Dataset that the run's judge is fitted on, prepared as a field's data are."""
+    config, name = run.config.copy_and_resolve_references(), run.config.evaluation.judge
+    sections = runs.data_sections(config)
+    if run.config.evaluation.features == networks.CLASSIFIER:
+        sections["" if "" in sections else field].name = name
+    dataset = runs.open_field(config, field, split)
+    if not specs.classes(dataset.spec):
+        raise UserError(f"config.evaluation.judge={name!r}: these data have no labels; name others")
+    return dataset
 
 
 class _Pass:
@@ -195,15 +223,18 @@ class _Pass:
 
 
 def judge(run: runs.Run, field: str) -> FeatureNet:
-    """The digits' classifier, fitted on the train split of a field's data at the run's resolution.
+    """The run's classifier, fitted on the train split of a field's data, or of other data at their resolution.
 
     Process 0's weights, in every process: fitted on other processors they would differ.
     """
 
     def fit():
-        sets = [runs.open_field(run.config, field, split) for split in ("train", "test")]
+        sets = [_judge_data(run, field, split) for split in ("train", "test")]
         train, test = (dataset.examples(np.arange(dataset.size)) for dataset in sets)
-        return digits_classifier.fit(train["image"], train["label"], test["image"], test["label"])
+        name = run.config.evaluation.features
+        noise = digits_classifier.TEXTURE_NOISE if name == networks.CLASSIFIER else digits_classifier.NOISE
+        arrays = (train["image"], train["label"], test["image"], test["label"])
+        return digits_classifier.fit(*arrays, noise=noise)._replace(name=name)
 
     net = parallel.together(fit)
     arrays = jax.tree.map(lambda x: parallel.from_first_process(x, x.shape, x.dtype), net.variables)

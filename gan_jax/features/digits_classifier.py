@@ -28,6 +28,7 @@ STEPS = 400         # of optimisation
 BATCH = 64          # images per step
 SHIFT = 2           # largest random translation while fitting, in pixels of the 16x16 input
 NOISE = 1.0         # largest standard deviation of the noise added while fitting, images being in [-1, 1]
+TEXTURE_NOISE = 0.1  # the same for other pictures than digits, whose classes may differ in texture alone
 CPU_BATCH = 256     # images that a CPU takes at once
 RECIPE = f"{NAME} 1: {RESOLUTION}px, features {FEATURES}, steps {STEPS}x{BATCH}, shift {SHIFT}, noise {NOISE}"
 RESIZE = f"box to {RESOLUTION}x{RESOLUTION} where the sides are multiples of it, else antialiased bilinear"
@@ -60,7 +61,7 @@ def prepare(images):
     return x.reshape(b, RESOLUTION, h // RESOLUTION, RESOLUTION, w // RESOLUTION, c).mean(axis=(2, 4))
 
 
-def fit(train_images, train_labels, test_images, test_labels) -> FeatureNet:
+def fit(train_images, train_labels, test_images, test_labels, *, noise: float = NOISE) -> FeatureNet:
     """Fits the classifier, or reads it from the cache where the same data and recipe have been fitted before.
 
     The fit is a function of its arguments alone (fixed seed and order), on the CPU where the process has one.
@@ -70,6 +71,7 @@ def fit(train_images, train_labels, test_images, test_labels) -> FeatureNet:
       train_labels: integers (N,), classes 0 to K - 1.
       test_images: uint8 (M, H, W, C), held out; only the stored accuracy depends on them.
       test_labels: integers (M,).
+      noise: largest standard deviation of the noise that is added while fitting.
     Returns:
       The network; its outputs are `features` (B, 96), the activations in front of the last layer, and `logits` (B, K).
     Raises:
@@ -81,13 +83,14 @@ def fit(train_images, train_labels, test_images, test_labels) -> FeatureNet:
     _check(data)
     model = Classifier(classes=int(data["train_labels"].max()) + 1)
     channels = data["train_images"].shape[-1]
-    key = weights_sha256(data | {"recipe": np.frombuffer(RECIPE.encode(), np.uint8)})
+    recipe = RECIPE if noise == NOISE else f"{RECIPE}, instead noise {noise}"
+    key = weights_sha256(data | {"recipe": np.frombuffer(recipe.encode(), np.uint8)})
     path = cache_dir("judges") / f"{NAME}-{key[:24]}.npz"
     image = jax.ShapeDtypeStruct((1, RESOLUTION, RESOLUTION, channels), jnp.float32)
     stored = _read(path, jax.eval_shape(model.init, jax.random.key(0), image))
     if stored is None:
         with jax.default_device(_fitting_device()):
-            weights = _train(model, data["train_images"], data["train_labels"])
+            weights = _train(model, data["train_images"], data["train_labels"], noise)
             logits = jax.jit(partial(_outputs, model))(_nested(weights), data["test_images"])["logits"]
         stored = weights, float(np.mean(np.asarray(logits).argmax(axis=1) == data["test_labels"]))
         _write(path, *stored)
@@ -145,7 +148,7 @@ def _fitting_device():
         return jax.local_devices()[0]
 
 
-def _train(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def _train(model: Classifier, images: np.ndarray, labels: np.ndarray, noise: float) -> dict[str, np.ndarray]:
     """AdamW with a cosine schedule, random shifts, noise and dropout; returns the weights by their path."""
     x = np.asarray(jax.jit(prepare)(images))
     tx = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), weight_decay=1e-2)
@@ -156,7 +159,7 @@ def _train(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[st
         augment_key, drop_key = jax.random.split(key)
 
         def loss(params):
-            augmented = _augment(augment_key, images)
+            augmented = _augment(augment_key, images, noise)
             _, logits = model.apply(params, augmented, dropout=True, rngs={"dropout": drop_key})
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -173,7 +176,7 @@ def _train(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[st
     return {name: np.asarray(value) for name, value in traverse_util.flatten_dict(params, sep="/").items()}
 
 
-def _augment(key, x):
+def _augment(key, x, noise: float):
     """Moves each image by up to `SHIFT` pixels each way, repeating its border, and adds more or less noise.
 
     Without that noise the classifier is nearly as sure of its answer for noise as for digits.
@@ -183,7 +186,7 @@ def _augment(key, x):
     padded = jnp.pad(x, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
     offsets = jax.random.randint(shift_key, (b, 2), 0, 2 * SHIFT + 1)
     crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, c)))
-    strength = jax.random.uniform(strength_key, (b, 1, 1, 1), maxval=NOISE)
+    strength = jax.random.uniform(strength_key, (b, 1, 1, 1), maxval=noise)
     return jnp.clip(crop(padded, offsets) + strength * jax.random.normal(noise_key, x.shape), -1.0, 1.0)
 
 

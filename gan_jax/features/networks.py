@@ -14,6 +14,8 @@ from gan_jax.weights import store
 
 RANDOM, UNPUBLISHED = "random_", "unpublished_"
 JUDGE = "digits_classifier"  # it is fitted, see the file of that name
+CLASSIFIER = "classifier"  # the same network, fitted on the labelled data that config.evaluation.judge names
+JUDGES = (JUDGE, CLASSIFIER)
 PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
 SEED = 0  # of random weights
 PATCHES = "@"  # between a network's name and the side of the patches that it looks at
@@ -62,8 +64,8 @@ KINDS = {
                    vgg.PREPROCESSING, vgg.DESCRIPTIONS),
     **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
 }  # fmt: skip
-DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", JUDGE: "features"}
-NAMES = (JUDGE, "none", *KINDS, *(RANDOM + name for name in KINDS))
+DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", **dict.fromkeys(JUDGES, "features")}
+NAMES = (*JUDGES, "none", *KINDS, *(RANDOM + name for name in KINDS))
 
 
 def split(features: str) -> tuple[str, str]:
@@ -84,7 +86,7 @@ def check(section, prefix: str = "config.evaluation.") -> None:
     `prefix` is what stands before a key's name where the user writes it.
     """
     name, slash, output = section.features.partition("/")
-    if name not in NAMES or slash and name in NAMES[:2]:
+    if name not in NAMES or slash and name in (*JUDGES, "none"):
         raise UserError(f"{prefix}features={section.features!r}: expected one of {', '.join(NAMES)}")
     if slash and output not in KINDS[name.removeprefix(RANDOM)].outputs:
         expected = ", ".join(KINDS[name.removeprefix(RANDOM)].outputs)

@@ -24,6 +24,7 @@ A game is a module with
                                   metrics may measure inside of it, and `sample` takes `--masks`
     target(config)                optional: the data's field that holds what each sample is to become; grids show it,
                                   and metrics of pairs compare with it
+    returns(config)               optional: the data's fields that the arrays behind the first one are to be again
     baselines(config, train)      optional, of games with a target: {name: given -> uint8 images (B, H, W, C)}, the
                                   classical methods that `evaluate` sets beside the run; `train` is the Dataset of it
     enlarges(config)              optional, of games that make of one picture of any size a larger one, place by place:

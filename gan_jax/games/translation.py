@@ -62,6 +62,11 @@ def drawn(config) -> str:
     return config.translation.direction[1:]
 
 
+def returns(config) -> tuple[str, ...]:
+    """The domain that is translated: the second array is the way back to it."""
+    return asks(config)
+
+
 def constructors(config) -> dict[str, type]:
     """Section -> the class whose fields are its schema."""
     return {net: models.classes(config[net].name)[net] for net in NETS}
