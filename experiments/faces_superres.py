@@ -24,21 +24,21 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"{variant!r}; expected one of {', '.join(filter(None, VARIANTS))}")
     is_pixel = variant.startswith("pixel")
-    adam = {"name": "adam", "learning_rate": 5e-4, "b1": 0.5, "b2": 0.99}
-    rate = {"learning_rate": 1e-3, "b1": 0.9} if is_pixel else {"learning_rate": 2e-4}
+    adam = {"name": "adam", "learning_rate": 3e-4, "b1": 0.5, "b2": 0.99}
+    rate = {"learning_rate": 1e-3, "b1": 0.9, "schedule": "cosine"} if is_pixel else {"learning_rate": 2e-4}
     config = ConfigDict(
         {
             "game": "super_resolution",
-            "total_images": 8_000 if is_pixel else 4_000,
+            "total_images": 8_000 if is_pixel else 3_200,
             "batch_size": 16,
             "grid": 20,
             "data": {"name": "faces", "resolution": 24, "crop_size": 24, "channels": 1, "flip": True},
             "generator": {"name": "msrgan", "scale": 4, "width": 32, "blocks": 4},
             "discriminator": {"name": "enhancenet", "width": 16, "halvings": 3, "hidden": 64},
             "loss": {"name": "relativistic_average", "pixel": 1.0, "adversarial": 0.0 if is_pixel else 0.02},
-            "optim": {"generator": {**adam, **rate, "schedule": "cosine"}, "discriminator": adam},
+            "optim": {"generator": {**adam, **rate}, "discriminator": adam},
             "ema": {"half_life_images": 1_000.0 if is_pixel else 400.0},
-            "every": {"log_images": 1_600, "sample_images": 2_000, "checkpoint_images": 2_000},
+            "every": {"log_images": 1_600, "sample_images": 1_600, "checkpoint_images": 1_600},
             "evaluation": {"metrics": ("psnr", "ssim", "sharpness"), "samples": 20, "split": "test"},
         }
     )

@@ -8,7 +8,8 @@
 Squares of 48 pixels of six photographs; the lowest fifth of each one's rows is held out, and small pictures are made by
 MATLAB's cubic. The networks and the losses of the stages are those of `faces_superres.py`. The PSNR of `pooled_psnr` is
 taken of the squared differences of all squares, for the mean of each one's own is that of the blurred backgrounds.
-`docs/reproduction.md` has the figures, and says where the cubic is better.
+
+Nothing of this length was trained here.
 
 Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds.
 """

@@ -15,7 +15,7 @@ the first stage begins afresh unless `transfer.workdir` names a run, and each pi
 Nothing of this size was trained here.
 
 Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds. Source: section 4.1 of the
-paper, and for what it does not say the public options of its authors' program.
+paper, and for what it does not say the public options of its authors' program, both written from memory.
 """
 
 from ml_collections import ConfigDict

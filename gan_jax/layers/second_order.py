@@ -1,7 +1,7 @@
 """Small pictures as they come from cameras and the net: Real-ESRGAN's degradation (Wang et al. 2021, 2107.10833).
 
 Two rounds of blur, change of size, noise and JPEG; then the size that is wanted, and a sinc filter, before the last
-JPEG or behind it. All numbers are the paper's (section 3 and appendix) and its public options'.
+JPEG or behind it. All numbers are the paper's (section 3 and appendix) and its public options', from memory.
 
 Arrays have one size, whatever size is drawn: a picture lies in the upper left corner of a *canvas* as large as the
 largest size of its round, and its last row and column are repeated up to the canvas' end. A change of size is a matrix
