@@ -9,7 +9,7 @@ generator and no way back: what keeps the digit is that each patch of the transl
 its picture. The generator is that of `digits_cyclegan`, with batch normalisation and no halvings, and the heads look at
 the picture, at its first layer and at both blocks.
 
-Variants: `fastcut`, whose contrast has all the weight and no identity term. `docs/reproduction.md` has the figures.
+Variants: `fastcut`, whose contrast has all the weight and no identity term.
 """
 
 from digits_cyclegan import get_config as digits_cyclegan
@@ -20,13 +20,13 @@ def get_config(variant: str = "") -> ConfigDict:
     """Variants: `fastcut`; `smoke`, tiny and done in seconds."""
     if variant not in ("", "fastcut", "smoke"):
         raise ValueError(f"{variant!r}; expected fastcut or smoke")
-    stated = digits_cyclegan().to_dict()
-    adam = stated["optim"]["generators"] | {"decay_begin_images": 16_000}
-    stated["optim"] = {"discriminator": dict(adam), "generator": dict(adam)}
-    stated["loss"] = {"nce_a": 3.0, "nce_b": 3.0}
+    settings = digits_cyclegan().to_dict()
+    adam = settings["optim"]["generators"] | {"decay_begin_images": 16_000}
+    settings["optim"] = {"discriminator": dict(adam), "generator": dict(adam)}
+    settings["loss"] = {"nce_a": 3.0, "nce_b": 3.0}
     layers = ("input", "stem", "block0", "block1")
-    stated["contrastive"] = {"layers": layers, "patches": 64, "width": 64}
-    config = ConfigDict({**stated, "game": "contrastive", "total_images": 32_000})
+    settings["contrastive"] = {"layers": layers, "patches": 64, "width": 64}
+    config = ConfigDict({**settings, "game": "contrastive", "total_images": 32_000})
     if variant == "fastcut":
         config.loss.nce_a, config.loss.nce_b = 10.0, 0.0
     if variant == "smoke":

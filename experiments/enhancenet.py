@@ -9,11 +9,10 @@ squares of 16x16 pixels of three maps. All maps are divided by their means. It h
 weights, see `docs/metrics_weights.md`, and lowers the signal-to-noise ratio, as it is meant to. `pixel` is EnhanceNet-E,
 which has squared differences of pixels alone.
 
-The paper holds its discriminator back where that is too good; here it learns at every step. How long the networks were
-trained was not found: the length is ours. Nothing of this size was trained here.
+The paper holds its discriminator back where that is too good; here it learns at every step. The length is ours. Nothing
+of this size was trained here.
 
-Variants: `pixel`; `smoke` and `pixel_smoke`, tiny and done in seconds. Source: section 4 and the supplement of the
-paper, whose weights were read in tensorpack's example (enet-pat.py).
+Variants: `pixel`; `smoke` and `pixel_smoke`, tiny and done in seconds. Written without the paper or its code at hand.
 """
 
 from ml_collections import ConfigDict

@@ -8,8 +8,8 @@
 80 grey faces of Labeled Faces in the Wild train, 20 others are held out: their central 24 pixels, and these made small by
 MATLAB's cubic. MSRGAN's generator learns by an L1 loss first (`pixel`). Then it has an adversary, as in ESRGAN (Wang et al.
 2018, arXiv 1809.00219), and no perceptual term, so that no file of weights is needed. `evaluate` compares with the right
-faces, beside the cubic's enlargement: the first stage is nearer to them, the second as sharp as they are rather.
-`docs/reproduction.md` has the figures.
+faces, beside the cubic's enlargement: the first stage is nearer to them, the second sharper than the first,
+and far from the real ones. `docs/reproduction.md` has the figures.
 
 Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds.
 """

@@ -21,18 +21,18 @@ def get_config(variant: str = "") -> ConfigDict:
     """Variants: `folder`, data at datasets/horse2zebra; `fastcut`; `smoke`, tiny and done in seconds."""
     if variant not in ("", "folder", "fastcut", "smoke"):
         raise ValueError(f"{variant!r}; expected folder, fastcut or smoke")
-    stated = horse2zebra("folder" if variant == "folder" else "").to_dict()
+    settings = horse2zebra("folder" if variant == "folder" else "").to_dict()
     begin, falling = (EPOCH * epochs for epochs in (FAST if variant == "fastcut" else EPOCHS))
-    adam = stated["optim"]["generators"] | {"decay_begin_images": begin}
-    stated |= {"game": "contrastive", "total_images": begin + falling}
-    stated["optim"] = {"discriminator": dict(adam), "generator": dict(adam)}
-    stated["generator"] |= {"name": "cut"}
-    stated["discriminator"] |= {"name": "cut"}
-    del stated["translation"]
+    adam = settings["optim"]["generators"] | {"decay_begin_images": begin}
+    settings |= {"game": "contrastive", "total_images": begin + falling}
+    settings["optim"] = {"discriminator": dict(adam), "generator": dict(adam)}
+    settings["generator"] |= {"name": "cut"}
+    settings["discriminator"] |= {"name": "cut"}
+    del settings["translation"]
     layers = ("input", "down0", "down1", "block0", "block4")
-    stated["contrastive"] = {"layers": layers, "patches": 256, "width": 256, "temperature": 0.07, "jitter": 30}
-    stated["loss"] = {"nce_a": 0.5, "nce_b": 0.5}
-    config = ConfigDict(stated)
+    settings["contrastive"] = {"layers": layers, "patches": 256, "width": 256, "temperature": 0.07, "jitter": 30}
+    settings["loss"] = {"nce_a": 0.5, "nce_b": 0.5}
+    config = ConfigDict(settings)
     if variant == "fastcut":
         config.loss.nce_a, config.loss.nce_b, config.contrastive.mirror = 10.0, 0.0, True
     if variant == "smoke":

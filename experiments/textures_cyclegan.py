@@ -7,7 +7,7 @@
 CycleGAN (Zhu et al. 2017, arXiv 1703.10593) on grey squares of 32 px, cut out of two photographs that ship with
 scikit-image: a small case of one season, or one material, made another. The lowest fifth of each photograph is held
 out. A classifier of the two (`evaluation.judge`) says how many translated pictures of grass are gravel, and `cycle_l1` how
-near they come to themselves on their way back. `docs/reproduction.md` has the figures.
+near they come to themselves on their way back.
 """
 
 from ml_collections import ConfigDict

@@ -158,6 +158,20 @@ def test_flags_of_the_benchmarks_exist():
         assert not missing, (script, missing)
 
 
+def test_every_experiment_is_in_the_table_of_experiments():
+    rows = [line for line in (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    named = {name for row in rows for name in re.findall(r"`(\w+\.py)", row.split("|")[1])}
+    assert named == {path.name for path in EXPERIMENTS}
+
+
+def test_tables_are_not_split():
+    """A row below an empty line, without a head of its own, is shown as plain text."""
+    for page in PAGES:
+        lines = ["", *page.read_text(encoding="utf-8").splitlines(), ""]
+        heads = [i for i in range(1, len(lines) - 1) if lines[i][:1] == "|" and lines[i - 1][:1] != "|"]
+        assert not [lines[i] for i in heads if not re.match(r"\|[ :-]+\|", lines[i + 1])], page.name
+
+
 def test_versions_agree():
     newest = re.search(r"^## \[(\d\S*)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
