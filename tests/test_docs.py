@@ -159,7 +159,8 @@ def test_flags_of_the_benchmarks_exist():
 
 
 def test_every_experiment_is_in_the_table_of_experiments():
-    rows = [line for line in (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    lines = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line[:1] == "|"]
     named = {name for row in rows for name in re.findall(r"`(\w+\.py)", row.split("|")[1])}
     assert named == {path.name for path in EXPERIMENTS}
 

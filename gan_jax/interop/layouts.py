@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.interop import networks
 from gan_jax.weights import containers
 from gan_jax.weights.pickles import Tensor
 
@@ -147,11 +146,6 @@ def _converted(path: str, field: str, value: np.ndarray, transposed: str) -> tup
 def described(fields: Fields) -> str:
     """Fields for a message."""
     return ", ".join(f"{key}={value}" for key, value in fields.items())
-
-
-def reader(size: int) -> Callable:
-    """Tensor -> array, for all tensors of a file of so many bytes, see `networks.reader`."""
-    return networks.reader(size)
 
 
 def count(names: Iterable[str], pattern: str) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from gan_jax.errors import UserError
 from gan_jax.interop import inpainters, layouts, superres, translators
 from gan_jax.interop.layouts import Layout, Player
-from gan_jax.interop.networks import LARGEST, UNKNOWN_DATA, Weights
+from gan_jax.interop.networks import LARGEST, UNKNOWN_DATA, Weights, reader
 from gan_jax.specs import Field
 from gan_jax.weights import containers
 from gan_jax.weights.pickles import brief
@@ -20,7 +20,7 @@ _INPAINTERS = {"name": "adam", "learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "c
 _TRANSLATORS = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999}  # pix2pix's and CycleGAN's
 
 
-class _Found(NamedTuple):
+class _Players(NamedTuple):
     generators: list[Player]
     discriminators: list[Player]
 
@@ -39,18 +39,18 @@ def read(contents: list[containers.Contents]) -> Weights | None:
     kinds = [[(_kind(tensors), tensors) for tensors in dicts] for (dicts, _), _ in parts]
     if not any(layout for file in kinds for layout, _ in file):
         return None
-    found, others = _Found([], []), [name for (_, names), _ in parts for name in names]
+    players, others = _Players([], []), [name for (_, names), _ in parts for name in names]
     for file, (_, size) in zip(kinds, parts, strict=True):
-        numbers = layouts.reader(size)
+        numbers = reader(size)
         for layout, tensors in file:
             if layout is None:
                 names = ", ".join(map(brief, list(tensors)[:5])) or "nothing"
                 raise UserError(f"one of the files holds no network that is known beside the other: {names}")
             player = layouts.player(layout, tensors, numbers)
-            (found.generators if layout.role == "generator" else found.discriminators).append(player)
-    weights = _weights(found)
+            (players.generators if layout.role == "generator" else players.discriminators).append(player)
+    weights = _weights(players)
     omission = f"; left out: {', '.join(map(brief, others[:5]))}" if others else ""
-    return weights._replace(description=_description(found) + omission)
+    return weights._replace(description=_description(players) + omission)
 
 
 def _kind(tensors: dict[str, Any]) -> Layout | None:
@@ -58,14 +58,13 @@ def _kind(tensors: dict[str, Any]) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.is_kind(names)), None)
 
 
-def _description(found: _Found) -> str:
-    players = (*found.generators, *found.discriminators)
-    lines = (f"{p.layout.role} ({p.layout.model}, {layouts.described(p.fields)})" for p in players)
+def _description(players: _Players) -> str:
+    lines = (f"{p.layout.role} ({p.layout.model}, {layouts.described(p.fields)})" for each in players for p in each)
     return "; ".join(lines)
 
 
-def _weights(found: _Found) -> Weights:
-    generators, discriminators = found
+def _weights(players: _Players) -> Weights:
+    generators, discriminators = players
     names = ", ".join(f"a {p.layout.role} of {p.layout.model}" for p in (*generators, *discriminators))
     if not generators:
         raise UserError(f"{names} alone; expected a generator too: --from=GENERATOR,DISCRIMINATOR")

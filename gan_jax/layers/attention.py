@@ -1,4 +1,4 @@
-"""Contextual attention (Yu et al. 2018, 1801.07892, section 4.1): a hole is filled with patches of what is known."""
+"""Contextual attention (Yu et al. 2018, 1801.07892, section 4.1): a hole is filled with patches from outside it."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,15 @@ NEVER = -1e9  # logit of a patch that holds a part of the hole
 
 
 def contextual(x: jax.Array, mask: jax.Array, *, rate: int = 2, sharpness: float = 10.0) -> jax.Array:
-    """Every place of x, put together anew from its patches in what is known.
+    """Every place of x, put together anew from its patches outside the hole.
 
     The cosine of patches of 3x3, of every `rate`-th pixel, is summed along neighbours of both (attention propagation:
-    runs of matches are favoured). A softmax over all known patches weighs patches of 2 rate x 2 rate, whose overlaps
-    are averaged.
+    runs of matches are favoured). A softmax over all patches without hole weighs patches of 2 rate x 2 rate, whose
+    overlaps are averaged.
 
     Args:
       x: (B, h, w, C), sides multiples of `rate`.
-      mask: (B, h, w, 1), 1 in the hole. Where no patch is known all weigh the same.
+      mask: (B, h, w, 1), 1 in the hole. Where every patch holds hole all weigh the same.
       rate: pixels from one patch to the next.
       sharpness: factor of the summed cosines in front of the softmax.
     Returns:
@@ -25,13 +25,13 @@ def contextual(x: jax.Array, mask: jax.Array, *, rate: int = 2, sharpness: float
     """
     small = x[:, ::rate, ::rate]
     batch, rows, columns, _ = small.shape
-    known = ~(_patches(mask[:, ::rate, ::rate], 1.0) > 0).any(-1)  # beyond the border nothing is known
+    is_outside = ~(_patches(mask[:, ::rate, ::rate], 1.0) > 0).any(-1)  # what lies beyond the border is hole
     patches = _patches(small, 0.0)
     norms = jnp.sqrt(jnp.maximum(jnp.square(patches).sum(-1, keepdims=True), FLOOR**2))
     patches = patches / norms
     cosines = jnp.einsum("bijk,bmnk->bijmn", patches, patches)
     logits = sharpness * _propagated(cosines)
-    logits = jnp.where(known[:, None, None], logits, NEVER).reshape(batch, rows, columns, -1)
+    logits = jnp.where(is_outside[:, None, None], logits, NEVER).reshape(batch, rows, columns, -1)
     weights = jax.nn.softmax(logits.astype(jnp.float32), -1).reshape(cosines.shape).astype(x.dtype)
     return _assembled(jnp.einsum("bijmn,bmnpqk->bijpqk", weights, _large_patches(x, rate)), rate)
 

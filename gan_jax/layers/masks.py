@@ -56,17 +56,17 @@ def wanted(rule: Rule) -> dict[str, random.Draw]:
     return {name: table[name] for name in of_kind[rule.kind]}
 
 
-def make(drawn: dict[str, jax.Array], count: int, size: tuple[int, int], rule: Rule) -> jax.Array:
-    """Masks (count, H, W, 1) from what `wanted` names, drawn for so many samples."""
+def make(uniform: dict[str, jax.Array], count: int, size: tuple[int, int], rule: Rule) -> jax.Array:
+    """Masks (count, H, W, 1) from the uniform numbers that `wanted` names, for so many samples."""
     if rule.kind == "centre":
         sides = tuple(side or length // 2 for side, length in zip(rule.centre, size, strict=True))
         return jnp.repeat(centre(size, sides), count, axis=0)
     if rule.kind == "free_form":
-        return free_form(drawn["free_form"], size, rule.free_form)
+        return free_form(uniform["free_form"], size, rule.free_form)
     if rule.kind == "boxes":
-        return boxes(drawn["boxes"], size, rule.boxes)
-    both = free_form(drawn["free_form"], size, rule.free_form), boxes(drawn["boxes"], size, rule.boxes)
-    return jnp.where(drawn["kind"][:, None, None, None] < 0.5, *both)
+        return boxes(uniform["boxes"], size, rule.boxes)
+    both = free_form(uniform["free_form"], size, rule.free_form), boxes(uniform["boxes"], size, rule.boxes)
+    return jnp.where(uniform["kind"][:, None, None, None] < 0.5, *both)
 
 
 def free_form(uniform: jax.Array, size: tuple[int, int], rule: FreeForm) -> jax.Array:
@@ -75,7 +75,7 @@ def free_form(uniform: jax.Array, size: tuple[int, int], rule: FreeForm) -> jax.
 
 
 def lines(uniform: jax.Array, size: tuple[int, int], rule: FreeForm) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(ends (B, n, 2, 2) as (x, y) of begin and end, widths (B, n), whether each is drawn (B, n)) of segments.
+    """Of segments (ends (B, n, 2, 2) as (x, y) of begin and end, widths (B, n), whether each is in the mask (B, n)).
 
     A segment that would leave the picture ends at its border, and the next one begins there.
     """
@@ -93,12 +93,13 @@ def lines(uniform: jax.Array, size: tuple[int, int], rule: FreeForm) -> tuple[ja
     for i in range(each):
         points.append(jnp.clip(jnp.trunc(points[-1] + steps[:, :, i]), 0, corner))
     ends = jnp.stack([jnp.stack(points[:-1], 2), jnp.stack(points[1:], 2)], 3)
-    drawn = (jnp.arange(strokes) < _integer(first, rule.strokes))[..., None]
-    drawn &= jnp.arange(each) < _integer(count, rule.segments)[..., None]
-    return ends.reshape(-1, strokes * each, 2, 2), brush.reshape(-1, strokes * each), drawn.reshape(-1, strokes * each)
+    is_part = (jnp.arange(strokes) < _integer(first, rule.strokes))[..., None]
+    is_part &= jnp.arange(each) < _integer(count, rule.segments)[..., None]
+    total = strokes * each
+    return ends.reshape(-1, total, 2, 2), brush.reshape(-1, total), is_part.reshape(-1, total)
 
 
-def segments(ends: jax.Array, widths: jax.Array, drawn: jax.Array, size: tuple[int, int]) -> jax.Array:
+def segments(ends: jax.Array, widths: jax.Array, is_part: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Mask (B, H, W, 1) of thick segments with round ends, see `lines`: 1 up to half of the width + 1 away."""
     # Coordinates apart, so that all of it is one pass over the pixels.
     x, y = (ends[:, None, None, :, 0, axis] for axis in range(2))
@@ -107,7 +108,7 @@ def segments(ends: jax.Array, widths: jax.Array, drawn: jax.Array, size: tuple[i
     share = (from_x * along_x + from_y * along_y) / jnp.maximum(along_x**2 + along_y**2, 1)
     share = jnp.clip(share, 0, 1)
     squares = (from_x - share * along_x) ** 2 + (from_y - share * along_y) ** 2
-    inside = (squares <= jnp.square((widths + 1) / 2)[:, None, None]) & drawn[:, None, None]
+    inside = (squares <= jnp.square((widths + 1) / 2)[:, None, None]) & is_part[:, None, None]
     return inside.any(-1, keepdims=True).astype(jnp.float32)
 
 
@@ -120,15 +121,15 @@ def boxes(uniform: jax.Array, size: tuple[int, int], rule: Boxes) -> jax.Array:
     return rectangles(corners, sides, jnp.arange(rule.boxes[1]) < _integer(count, rule.boxes), size)
 
 
-def rectangles(corners: jax.Array, sides: jax.Array, drawn: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Mask (B, H, W, 1) of boxes: corners (B, n, 2) at the upper left and sides, as (x, y), those that are `drawn`."""
+def rectangles(corners: jax.Array, sides: jax.Array, is_part: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Mask (B, H, W, 1) of boxes: corners (B, n, 2) at the upper left and sides, as (x, y), where `is_part`."""
 
     def covered(axis, length):
         begin, pixel = corners[..., axis, None], jnp.arange(length)
         return (pixel >= begin) & (pixel < begin + sides[..., axis, None])
 
     both = covered(1, size[0])[..., None] & covered(0, size[1])[..., None, :]
-    return (both & drawn[..., None, None]).any(1)[..., None].astype(jnp.float32)
+    return (both & is_part[..., None, None]).any(1)[..., None].astype(jnp.float32)
 
 
 def centre(size: tuple[int, int], sides: tuple[int, int]) -> jax.Array:
