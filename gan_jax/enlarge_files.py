@@ -10,7 +10,7 @@ import numpy as np
 
 from gan_jax import films, images, output, runs
 from gan_jax.data import pictures
-from gan_jax.data.files import Files, list_inputs, read_bytes
+from gan_jax.data.files import Files, list_inputs, read_bytes, targets
 from gan_jax.data.fit import MEND
 from gan_jax.enlarge import Enlarger, Settings, picture_of
 from gan_jax.errors import UserError
@@ -116,12 +116,15 @@ def enlarge(
     for note in files.notes:
         print(note, flush=True)
     names = [name for name in files.pictures if name != OVERVIEW or len(files.pictures) == 1]
+    if len(names) < len(files.pictures):
+        print(f"{files.root / OVERVIEW}: passed over, as the overview of a folder that was written here; a picture of "
+              "your own needs another name", flush=True)  # fmt: skip
     failures, enlarger = Failures(len(names)), Enlarger(run, ema, settings)
-    targets = _targets(names, out, written.format)
+    places = _targets(names, out, written.format)
     looks = {}
     for name in names:  # all that can be seen beforehand is said before any work
         try:
-            looks[name] = _look(files, name, targets[name], enlarger)
+            looks[name] = _look(files, name, places[name], enlarger)
         except UserError as error:
             failures.add(error)
     enlarger.prepare([(look.height, look.width) for look in looks.values()])
@@ -134,8 +137,8 @@ def enlarge(
         for name in looks:
             progress.begin(name)
             try:
-                pair = _enlarge_one(files, name, targets[name], enlarger, written, progress)
-                made.append(targets[name])
+                pair = _enlarge_one(files, name, places[name], enlarger, written, progress)
+                made.append(places[name])
                 if overview is not None:
                     overview.append([_rgb(values) for values in pair])
             except UserError as error:
@@ -151,17 +154,11 @@ def enlarge(
 
 
 def _targets(names: list[str], out: pathlib.Path, form: str) -> dict[str, pathlib.Path]:
-    """Where each goes: its own name and folder, with the format's ending; with its own ending too where names clash."""
-
-    def target(name: str, is_apart: bool) -> str:
-        stem, dot, ending = name.rpartition(".")
-        own = f".{ending.lower()}" if f".{ending.lower()}" in pictures.FORMATS else ".png"
-        stem = (f"{stem}_{ending}" if is_apart else stem) if stem and "/" not in ending else name
-        return stem + (FORMATS[form] if form else own)
-
-    plain = [target(name, False).lower() for name in names]
-    clashing = {name for name, own in zip(names, plain, strict=True) if plain.count(own) > 1 or own == OVERVIEW}
-    return {name: out / target(name, name in clashing) for name in names}
+    """Where each goes, with the format's ending or its own; the overview's name stays free."""
+    suffixes = {name: pathlib.PurePosixPath(name).suffix.lower() for name in names}
+    own = {name: suffix if suffix in pictures.FORMATS else ".png" for name, suffix in suffixes.items()}
+    endings = {name: FORMATS[form] for name in names} if form else own
+    return {name: out / target for name, target in targets(endings, [OVERVIEW]).items()}
 
 
 def _look(files: Files, name: str, target: pathlib.Path, enlarger: Enlarger) -> pictures.Look:

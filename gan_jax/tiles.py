@@ -61,11 +61,17 @@ def _shape(height: int, width: int, channels: int, count: int = 1) -> jax.ShapeD
 
 
 def bytes_per_pixel(function: Callable, channels: int, unit: int) -> float:
-    """Memory that the network takes for a pixel of its input: `LIVE` arrays of its largest."""
-    side = 32 * unit
-    program = jax.make_jaxpr(function)(_shape(side, side, channels))
-    largest = max(math.prod(shape) * 4 for shape in _shapes(program.jaxpr))
-    return LIVE * largest / side**2
+    """Memory that the network takes for a pixel of its input: `LIVE` arrays of the one that grows most with it.
+
+    Weights do not grow: each array's growth counts, between pictures of two sizes.
+    """
+    sides = (32 * unit, 64 * unit)
+    small, large = (
+        [math.prod(shape) for shape in _shapes(jax.make_jaxpr(function)(_shape(side, side, channels)).jaxpr)]
+        for side in sides
+    )
+    growth = max(more - less for less, more in zip(small, large, strict=True))
+    return LIVE * 4 * growth / (sides[1] ** 2 - sides[0] ** 2)
 
 
 def _shapes(jaxpr) -> Iterator[tuple[int, ...]]:
