@@ -38,8 +38,9 @@ def fills(run: runs.Run) -> bool:
 def fill(run: runs.Run, ema: dict, path: str, masks: str, out: pathlib.Path) -> list[pathlib.Path]:
     """Fills the hole of a picture, or those of all of a folder or .zip, into `out`, by their names.
 
-    A mask that is given as a file serves all pictures; masks of a folder go by the pictures' names, whatever their endings. A picture that
-    cannot be filled is one message, before any work where that can be seen; the others are filled all the same.
+    A mask that is given as a file serves all pictures; masks of a folder go by the pictures' names, whatever their
+    endings. A picture that cannot be filled is one message, before any work where that can be seen; the others are
+    filled all the same.
 
     Args:
       run, ema: of the network.
