@@ -63,21 +63,21 @@ def fill(run: runs.Run, ema: dict, path: str, masks: str, out: pathlib.Path) -> 
             jobs.append(_looked(of_pictures, of_masks, name, masks, out / target))
         except UserError as error:
             failures.add(error)
-    filler, made, progress = Filler(run, ema), [], Progress(sum(job.pixels for job in jobs))
+    filler, paths, progress = Filler(run, ema), [], Progress(sum(job.pixels for job in jobs))
     try:
         for job in jobs:
             progress.begin(job.name)
             try:
                 for note in _fill_one(filler, of_pictures, of_masks, job):
                     progress.say(f"{job.name}: {note}")
-                made.append(job.target)
+                paths.append(job.target)
             except UserError as error:
                 failures.add(error)
             progress.advance(job.pixels)
     finally:
         progress.close()
     failures.raise_any(out)
-    return made
+    return paths
 
 
 def _looked(of_pictures: Files, of_masks: Files, name: str, masks: str, target: pathlib.Path) -> Job:
