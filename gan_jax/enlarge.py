@@ -96,6 +96,9 @@ class Enlarger:
                 raise UserError(f"--tile={budget}: {why}; leave the flag out, or give --tile=0")
             self.notes = ("this network sees whole pictures: no tiles, and memory for the largest of them",)
             return
+        is_coarse = is_coarse and beyond <= tiles.EXACT  # pictures that could be whole change by rounding alone
+        if not (needed or is_coarse):
+            return
         side = inner + 2 * margin if budget else max(most, 4 * margin + unit)
         self.plan = tiles.Plan(unit, side, margin, is_coarse)
         if needed:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gan_jax import films, images, output, runs
 from gan_jax.data import pictures
-from gan_jax.data.files import Files, list_inputs, read_bytes
+from gan_jax.data.files import Files, list_inputs, read_bytes, targets
 from gan_jax.data.fit import MEND
 from gan_jax.enlarge import Enlarger, Settings, picture_of
 from gan_jax.errors import UserError
@@ -93,7 +93,7 @@ class Progress:
 
 
 def enlarge(
-    run: runs.Run, ema: dict, path: str, out: pathlib.Path, settings: Settings, written: Output
+    run: runs.Run, ema: dict, path: str, out: pathlib.Path, settings: Settings, encoding: Output
 ) -> list[pathlib.Path]:
     """Enlarges a picture, or all of a folder or .zip, into `out`, by their names and in their sub-folders; or a film.
 
@@ -103,7 +103,7 @@ def enlarge(
       run, ema: of the network.
       path: of the user.
       settings: how they are enlarged.
-      written: in what form.
+      encoding: in what form.
     Returns:
       The files, in the order of the inputs' names; the overview comes last, of a few small pictures of one size.
     Raises:
@@ -111,31 +111,34 @@ def enlarge(
       OSError: a file that cannot be written.
     """
     if films.is_film(path) and pathlib.Path(path).is_file():
-        return [_enlarge_film(pathlib.Path(path), out, Enlarger(run, ema, settings), written)]
+        return [_enlarge_film(pathlib.Path(path), out, Enlarger(run, ema, settings), encoding)]
     files = list_inputs(path)
     for note in files.notes:
         print(note, flush=True)
     names = [name for name in files.pictures if name != OVERVIEW or len(files.pictures) == 1]
+    if len(names) < len(files.pictures):
+        print(f"{files.root / OVERVIEW}: passed over, as the overview of a folder that was written here; a picture of "
+              "your own needs another name", flush=True)  # fmt: skip
     failures, enlarger = Failures(len(names)), Enlarger(run, ema, settings)
-    targets = _targets(names, out, written.format)
+    places = _targets(names, out, encoding.format)
     looks = {}
     for name in names:  # all that can be seen beforehand is said before any work
         try:
-            looks[name] = _look(files, name, targets[name], enlarger)
+            looks[name] = _look(files, name, places[name], enlarger)
         except UserError as error:
             failures.add(error)
     enlarger.prepare([(look.height, look.width) for look in looks.values()])
     progress = Progress(sum(look.height * look.width for look in looks.values()))
     for note in enlarger.notes:
         progress.say(note)
-    overview, made = _overview(looks), []
+    overview, paths = _overview(looks), []
     try:
         out.mkdir(parents=True, exist_ok=True) if looks else None
         for name in looks:
             progress.begin(name)
             try:
-                pair = _enlarge_one(files, name, targets[name], enlarger, written, progress)
-                made.append(targets[name])
+                pair = _enlarge_one(files, name, places[name], enlarger, encoding, progress)
+                paths.append(places[name])
                 if overview is not None:
                     overview.append([_rgb(values) for values in pair])
             except UserError as error:
@@ -145,23 +148,17 @@ def enlarge(
     if overview:
         sides = [np.stack(side) for side in zip(*overview, strict=True)]
         images.save(out / OVERVIEW, images.grid(images.beside(sides)))
-        made.append(out / OVERVIEW)
+        paths.append(out / OVERVIEW)
     failures.raise_any(out)
-    return made
+    return paths
 
 
 def _targets(names: list[str], out: pathlib.Path, form: str) -> dict[str, pathlib.Path]:
-    """Where each goes: its own name and folder, with the format's ending; with its own ending too where names clash."""
-
-    def target(name: str, is_apart: bool) -> str:
-        stem, dot, ending = name.rpartition(".")
-        own = f".{ending.lower()}" if f".{ending.lower()}" in pictures.FORMATS else ".png"
-        stem = (f"{stem}_{ending}" if is_apart else stem) if stem and "/" not in ending else name
-        return stem + (FORMATS[form] if form else own)
-
-    plain = [target(name, False).lower() for name in names]
-    clashing = {name for name, own in zip(names, plain, strict=True) if plain.count(own) > 1 or own == OVERVIEW}
-    return {name: out / target(name, name in clashing) for name in names}
+    """Where each goes, with the format's ending or its own; the overview's name stays free."""
+    suffixes = {name: pathlib.PurePosixPath(name).suffix.lower() for name in names}
+    own = {name: suffix if suffix in pictures.FORMATS else ".png" for name, suffix in suffixes.items()}
+    endings = {name: FORMATS[form] for name in names} if form else own
+    return {name: out / target for name, target in targets(endings, [OVERVIEW]).items()}
 
 
 def _look(files: Files, name: str, target: pathlib.Path, enlarger: Enlarger) -> pictures.Look:
@@ -182,7 +179,7 @@ def _overview(looks: dict[str, pictures.Look]) -> list | None:
 
 
 def _enlarge_one(
-    files: Files, name: str, target: pathlib.Path, enlarger: Enlarger, written: Output, progress: Progress
+    files: Files, name: str, target: pathlib.Path, enlarger: Enlarger, encoding: Output, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads, enlarges and writes a file: its pixels (H, W, C) before and after."""
     full = str(files.root / name)
@@ -195,14 +192,14 @@ def _enlarge_one(
         progress.say(f"{name}: {note}")
     target.parent.mkdir(parents=True, exist_ok=True)
     keep = {key: value for key, value in picture.keep.items() if key != "icc_profile" or not notes}
-    options = {} if written.quality is None else {"quality": written.quality}
+    options = {} if encoding.quality is None else {"quality": encoding.quality}
     pictures.write(target, values, keep, **options)
     return picture.pixels, values
 
 
-def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, written: Output) -> pathlib.Path:
+def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, encoding: Output) -> pathlib.Path:
     """A film of a film. The same command goes on where an earlier one stopped."""
-    if written.format or written.quality is not None:
+    if encoding.format or encoding.quality is not None:
         raise UserError(f"{path}: a film becomes an {films.ENDING}; leave --format and --quality out")
     film, target = films.open_film(path), out / f"{path.stem}{films.ENDING}"
     if target.exists() and target.samefile(path):

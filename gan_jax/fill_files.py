@@ -6,7 +6,6 @@ equal channels, whose mean comes back. Alpha stays, but that what is filled is o
 """
 
 import pathlib
-from collections import Counter
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 
 from gan_jax import games, parallel, runs
 from gan_jax.data import pictures
-from gan_jax.data.files import Files, list_inputs, read_bytes
+from gan_jax.data.files import Files, list_inputs, read_bytes, targets
 from gan_jax.data.fit import MEND
 from gan_jax.enlarge_files import Failures, Progress
 from gan_jax.errors import UserError
@@ -39,8 +38,9 @@ def fills(run: runs.Run) -> bool:
 def fill(run: runs.Run, ema: dict, path: str, masks: str, out: pathlib.Path) -> list[pathlib.Path]:
     """Fills the hole of a picture, or those of all of a folder or .zip, into `out`, by their names.
 
-    One mask serves all pictures; masks of a folder go by the pictures' names, whatever their endings. A picture that
-    cannot be filled is one message, before any work where that can be seen; the others are filled all the same.
+    A mask that is given as a file serves all pictures; masks of a folder go by the pictures' names, whatever their
+    endings. A picture that cannot be filled is one message, before any work where that can be seen; the others are
+    filled all the same.
 
     Args:
       run, ema: of the network.
@@ -57,40 +57,27 @@ def fill(run: runs.Run, ema: dict, path: str, masks: str, out: pathlib.Path) -> 
     for note in (*of_pictures.notes, *of_masks.notes):
         print(note, flush=True)
     failures, jobs = Failures(len(of_pictures.pictures)), []
-    for name, target in _targets(list(of_pictures.pictures), out).items():  # all is looked at before any work
+    endings = {name: LOSSLESS.get(pathlib.PurePath(name).suffix.lower(), ".png") for name in of_pictures.pictures}
+    for name, target in targets(endings).items():  # all is looked at before any work
         try:
-            jobs.append(_looked(of_pictures, of_masks, name, masks, target))
+            jobs.append(_looked(of_pictures, of_masks, name, masks, out / target))
         except UserError as error:
             failures.add(error)
-    filler, made, progress = Filler(run, ema), [], Progress(sum(job.pixels for job in jobs))
+    filler, paths, progress = Filler(run, ema), [], Progress(sum(job.pixels for job in jobs))
     try:
         for job in jobs:
             progress.begin(job.name)
             try:
                 for note in _fill_one(filler, of_pictures, of_masks, job):
                     progress.say(f"{job.name}: {note}")
-                made.append(job.target)
+                paths.append(job.target)
             except UserError as error:
                 failures.add(error)
             progress.advance(job.pixels)
     finally:
         progress.close()
     failures.raise_any(out)
-    return made
-
-
-def _targets(names: list[str], out: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Where each goes: its own name and folder, without loss; with its own ending before that where names clash."""
-    paths = {name: pathlib.PurePosixPath(name) for name in names}
-    endings = {name: LOSSLESS.get(path.suffix.lower(), ".png") for name, path in paths.items()}
-    plain = {name: str(path.with_suffix(endings[name])).lower() for name, path in paths.items()}
-    counts = Counter(plain.values())
-
-    def target(name: str, path: pathlib.PurePosixPath) -> pathlib.Path:
-        stem = f"{path.stem}_{path.suffix[1:]}" if counts[plain[name]] > 1 else path.stem
-        return out / path.with_name(stem + endings[name])
-
-    return {name: target(name, path) for name, path in paths.items()}
+    return paths
 
 
 def _looked(of_pictures: Files, of_masks: Files, name: str, masks: str, target: pathlib.Path) -> Job:
@@ -109,9 +96,8 @@ def _looked(of_pictures: Files, of_masks: Files, name: str, masks: str, target: 
 
 
 def _mask_of(of_masks: Files, name: str, masks: str) -> str:
-    if len(of_masks.pictures) == 1 and pathlib.Path(of_masks.root, *of_masks.pictures).is_file():
-        (only,) = of_masks.pictures
-        return only
+    if tuple(of_masks.pictures.values()) == ((),):  # a file, neither folder nor .zip, see `list_inputs`
+        return next(iter(of_masks.pictures))
     stem = pathlib.PurePosixPath(name).with_suffix("")
     names = [mask for mask in of_masks.pictures if pathlib.PurePosixPath(mask).with_suffix("") == stem]
     if len(names) != 1:

@@ -105,6 +105,9 @@ def frames(film: Film, first: int = 0) -> Iterator[np.ndarray]:
     """The frames uint8 (H, W, 3) from number `first` on, at a constant rate.
 
     All before are decoded too: to seek would not find the same frames in every film.
+
+    Raises:
+      UserError: after the last frame, of a film that is damaged or cut off.
     """
     command = [_program(), "-v", "error", "-i", str(film.path), "-map", "0:V:0", "-fps_mode", "cfr", "-r"]
     command += [str(film.rate), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
@@ -118,10 +121,26 @@ def frames(film: Film, first: int = 0) -> Iterator[np.ndarray]:
                     break
                 if number >= first:
                     yield np.frombuffer(content, np.uint8).reshape(film.height, film.width, 3)
+            code = process.wait()
+            words.seek(0)
+            _check_end(film, number, bool(code or content), words.read())
         finally:
             process.stdout.close()
             process.kill()
             process.wait()
+
+
+def _check_end(film: Film, count: int, is_broken: bool, words: bytes) -> None:
+    """Raises UserError for a film that ends too early: ffmpeg breaks off, or complains and is clearly short of frames.
+
+    Frames alone do not tell it: a film lasts as long as the longer of its pictures and its sound.
+    """
+    is_short = count < 0.9 * film.frames - 2
+    if is_broken or (is_short and words.strip()):
+        why = (_last(words).splitlines() or ["ffmpeg breaks off"])[-1]
+        raise UserError(f"{film.path}: damaged: {count} of about {film.frames} frames can be read: {why}; copy it anew")
+    if is_short:
+        print(f"{film.path}: its pictures end after {count} of about {film.frames} frames", flush=True)
 
 
 def segment_length(height: int, width: int) -> int:
@@ -142,7 +161,7 @@ def convert(
       identity: what the frames depend on, as JSON has it; segments of another one are thrown away.
       begin: called with the number of frames that an earlier run has made.
     Raises:
-      UserError: no frame could be read.
+      UserError: no frame could be read, or the film is damaged or cut off.
       OSError: ffmpeg does not write it; the message has its words.
     """
     folder = out.with_name(f".{out.name}.parts")

@@ -214,7 +214,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
         run = runs.build(config, spec)
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
-    is_whole = fills(flags, run) or enlarges(flags, run)  # pictures of any size, file by file
+    is_whole = any([fills(flags, run), enlarges(flags, run)])  # pictures of any size; both look at the flags
     job = None if is_whole else read(flags, run, tuple(summary.get("classes", ())))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:

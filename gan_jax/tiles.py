@@ -61,11 +61,15 @@ def _shape(height: int, width: int, channels: int, count: int = 1) -> jax.ShapeD
 
 
 def bytes_per_pixel(function: Callable, channels: int, unit: int) -> float:
-    """Memory that the network takes for a pixel of its input: `LIVE` arrays of its largest."""
-    side = 32 * unit
-    program = jax.make_jaxpr(function)(_shape(side, side, channels))
-    largest = max(math.prod(shape) * 4 for shape in _shapes(program.jaxpr))
-    return LIVE * largest / side**2
+    """Memory that the network takes for a pixel of its input: `LIVE` arrays as large as the largest that grows with it.
+
+    Weights do not grow: arrays that a picture of half the side has as well do not count.
+    """
+    side = 64 * unit
+    small, large = (
+        set(_shapes(jax.make_jaxpr(function)(_shape(length, length, channels)).jaxpr)) for length in (side // 2, side)
+    )
+    return LIVE * max(math.prod(shape) * 4 for shape in large - small) / side**2
 
 
 def _shapes(jaxpr) -> Iterator[tuple[int, ...]]:
@@ -163,10 +167,10 @@ def tiled(program: Callable, pixels: np.ndarray, plan: Plan, scale: int) -> Iter
     rows, columns = (spans(side, window(side, plan), plan.margin) for side in pixels.shape[:2])
     for row, column in itertools.product(rows, columns):
         part = np.ascontiguousarray(pixels[row.start : row.stop, column.start : column.stop])
-        made = np.asarray(program(part[None]))[0]
+        values = np.asarray(program(part[None]))[0]
         places, cuts = [], []
         for span, side in ((row, height), (column, width)):
             first, last = scale * span.first, min(scale * span.last, side)
             places.append(slice(first, last))
             cuts.append(slice(first - scale * span.start, last - scale * span.start))
-        yield *places, made[cuts[0], cuts[1]]
+        yield *places, values[cuts[0], cuts[1]]

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from gan_jax.data import pictures
 from gan_jax.data.fit import CorruptImageError
@@ -123,6 +123,20 @@ def test_what_belongs_to_a_picture_is_written(ending, tmp_path):
     picture = pictures.read(path.read_bytes(), "x")
     assert np.abs(np.round(picture.pixels * 255) - smooth).max() <= (0 if ending in ("png", "tiff") else 4)
     assert picture.keep["icc_profile"] == SRGB and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tiff"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_resolution_that_is_none_is_left_out(ending, deep, tmp_path):
+    """0/0, which is no number; nothing; and what no file can hold."""
+    values = np.zeros((8, 8, 3), np.uint16 if deep else np.uint8)
+    grey = Image.fromarray(np.zeros((8, 8), np.uint8))
+    for number, dpi in enumerate((TiffImagePlugin.IFDRational(0, 0), 0.0, 2e6)):
+        file = io.BytesIO()
+        grey.save(file, "TIFF", tiffinfo={282: dpi, 283: dpi, 296: 2})
+        picture = pictures.read(file.getvalue(), "x")
+        assert "dpi" not in picture.keep
+        pictures.write(tmp_path / f"{number}.{ending}", values, picture.keep)
 
 
 def test_what_a_format_cannot_hold(tmp_path):

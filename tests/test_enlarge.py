@@ -148,6 +148,13 @@ def test_many_sizes_have_few_programs():
     assert len(shapes) < 8
 
 
+def test_pictures_of_many_sizes_stay_whole_where_a_cut_would_change_them():
+    """By more than rounding: a trace of what lies far away."""
+    enlarger = Enlarger(_run(lambda x: _blur(x) + _blur(x)[:, :, ::-1] * 2.0**-13), {}, Settings())
+    enlarger.prepare([(60 + 7 * i, 90 + 5 * i) for i in range(12)])
+    assert enlarger.plan == (1, 0, 0, False) and not enlarger.notes
+
+
 def _files(path, out, *, network=_repeat, form="", quality=None, **options):
     return enlarge_files.enlarge(_run(network), {}, str(path), out, Settings(**options),
                                  enlarge_files.Output(form, quality))  # fmt: skip
@@ -184,6 +191,23 @@ def test_names_that_clash_keep_their_endings(photos, tmp_path, capsys):
     names = ["a_gif.webp", "a_jpg.webp", "inner/b.webp", "inner/c.webp"]
     assert [str(file.relative_to(tmp_path / "out")) for file in files] == names
     assert "inner/c.png: 16 bits a channel become 8\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("names", "files"), [
+    (["a.bmp", "a.png", "a_bmp.png"], ["a_bmp_2.png", "a_png.png", "a_bmp.png"]),
+    (["a.bmp", "a.png", "a_bmp.png", "a_bmp_2.PNG"], ["a_bmp_3.png", "a_png.png", "a_bmp.png", "a_bmp_2.png"]),
+    (["a.bmp", "A.BMP", "a.gif", "b/a.gif"], ["a_bmp.png", "A_BMP_2.png", "a_gif.png", "b/a.png"]),
+    (["grid.gif", "grid_gif.jpg", "plain"], ["grid_gif.png", "grid_gif.jpg", "plain.png"]),
+])  # fmt: skip
+def test_no_two_pictures_are_written_to_one_file(names, files, tmp_path):
+    targets = enlarge_files._targets(names, tmp_path, "")
+    assert [str(target.relative_to(tmp_path)) for target in targets.values()] == files
+
+
+def test_a_picture_called_as_the_overview_is_passed_over_with_a_line(photos, tmp_path, capsys):
+    Image.fromarray(RGB).save(photos / "grid.png")
+    assert len(_files(photos, tmp_path / "out")) == 4
+    assert f"{photos / 'grid.png'}: passed over, as the overview" in capsys.readouterr().out
 
 
 def test_a_zip_and_one_picture(photos, tmp_path):

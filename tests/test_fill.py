@@ -101,6 +101,29 @@ def test_a_folder_goes_on_after_what_fails(run, tmp_path, capsys):
         assert errors.count(message) == 1, message
 
 
+def test_a_folder_of_one_mask_serves_its_picture_alone(run, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        _save(tmp_path / "photos" / name, PICTURES["grey"])
+    _save(tmp_path / "masks/a.png", _mask(13, 21))
+    with pytest.raises(UserError, match="1 of 2 pictures failed"):
+        sample.sample(str(run), str(tmp_path / "out"), inputs=str(tmp_path / "photos"), masks=str(tmp_path / "masks"))
+    assert "no mask for b.png: none is called like it" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
+    both = sample.sample(
+        str(run), str(tmp_path / "both"), inputs=str(tmp_path / "photos"), masks=str(tmp_path / "masks/a.png")
+    )
+    assert [file.name for file in both] == ["a.png", "b.png"]
+
+
+def test_no_two_pictures_are_written_to_one_file(run, tmp_path):
+    for name in ("a.png", "a.jpg", "a_jpg.png"):
+        _save(tmp_path / "photos" / name, PICTURES["grey"])
+    holes = _save(tmp_path / "mask.png", _mask(13, 21))
+    files = sample.sample(str(run), str(tmp_path / "out"), inputs=str(tmp_path / "photos"), masks=str(holes))
+    assert [file.name for file in files] == ["a_jpg_2.png", "a_png.png", "a_jpg.png"]
+    assert all(file.is_file() for file in files)
+
+
 def test_masks_are_read_by_what_is_white(run, tmp_path):
     """Grey, colour and bits; transparent places are no holes."""
     mask = _mask(8, 8)
@@ -134,6 +157,7 @@ def test_a_network_of_colours_fills_grey_pictures(run):
     ({"masks": "mask.png"}, "--masks=mask.png: needs --inputs=PATH too"),
     ({"masks": "mask.png", "inputs": "nowhere.png"}, "--inputs=nowhere.png: there is no picture"),
     ({"masks": "mask.png", "inputs": "photo.png", "seeds": "0"}, "--seeds=0: .*draws from --inputs"),
+    ({"masks": "mask.png", "inputs": "photo.png", "tile": 8}, "--tile=8: the game 'inpainting' does not enlarge"),
 ])  # fmt: skip
 def test_flags_that_do_not_fit(run, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
@@ -169,5 +193,8 @@ def test_from_python(run):
         trained.sample(inputs=images)
     with pytest.raises(UserError, match=r"masks: an array of bool and the shape \(2, 13, 21, 1\); expected uint8"):
         trained.sample(inputs=images, masks=masks > 0)
+    for arguments in ({}, {"seeds": [0]}, {"inputs": "photo.png"}):
+        with pytest.raises(UserError, match="^masks: needs inputs as an array too$"):
+            trained.sample(masks=masks, **arguments)
     with pytest.raises(UserError, match="fills holes, and there is no mask; give both as arrays"):
         trained.sample(inputs="photo.png")

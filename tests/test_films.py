@@ -49,8 +49,37 @@ def test_a_film_is_read(film):
     np.testing.assert_array_equal(list(films.frames(opened, 4)), pictures[4:])
 
 
+def test_a_film_becomes_larger(film, tmp_path):
+    """Twice, by a network that repeats pixels."""
+    (ours,) = test_enlarge._files(film, tmp_path / "out")
+    opened, pictures = _pictures(ours)
+    assert (opened.width, opened.height) == (68, 42)
+    _, before = _pictures(film)
+    assert np.abs(pictures.astype(int) - before.repeat(2, 1).repeat(2, 2)).mean() < 5
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_a_film_that_is_cut_off_is_one_message(tmp_path, ending):
+    """No short film comes of it."""
+    tail = ["-movflags", "+faststart"] if ending == "mp4" else []
+    whole = _film(tmp_path / f"whole.{ending}", "-frames:v", 90, "-g", 10, *tail, sound=False)
+    assert len(_pictures(whole)[1]) == 90
+    half = tmp_path / f"half.{ending}"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"half.{ending}: damaged: \d+ of about 9\d? frames can be read: .*copy it"):
+        test_enlarge._files(half, tmp_path / "out")
+    assert not (tmp_path / "out" / "half.mp4").exists()
+
+
+def test_sound_that_goes_on_after_the_pictures_is_no_damage(tmp_path, capsys):
+    path = tmp_path / "long.mp4"
+    _ffmpeg("-f", "lavfi", "-i", "color=size=16x16:rate=10:duration=1", "-f", "lavfi", "-i", "sine=duration=4", path)
+    assert len(_pictures(path)[1]) == 10
+    assert "its pictures end after 10 of about 40 frames" in capsys.readouterr().out
+
+
 def test_a_film_is_enlarged_with_its_sound_and_rate(film, tmp_path, monkeypatch):
-    """Frames twice as large, as the first one is; a row and a column are added where sides would be odd."""
+    """At a scale of 1, of frames as large as the first one; a row and a column are added where sides would be odd."""
     monkeypatch.setattr(films, "segment_length", lambda *size: 4)
     (ours,) = enlarge_files.enlarge(test_enlarge._run(lambda x: upscale(x, 2)), {}, str(film), tmp_path / "out",
                                     test_enlarge.Settings(scale=1), enlarge_files.Output())  # fmt: skip

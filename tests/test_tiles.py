@@ -86,6 +86,15 @@ def test_memory_counts_the_largest_array():
     assert tiles.bytes_per_pixel(_function(NETS["rrdb_x4"]), 3, 1) == tiles.LIVE * 8 * 4 * 16
 
 
+def test_memory_does_not_count_weights():
+    """Two features of four bytes, and a hundred thousand weights that a program computes."""
+    def network(x):
+        weights = jnp.concatenate([jnp.ones((1, 1, 1, 100_000)), jnp.ones((1, 1, 1, 2))], 3)
+        return x * weights[..., -2:]
+
+    assert tiles.bytes_per_pixel(network, 1, 1) == tiles.LIVE * 2 * 4
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_tiles_give_what_the_whole_picture_gives(name):
     """To rounding; of sides that are no multiples of anything, cut in both directions."""

@@ -103,6 +103,8 @@ class TrainedRun:
         painter, run = self._directed(direction)
         if masks is not None and not games.mask(run.game):
             raise UserError(f"masks: the game {run.config.game!r} fills no holes; leave them out")
+        if masks is not None and (inputs is None or isinstance(inputs, Path)):
+            raise UserError("masks: needs inputs as an array too")
         if inputs is not None:
             sample_flags.check_abilities(self._flags(labels, truncation, noise), run)
         if inputs is not None and enlarge.enlarges(run):

@@ -87,6 +87,33 @@ def read_bytes(full: str, name: str, load: Callable[[str], bytes], way_out: str 
         raise unusable(full, error, way_out) from error
 
 
+def targets(endings: dict[str, str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """The file that is written for each input, in its sub-folder and by its name, none of them twice.
+
+    Where names clash, on disks that do not tell A from a either, each has its input's ending too, such as a_jpg.png;
+    and a number behind that, where such a file is another input's.
+
+    Args:
+      endings: of the files that are written, such as .png, by the inputs' names.
+      taken: names that no file may have, in small letters.
+    """
+    inputs = {name: pathlib.PurePosixPath(name) for name in endings}
+    plain = {name: str(path.with_name(path.stem + endings[name])) for name, path in inputs.items()}
+    counts = Counter(target.lower() for target in plain.values()) + Counter(taken)
+    used, unique = {*counts}, {}
+    for name, path in inputs.items():
+        target, number = plain[name], 1
+        if counts[target.lower()] > 1:
+            stem = path.stem + path.suffix.replace(".", "_")
+            target = str(path.with_name(stem + endings[name]))
+            while target.lower() in used:
+                number += 1
+                target = str(path.with_name(f"{stem}_{number}{endings[name]}"))
+            used.add(target.lower())
+        unique[name] = target
+    return unique
+
+
 def _is_junk(parts: Iterable[str]) -> bool:
     """Whether a relative path is hidden, leads out (`..`), or is what macOS puts into zips."""
     return any(not part or part.startswith(".") or part == "__MACOSX" for part in parts)

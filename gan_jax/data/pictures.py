@@ -30,6 +30,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".ti
 LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels of a side, of formats that have less than any picture
 DEEP = ("PNG", "TIFF")  # formats of 16 bits a channel
 TRANSPARENT = ("PNG", "WEBP", "TIFF")
+MOST_DPI = 1e6  # pixels to an inch; what is more is a mistake
 QUALITY = 95  # of JPEG and WebP
 DEEP_RAW = re.compile(r"(L|RGB|RGBA|RGBX|LA);16([BLN])")  # what Pillow calls the pixels of such files
 OTHER_END = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -113,6 +114,8 @@ def read(data: bytes, name: str) -> Picture:
 def _picture(image, data: bytes) -> Picture:
     notes = ["the first of several pictures"] if getattr(image, "is_animated", False) else []
     keep = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
+    if not all(0 < float(n) < MOST_DPI for n in keep.get("dpi", ())):  # 0/0, which is no number, is not either
+        del keep["dpi"]
     exif = image.getexif()
     turn = TURNS.get(exif.pop(ORIENTATION, 1), lambda x: x)
     keep |= {"exif": exif.tobytes()} if len(exif) else {}
