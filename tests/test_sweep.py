@@ -11,10 +11,9 @@ import time
 
 import pytest
 
-from gan_jax import cli
+from gan_jax import cli, sweep_flags
 from gan_jax import config as configs
 from gan_jax import sweep as sweeping
-from gan_jax import sweep_flags
 from gan_jax.errors import UserError
 from tests import settings
 
