@@ -254,7 +254,11 @@ def _sample(flags: dict, overrides: list) -> int:
 
 def _sweep(flags: dict, overrides: list) -> int:
     from gan_jax import runs, sweep, sweep_flags
+    from gan_jax.evaluate import protocols
 
+    metric = _one(flags, "metric")
+    if why := protocols.unranked(metric):
+        raise UserError(f"--metric={metric}: it is {why}; name another one, by which runs are ranked")
     path = _one(flags, "config", DEFAULT_CONFIG)
     sweeps, seed = flags.get("sweep", []), _number(flags, "seed", 0)
     whole = frozenset()
@@ -269,7 +273,7 @@ def _sweep(flags: dict, overrides: list) -> int:
         sweeps,
         _needed(flags, "workdir"),
         jobs=_number(flags, "jobs", 1),
-        metric=_one(flags, "metric"),
+        metric=metric,
         seed=seed,
         whole=whole,
     )

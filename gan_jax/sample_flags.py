@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -217,7 +218,7 @@ def _check_drawn(flags: Flags, run: runs.Run) -> None:
 
 
 def _of_inputs(flags: Flags, run: runs.Run) -> Job:
-    """The pictures of `--inputs`; the key of a sample is that of its place.
+    """The pictures of `--inputs`; the key of a sample is that of its pixels, whatever stands beside it.
 
     They are made to fit as the run's own were. Those that the game makes of its data have no size of the run's.
     """
@@ -241,9 +242,9 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     dataset, files = data.open_inputs(flags.inputs, section, fitted=name in run.spec)
     for note in dataset.notes:
         print(note, flush=True)
-    indices = np.arange(dataset.size)
-    pictures = {name: dataset.examples(indices)["image"]}
-    return Job(flags, indices, None, {}, None, "", None, pictures, _unlike(files))
+    pictures = dataset.examples(np.arange(dataset.size))["image"]
+    seeds = np.array([zlib.crc32(picture.tobytes()) for picture in pictures])
+    return Job(flags, seeds, None, {}, None, "", None, {name: pictures}, _unlike(files))
 
 
 def _unlike(files: tuple[str, ...]) -> tuple[str, ...]:

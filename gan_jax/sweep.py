@@ -193,6 +193,8 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
     Returns:
       The rows, best first and those without the metric last, and the metric's name: the given one, or else
       the first that a run evaluated.
+    Raises:
+      UserError: values of this metric have no order.
     """
     evaluations = {run: logs.read_lines(root / run / "evaluations.jsonl") for run in combinations}
     names = list(dict.fromkeys(line["metric"] for lines in evaluations.values() for line in lines if "metric" in line))
@@ -212,6 +214,8 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
         )
     if metric and all(row.metric is None for row in rows):
         print(f"no run has the metric {metric!r}; they evaluated {', '.join(names) or 'none'}")
+    if better not in ("lower", "higher"):
+        raise UserError(f"--metric={metric}: it is the better the {better}; name another one, by which runs are ranked")
     sign = -1 if better == "higher" else 1
     rows = sorted(rows, key=lambda row: (not _finite(row), sign * row.metric if _finite(row) else 0))
     return [_marked(row, lines[row.run], lines[rows[0].run]) for row in rows], metric

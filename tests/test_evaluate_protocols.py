@@ -105,6 +105,23 @@ def test_fid_without_a_count_is_of_all_samples():
     assert protocols.listed_protocols(config.evaluation, ("fd",))[0].output == "768"
 
 
+def test_checkpoints_are_not_ranked_by_what_has_no_order():
+    config = settings.digits(evaluation__metrics="('sharpness','fd')")
+    with pytest.raises(UserError, match="sharpness is the better the nearer the reals, .*; list another one first"):
+        evaluate.ranking(config)
+    config.evaluation.metrics = ("fd", "sharpness")
+    assert evaluate.ranking(config)["lower_is_better"]
+
+
+def test_values_of_another_judge_do_not_count():
+    """A classifier that is fitted on other data is another network."""
+    config = settings.digits(evaluation__metrics="('fid12_full','fd')", evaluation__features="classifier",
+                             evaluation__judge="digits")
+    before = evaluate.ranking(config)["metric"]
+    config.evaluation.judge = "photographs:grass+gravel"
+    assert before.endswith(",judge=digits") and evaluate.ranking(config)["metric"] != before
+
+
 @pytest.mark.parametrize(("name", "lower"), [
     ("fid50k_full", True), ("kid50k_full", True), ("swd16k", True), ("ppl2_wend", True), ("msssim10k", True),
     ("pr50k3_full", False), ("is50k", False), ("prdc10k5", False),

@@ -234,8 +234,9 @@ def test_held_out_masks_belong_to_their_pictures(run):
     np.testing.assert_array_equal(made["masked"], np.where(made["mask"] > 0, 128, images))
     turned = inpainting.derive(run.config, {"image": images[::-1]})
     np.testing.assert_array_equal(turned["mask"], made["mask"][::-1])
-    other = inpainting.derive(_digits(seed=7), {"image": images})
-    assert (other["mask"] != made["mask"]).any()
+    for seed in (7, 2**32 - 1):
+        other = inpainting.derive(_digits(seed=seed), {"image": images})
+        assert (other["mask"] != made["mask"]).any()
 
 
 def test_known_pixels_are_the_pictures_own_whatever_their_size(run):
@@ -307,6 +308,9 @@ def test_masked_l1_by_hand():
     ({"loss__criterion": "l3"}, (32, 32, 3), "loss.criterion='l3': expected one of l1, l2"),
     ({"loss__resize": "cubic"}, (32, 32, 3), "loss.resize='cubic': expected one of nearest, bilinear, maximum"),
     ({"loss__r1": -1.0}, (32, 32, 3), "loss.r1=-1.0: expected a finite number, 0 or more"),
+    (dict.fromkeys((f"loss__{name}" for name in ("known", "missing", "adversarial", "matching", "perceptual")), 0.0)
+     | {"loss__coarse": 1.0}, (32, 32, 3),
+     "config.loss has no term: set one of known, missing, adversarial, matching, perceptual above 0"),
     ({"loss__coarse": 1.0}, (32, 32, 3), "'lama' has no stages; give 0, or take a generator that has"),
 ])  # fmt: skip
 def test_errors(overrides, shape, message):

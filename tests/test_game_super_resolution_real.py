@@ -42,6 +42,19 @@ def test_held_out_pictures_are_degraded_by_their_own_pixels():
     assert np.abs(small[0].astype(int) - small[1]).mean() > 2
 
 
+def test_held_out_pictures_are_sharpened_as_in_training(monkeypatch):
+    """Where what is aimed at is sharpened, and what is small is made of that."""
+    monkeypatch.setattr(second_order, "degraded", lambda images, keys, scale: images[:, ::scale, ::scale])
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
+    large = jnp.asarray(images / 255, jnp.float32)
+    super_resolution._small.clear_cache()  # the others are of the true degradation
+    for sharpen, expected in ((True, degradation.sharpened(large)), (False, large)):
+        config = _config("real_esrgan", "smoke", super_resolution__sharpen=sharpen)
+        small = super_resolution.derive(config, {"image": images})["low_resolution"]
+        np.testing.assert_allclose(small, np.asarray(expected[:, ::4, ::4]) * 255, atol=0.51)
+    super_resolution._small.clear_cache()
+
+
 def test_what_is_aimed_at_is_degraded_and_by_the_sample_s_key(monkeypatch):
     """Sharpened pictures, moved as the large ones; the other draws are those without a degradation."""
     seen = {}

@@ -122,7 +122,7 @@ def test_counted_noise_has_the_moments_of_poisson_s():
     """64 levels are counted where 33 different ones are seen; grey noise is equal in all channels."""
     levels = np.arange(33)[:, None] * np.ones((33, 3000))
     pixels = np.repeat((levels * 4 / 255)[..., None], 3, 2).astype(np.float32)
-    normal = RNG.standard_normal(pixels.shape).astype(np.float32)
+    normal = np.random.default_rng(0).standard_normal(pixels.shape).astype(np.float32)
     noise = np.asarray(second_order.counted(pixels, normal, False))
     expected = levels[1:, 0] * 4 / 255 / 64
     assert np.abs(noise[0]).max() == 0
@@ -143,6 +143,23 @@ def test_gaussian_noise_is_as_strong_as_drawn():
 
 
 # The chain.
+
+
+def test_behind_a_round_the_last_row_and_column_are_repeated():
+    """So that what follows finds the picture at its edge, and no noise that is not its own."""
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(size=(16, 12, 3)).astype(np.float32)
+    shape = second_order._canvas((16, 12), second_order.FIRST)
+    normal = rng.standard_normal((*shape, 3)).astype(np.float32)
+    made = jax.jit(lambda u: second_order._round(u, Canvas(picture, 16, 12), (16, 12), normal, second_order.FIRST))
+    numbers = np.full(16, 0.5, np.float32)
+    numbers[1] = 0.9  # smaller
+    pixels, height, width = map(np.asarray, made(numbers))
+    assert 2 < height < 16 and 2 < width < 12 and pixels.shape == (*shape, 3)
+    inside = pixels[:height, :width]
+    assert np.abs(inside[-1] - inside[-2]).max() > 0.05
+    after = [(0, shape[0] - height), (0, shape[1] - width), (0, 0)]
+    np.testing.assert_array_equal(pixels, np.pad(inside, after, "edge"))
 
 
 def test_a_small_picture_is_a_function_of_its_own_picture_and_key(degrade, pictures):

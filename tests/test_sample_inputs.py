@@ -93,6 +93,18 @@ def test_a_zip_and_a_single_picture_give_the_same(made, photos, tmp_path):
     assert _close(_read(tmp_path / "one", "b"), _read(tmp_path / "zip", ["inner_b"]))
 
 
+def test_noise_is_the_same_whatever_stands_beside_a_picture(photos, tmp_path):
+    """That of the dropout, which stays on in pix2pix."""
+    overrides = [("generator.dropout", "0.5"), ("generator.statistics", "picture")]
+    config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_pix2pix.py'}:smoke", overrides)
+    settings.fresh_folder(config, tmp_path / "run", lambda state: state._replace(
+        ema=jax.tree.map(lambda x: 3 * x, state.ema)))  # fmt: skip
+    folder, _ = photos
+    sample.sample(tmp_path / "run", tmp_path / "all", inputs=str(folder))
+    sample.sample(tmp_path / "run", tmp_path / "one", inputs=str(folder / "b.png"))
+    assert _close(_read(tmp_path / "one", "b"), _read(tmp_path / "all", "b"))
+
+
 def test_pictures_of_any_size_and_mode_are_made_to_fit(made, photos, tmp_path):
     folder, _ = photos
     Image.new("L", (40, 30), 128).save(folder / "a.jpg")  # beside a.png: both keep their endings

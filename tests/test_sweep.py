@@ -11,9 +11,9 @@ import time
 
 import pytest
 
+from gan_jax import cli, sweep_flags
 from gan_jax import config as configs
 from gan_jax import sweep as sweeping
-from gan_jax import sweep_flags
 from gan_jax.errors import UserError
 from tests import settings
 
@@ -294,6 +294,18 @@ def test_values_of_unlike_protocols_are_marked(tmp_path):
     rows, metric = sweeping.collect(tmp_path, {name: {"config.a": name} for name in lines}, "")
     assert metric == "fid50k_full" and [row.run for row in rows] == ["b", "c", "a"]
     assert [row.message for row in rows] == ["", "not comparable: split test, not train, samples 20, not 50", ""]
+
+
+def test_runs_are_not_ranked_by_what_has_no_order(tmp_path, capsys):
+    """Before anything runs, or where such a value was recorded."""
+    assert cli.main(["sweep", "--metric=sharpness", "--sweep=config.seed=1,2", f"--workdir={tmp_path / 'new'}"]) == 2
+    assert "sharpness: it is the better the nearer the reals" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "a").mkdir()
+    row = {"metric": "sharpness", "better": "nearer the reals", "value": 2.0}
+    (tmp_path / "a" / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match="--metric=sharpness: it is the better the nearer the reals; name another one"):
+        sweeping.collect(tmp_path, {"a": {"config.a": "1"}}, "")
 
 
 def test_jobs_run_at_the_same_time(program, tmp_path):

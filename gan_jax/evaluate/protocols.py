@@ -323,17 +323,30 @@ def better(kind: str) -> str:
     return "lower" if kind in _LOWER else "higher"
 
 
+def unranked(name: str) -> str:
+    """Why values of this metric have no order, for a message; empty where they have one."""
+    return f"the better the {NEAR}, and neither the least nor the greatest is the best" if name in OF_IMAGES else ""
+
+
 def ranking(config: ConfigDict) -> dict:
     """The `metric` by which the best checkpoint is kept, the first of the config's list, and its `lower_is_better`.
 
     Beside its name stand the settings of its protocol, so that values from before they were changed do not count.
+
+    Raises:
+      UserError: the first is one that only its distance from the reals' makes good or bad.
     """
     name = next(iter(wanted(config)), "")
     protocol = parse(name)
+    if why := unranked(name):
+        raise UserError(f"config.evaluation.metrics: {name} is {why}; list another one first, by which "
+                        "checkpoints are ranked")
     lower = not name or better(protocol.kind if protocol else name) == "lower"
     settings = ",".join(f"{key}={config.evaluation[key]}" for key in _OF_THE_VALUE)
     if config.evaluation.border:
         settings += f",border={config.evaluation.border}"
     if config.evaluation.features in networks.JUDGES:
         settings += ",labels=drawn"  # earlier values were of labels in turn
+    if config.evaluation.features == networks.CLASSIFIER:
+        settings += f",judge={config.evaluation.judge}"
     return {"metric": f"{name} {settings}" if name else "", "lower_is_better": lower}

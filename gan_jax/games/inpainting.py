@@ -102,13 +102,13 @@ def derive(config, examples: dict[str, Any]) -> dict[str, Any]:
     """uint8 pictures, grey in their holes, and masks, 255 there; a picture has the same mask wherever it stands."""
     images = np.asarray(examples["image"])
     numbers = np.array([zlib.crc32(image.tobytes()) for image in images], np.uint32)
-    hole = jax.device_get(_held_out_masks(config.seed, numbers, images.shape[1:3], rule(config)))
+    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"masks"))
+    hole = jax.device_get(_held_out_masks(key, numbers, images.shape[1:3], rule(config)))
     return {MASKED: np.where(hole, np.uint8(GREY), images), MASK: np.where(hole, np.uint8(255), np.uint8(0))}
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _held_out_masks(seed: int, numbers: jax.Array, size: tuple[int, int], rule: masks.Rule) -> jax.Array:
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(b"masks"))
+def _held_out_masks(key: jax.Array, numbers: jax.Array, size: tuple[int, int], rule: masks.Rule) -> jax.Array:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
     return masks.make(_of_masks(random.draw(keys, _streams(rule)), rule), len(numbers), size, rule) > 0
 
@@ -205,6 +205,9 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     loss = config.loss
     configs.check_range(config, "0 or more", *(f"loss.{name}" for name in (*WEIGHTS, "r1", "extra")))
     weights = tuple((name, loss[name]) for name in WEIGHTS if loss[name])
+    if not set(dict(weights)) - {"coarse"}:
+        names = ", ".join(name for name in WEIGHTS if name != "coarse")
+        raise UserError(f"config.loss has no term: set one of {names} above 0")
     if loss.criterion not in masked_losses.CRITERIA:
         names = ", ".join(masked_losses.CRITERIA)
         raise UserError(f"config.loss.criterion={loss.criterion!r}: expected one of {names}")

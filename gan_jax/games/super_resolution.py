@@ -21,12 +21,13 @@ from gan_jax import config as configs
 from gan_jax import losses, models, parallel
 from gan_jax.errors import UserError
 from gan_jax.games import perceptual
+from gan_jax.games.players import EMA_NETS, NETS, InTraining
 from gan_jax.layers import degradation, pixels, random, second_order
 from gan_jax.specs import Field
 from gan_jax.step import Out, Phase, Rng, State
 
-NETS = ("generator", "discriminator")
-EMA_NETS = ("generator",)
+__all__ = ["EMA_NETS", "NETS"]
+
 EMA_COPIED = ("batch_stats",)
 LOW = "low_resolution"  # the field that samples are made from
 AVERAGE = "relativistic_average"
@@ -113,13 +114,15 @@ def derive(config, examples: dict[str, Any]) -> dict[str, Any]:
     if config.super_resolution.degradation == "bicubic":
         return {LOW: jax.device_get(_small(jnp.asarray(images), None, scale=scale))}
     keys = [jax.random.key(zlib.crc32(np.ascontiguousarray(image)), impl="threefry2x32") for image in images]
-    small = [_small(image[None], key[None], scale=scale) for image, key in zip(images, keys, strict=True)]
+    small = partial(_small, scale=scale, sharpen=config.super_resolution.sharpen)
+    small = [small(image[None], key[None]) for image, key in zip(images, keys, strict=True)]
     return {LOW: np.concatenate(jax.device_get(small))}
 
 
-@partial(jax.jit, static_argnames="scale")
-def _small(images: jax.Array, keys: jax.Array | None, *, scale: int) -> jax.Array:
-    return jnp.round(_degraded(_unit(images), keys, scale) * 255).astype(jnp.uint8)
+@partial(jax.jit, static_argnames=("scale", "sharpen"))
+def _small(images: jax.Array, keys: jax.Array | None, *, scale: int, sharpen: bool = False) -> jax.Array:
+    large = degradation.sharpened(_unit(images)) if sharpen else _unit(images)
+    return jnp.round(_degraded(large, keys, scale) * 255).astype(jnp.uint8)
 
 
 def _degraded(images: jax.Array, keys: jax.Array | None, scale: int) -> jax.Array:
@@ -292,47 +295,34 @@ def cut(images: jax.Array, draws: jax.Array, side: int) -> jax.Array:
     return jax.vmap(one)(images, corners)
 
 
-class _Players:
-    """The nets in training, whose collections pass from one use to the next."""
-
-    def __init__(self, nets: dict, params: dict, state: State):
-        self.nets, self.params, self.variables = nets, params, dict(state.variables)
-
-    def __call__(self, name: str, images: jax.Array) -> jax.Array:
-        own = self.variables[name]
-        out, new = self.nets[name].apply({"params": self.params[name], **own}, images, train=True, mutable=list(own))
-        self.variables[name] = dict(new)
-        return out
-
-
 def _generator_loss(params, state: State, batch, rng: Rng, *, rules: _Rules, weights):
     """The weighted sum of the terms whose weight is not 0; the discriminator's collections move with it."""
     small, large, target = rules.pictures(batch, rng)
-    play = _Players(rules.nets, params, state)
-    enlarged = play("generator", small)
+    players = InTraining(rules.nets, params, state)
+    enlarged = players.play("generator", small)
     terms = {"pixel": rules.pixel(enlarged, target)}
     if any(name in weights for name in OF_FEATURES):
         terms |= rules.of_features(params["features"], enlarged, target)
     memory = None
     if "adversarial" in weights:
-        real_logits = play("discriminator", large) if rules.adversarial.needs_real else None
-        terms["adversarial"] = rules.adversarial.generator(real_logits, play("discriminator", enlarged)).mean()
+        real_logits = players.play("discriminator", large) if rules.adversarial.needs_real else None
+        terms["adversarial"] = rules.adversarial.generator(real_logits, players.play("discriminator", enlarged)).mean()
         memory = {"shown": parallel.gather(jax.lax.stop_gradient(enlarged))}
     loss = sum(weights[name] * term for name, term in terms.items() if name in weights)
-    return loss, Out({name: term for name, term in terms.items() if name in weights}, play.variables, memory)
+    return loss, Out({name: term for name, term in terms.items() if name in weights}, players.variables, memory)
 
 
 def _discriminator_loss(params, state: State, batch, rng: Rng, *, rules: _Rules):
     """On what the generator made before its update. Where logits are compared with means, the published program asks
     for the fakes' mean before it looks at the reals, and spectral vectors move each time."""
     _, large, _ = rules.pictures(batch, rng)
-    play = _Players(rules.nets, params, state)
+    players = InTraining(rules.nets, params, state)
     fake = state.memory["shown"][parallel.sample_index(len(large))]
-    earlier = play("discriminator", fake) if rules.is_average else None
-    real_logits, fake_logits = play("discriminator", large), play("discriminator", fake)
+    earlier = players.play("discriminator", fake) if rules.is_average else None
+    real_logits, fake_logits = players.play("discriminator", large), players.play("discriminator", fake)
     terms = rules.adversarial.discriminator(real_logits, fake_logits)
     if rules.is_average:
         terms["real"] = rules.adversarial.discriminator(real_logits, earlier)["real"]
     terms = {name: term.mean() for name, term in terms.items()}
     metrics = {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean(), **terms}
-    return sum(terms.values()), Out(metrics, {"discriminator": play.variables["discriminator"]})
+    return sum(terms.values()), Out(metrics, {"discriminator": players.variables["discriminator"]})

@@ -52,7 +52,7 @@ SECOND = Round(0.8, (0.2, 1.5), 0.3, 0.4, (0.3, 1.2), (1.0, 25.0), (0.05, 2.5))
 
 
 class Canvas(NamedTuple):
-    """A picture in the upper left corner."""
+    """A picture in the upper left corner. Beyond it, its last row and column are repeated."""
 
     pixels: jax.Array  # (H, W, C) in [0, 1]
     height: jax.Array | int  # of the picture
@@ -84,14 +84,14 @@ def _degraded(image: jax.Array, numbers: jax.Array, *normals: jax.Array, scale: 
     parts = jnp.split(numbers, np.cumsum(NUMBERS)[:-1])
     small = tuple(side // scale for side in image.shape[:2])
     canvas = _round(parts[0], Canvas(image, *image.shape[:2]), image.shape[:2], normals[0], FIRST)
-    canvas = canvas._replace(pixels=_jpeg(parts[1], canvas.pixels))
+    canvas = _repeated(canvas._replace(pixels=_jpeg(parts[1], canvas.pixels)))
     canvas = _round(parts[2], canvas, small, normals[1], SECOND)
     is_sinc, cutoff, size, mode, is_last = parts[4]
     blur = sinc(_between(cutoff, (math.pi / 3, math.pi)), _one_of(size, SIZES))
     blur = jnp.where(is_sinc < LAST_SINC, blur, _nothing())
 
     def shrunk(pixels):
-        pixels = resized(Canvas(pixels, canvas.height, canvas.width), small, small, _one_of(mode, MODES)).pixels
+        pixels = resized(canvas._replace(pixels=pixels), small, small, _one_of(mode, MODES)).pixels
         return jnp.clip(blurred(pixels, blur), 0, 1)
 
     written = partial(_jpeg, parts[3])
@@ -108,7 +108,14 @@ def _round(u: jax.Array, canvas: Canvas, sides: tuple[int, int], normal: jax.Arr
     factor = jnp.where(size[0] > 1 - drawn.smaller, _between(size[1], (least, 1.0)), factor)
     goal = tuple(jnp.maximum(jnp.floor(side * factor).astype(jnp.int32), 1) for side in sides)
     changed = resized(canvas._replace(pixels=pixels), goal, _canvas(sides, drawn), _one_of(size[2], MODES))
-    return changed._replace(pixels=noisy(changed.pixels, normal, noise, drawn))
+    return _repeated(changed._replace(pixels=noisy(changed.pixels, normal, noise, drawn)))
+
+
+def _repeated(canvas: Canvas) -> Canvas:
+    """With the picture's last row and column beyond it, whatever was there."""
+    rows, columns = (jnp.minimum(jnp.arange(count), side - 1)
+                     for count, side in zip(canvas.pixels.shape[:2], canvas[1:], strict=True))  # fmt: skip
+    return canvas._replace(pixels=canvas.pixels[rows][:, columns])
 
 
 def _one_of(u: jax.Array, values: np.ndarray) -> jax.Array:

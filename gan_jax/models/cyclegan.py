@@ -16,8 +16,9 @@ from gan_jax.errors import UserError
 from gan_jax.layers.dropout import dropout
 from gan_jax.layers.enlarge import bilinear
 from gan_jax.layers.linear import Conv, ConvTranspose
+from gan_jax.layers.pad import reflect
 from gan_jax.layers.random import fold
-from gan_jax.models.patchgan import KERNELS, ONE, Discriminator, blurred, check, normalised, reflect
+from gan_jax.models.patchgan import KERNELS, ONE, Discriminator, blurred, check, normalised
 
 __all__ = ["Discriminator", "Generator"]
 

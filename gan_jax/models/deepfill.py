@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gan_jax.errors import UserError
 from gan_jax.layers.attention import contextual
 from gan_jax.layers.linear import Conv
+from gan_jax.layers.pad import reflect
 from gan_jax.layers.rescale import upscale
 from gan_jax.models.blocks import check_least
 from gan_jax.models.esrgan import UNIFORM
@@ -33,7 +34,7 @@ class GatedConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         border = self.dilation * (self.kernel_size // 2)
         options = {"padding": "VALID", "dilation": self.dilation, "kernel_init": UNIFORM, "dtype": self.dtype}
-        y = Conv(self.features, self.kernel_size, self.stride, name="conv", **options)(_reflect(x, border))
+        y = Conv(self.features, self.kernel_size, self.stride, name="conv", **options)(reflect(x, border))
         passing, gates = jnp.split(y, 2, axis=-1)
         return nn.elu(passing) * nn.sigmoid(gates)
 
@@ -122,7 +123,7 @@ class Generator(nn.Module, kw_only=True):
         x = self._chain(upscale(x), f"{name}_half", (2 * n, 2 * n))
         x = self._chain(upscale(x), f"{name}_full", (n, n // 2))
         options = {"padding": "VALID", "kernel_init": UNIFORM, "dtype": self.dtype, "name": f"{name}_image"}
-        x = Conv(self.channels, 3, **options)(_reflect(x, 1))
+        x = Conv(self.channels, 3, **options)(reflect(x, 1))
         return (jnp.tanh(x.astype(jnp.float32)) + 1) / 2
 
 
@@ -151,8 +152,3 @@ class Discriminator(nn.Module, kw_only=True):
             x = Conv(self.width * min(2**i, 4), 5, 2, name=f"conv{i}", **options)(x, train)
             x = nn.leaky_relu(x, 0.2) if i < self.layers - 1 else x
         return x.astype(jnp.float32)
-
-
-def _reflect(x: jax.Array, border: int) -> jax.Array:
-    """x (B, h, w, C) with so many rows and columns more on every side: mirrored, the outermost of x not repeated."""
-    return jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode="reflect")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gan_jax.errors import UserError
 from gan_jax.layers.linear import Conv, ConvTranspose
 from gan_jax.layers.norm import BatchNorm
+from gan_jax.layers.pad import reflect
 from gan_jax.models.blocks import check_choice, check_least, wide
 from gan_jax.models.esrgan import UNIFORM
 
@@ -96,7 +97,7 @@ class FourierConv(nn.Module):
 
         def conv(y, features, name):
             options = {"padding": "VALID", "use_bias": False, "kernel_init": UNIFORM, "dtype": self.dtype}
-            return Conv(features, self.kernel_size, self.stride, name=name, **options)(_reflect(y, border))
+            return Conv(features, self.kernel_size, self.stride, name=name, **options)(reflect(y, border))
 
         y_local, y_global = conv(x_local, self.features - self.of_global, "local"), None
         if self.of_global:
@@ -171,7 +172,7 @@ class Generator(nn.Module, kw_only=True):
             x = ConvTranspose(features, 3, 2, ((1, 0), (1, 0)), **options)(x)
             x = nn.relu(_normalised(self, x, f"up{i}_norm", train))
         options = {"padding": "VALID", "kernel_init": UNIFORM, "dtype": self.dtype, "name": "image"}
-        return OUTPUTS[self.output](Conv(self.channels, 7, **options)(_reflect(x, 3)).astype(jnp.float32))
+        return OUTPUTS[self.output](Conv(self.channels, 7, **options)(reflect(x, 3)).astype(jnp.float32))
 
     def _check_size(self, height: int, width: int) -> None:
         smallest = max(4, 2 * self.multiple)
@@ -214,8 +215,3 @@ class Discriminator(nn.Module, kw_only=True):
 
 def _normalised(model: nn.Module, x: jax.Array, name: str, train: bool) -> jax.Array:
     return BatchNorm(axis_name=model.axis_name, dtype=model.dtype, name=name)(x, use_running_average=not train)
-
-
-def _reflect(x: jax.Array, border: int) -> jax.Array:
-    """x (B, h, w, C) with so many rows and columns more on every side: mirrored, the outermost of x not repeated."""
-    return jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode="reflect")

@@ -13,6 +13,7 @@ from gan_jax.errors import UserError
 from gan_jax.layers.fir import upfirdn2d
 from gan_jax.layers.linear import Conv
 from gan_jax.layers.norm import BatchNorm, instance_norm
+from gan_jax.layers.pad import reflect
 from gan_jax.models.blocks import check_choice, check_least, scale_near_one
 
 WEIGHTS = nn.initializers.normal(0.02)
@@ -72,11 +73,6 @@ class Discriminator(nn.Module, kw_only=True):
                 f"images of {height}x{width}: a patch discriminator of {self.layers} layers expects sides from "
                 f"{smallest} on; use fewer layers"
             )
-
-
-def reflect(x: jax.Array, border: int) -> jax.Array:
-    """x (B, h, w, C) with so many rows and columns more on every side: mirrored, the outermost of x not repeated."""
-    return jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode="reflect")
 
 
 def blurred(x: jax.Array) -> jax.Array:
