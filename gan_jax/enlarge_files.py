@@ -1,23 +1,22 @@
-"""The user's picture files, enlarged one by one: names, failures, how much is done."""
+"""The user's picture files, or a film, enlarged: in which form, under which names."""
 
 import pathlib
-import sys
-import time
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from gan_jax import films, images, output, runs
+from gan_jax import films, images, runs
 from gan_jax.data import pictures
 from gan_jax.data.files import Files, list_inputs, read_bytes, targets
 from gan_jax.data.fit import MEND
 from gan_jax.enlarge import Enlarger, Settings, picture_of
 from gan_jax.errors import UserError
-from gan_jax.logs import duration
+from gan_jax.picture_files import Failures, Progress, check_place, in_memory
 
 OVERVIEW = "grid.png"
 OVERVIEW_SIDE, OVERVIEW_COUNT = 128, 64  # the largest and the most pictures that an overview is made of
+SMALLER = "make tiles smaller, such as --tile=128"
 FORMATS = {"png": ".png", "jpg": ".jpg", "jpeg": ".jpg", "webp": ".webp", "tif": ".tif", "tiff": ".tiff"}
 
 
@@ -26,70 +25,6 @@ class Output(NamedTuple):
 
     format: str = ""  # one of FORMATS; empty for that of each input, and PNG where that cannot be written
     quality: int | None = None  # 1 to 100
-
-
-class Failures:
-    """The files that cannot be enlarged, each with one message on standard error."""
-
-    def __init__(self, count: int):
-        self.errors, self._count = [], count
-
-    def add(self, error: UserError) -> None:
-        """Says it, unless it is the only file's, whose error `raise_any` raises."""
-        self.errors.append(error)
-        if self._count > 1:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-
-    def raise_any(self, out: object) -> None:
-        """Raises UserError, with a count, where there are some."""
-        if self.errors and self._count == 1:
-            raise self.errors[0]
-        if self.errors:
-            rest = f"the other {done} are in {out}" if (done := self._count - len(self.errors)) else "none was made"
-            raise UserError(f"{len(self.errors)} of {self._count} pictures failed, see above; {rest}")
-
-
-class Progress:
-    """A bar with the time left for people at a terminal, else words for the lines of a long silence."""
-
-    def __init__(self, total: float):
-        self._total, self._done, self._began, self._bar, self._name = max(total, 1), 0, None, None, ""
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            output.doing("")  # the bar says it
-            line = "{desc} {percentage:3.0f}% {bar} {remaining} left"
-            self._bar = tqdm(total=self._total, bar_format=line, dynamic_ncols=True)
-
-    def begin(self, name: str) -> None:
-        """Names the file at work."""
-        self._name = name
-        self.advance(0)
-
-    def advance(self, units: float) -> None:
-        """So much more is done. The first piece is no measure of the others: programs are compiled for it."""
-        self._done += units
-        now = time.monotonic()
-        if units and self._began is None:
-            self._began = now, self._done
-        left = ""
-        if self._began and self._done > self._began[1]:
-            seconds = (now - self._began[0]) * (self._total - self._done) / (self._done - self._began[1])
-            left = f", {duration(seconds)} left"
-        if self._bar is None:
-            output.update(f"{self._name}: {min(self._done / self._total, 1):.0%} of all is done{left}")
-        else:
-            self._bar.set_description_str(self._name, refresh=False)
-            self._bar.update(units)
-
-    def say(self, line: str) -> None:
-        """A line beside the bar."""
-        self._bar.write(line) if self._bar is not None else print(line, flush=True)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 def enlarge(
@@ -164,8 +99,7 @@ def _targets(names: list[str], out: pathlib.Path, form: str) -> dict[str, pathli
 def _look(files: Files, name: str, target: pathlib.Path, enlarger: Enlarger) -> pictures.Look:
     full = files.root / name
     look = pictures.look(read_bytes(str(full), name, files.load, MEND), str(full))
-    if target.exists() and full.exists() and target.samefile(full):
-        raise UserError(f"{full}: its enlarged picture would take its place; give another folder as --out")
+    check_place(full, target)
     height, width = enlarger.size(look.height, look.width)
     pictures.writable(target, width, height)
     return look
@@ -186,7 +120,8 @@ def _enlarge_one(
     picture = pictures.read(read_bytes(full, name, files.load, MEND), full)
     height, width = picture.pixels.shape[:2]
     share = height * width / enlarger.tiles(height, width)
-    values, notes = _in_memory(enlarger, picture, full, lambda: progress.advance(share))
+    call = partial(enlarger, picture, done=lambda: progress.advance(share))
+    values, notes = in_memory(call, full, SMALLER)
     lost = pictures.losses(target, depth=picture.depth, has_alpha=values.shape[2] in (2, 4))
     for note in (*picture.notes, *notes, *lost):
         progress.say(f"{name}: {note}")
@@ -202,8 +137,7 @@ def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, enc
     if encoding.format or encoding.quality is not None:
         raise UserError(f"{path}: a film becomes an {films.ENDING}; leave --format and --quality out")
     film, target = films.open_film(path), out / f"{path.stem}{films.ENDING}"
-    if target.exists() and target.samefile(path):
-        raise UserError(f"{path}: the enlarged film would take its place; give another folder as --out")
+    check_place(path, target)
     out.mkdir(parents=True, exist_ok=True)
     enlarger.prepare([(film.height, film.width)])
     progress, pieces = Progress(film.frames), enlarger.tiles(film.height, film.width)
@@ -212,7 +146,8 @@ def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, enc
     progress.begin(path.name)
 
     def frame(values: np.ndarray) -> np.ndarray:
-        return _in_memory(enlarger, picture_of(values), str(path), lambda: progress.advance(1 / pieces))[0]
+        call = partial(enlarger, picture_of(values), done=lambda: progress.advance(1 / pieces))
+        return in_memory(call, str(path), SMALLER)[0]
 
     def begin(ready: int) -> None:
         if ready:
@@ -232,16 +167,3 @@ def _rgb(values: np.ndarray) -> np.ndarray:
     values = values[..., :1].repeat(3, 2) if values.shape[2] < 3 else values[..., :3]
     most = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
     return np.round(values * np.float32(255 / most)).astype(np.uint8)
-
-
-def _in_memory(enlarger: Enlarger, picture: pictures.Picture, name: str, done) -> Any:
-    """As `enlarger`. Raises UserError where the memory does not hold it."""
-    try:
-        return enlarger(picture, done=done)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            f"{name}: the memory does not hold it, {picture.pixels.shape[1]}x{picture.pixels.shape[0]} pixels; make "
-            "tiles smaller, such as --tile=128"
-        ) from error

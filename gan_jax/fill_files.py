@@ -6,6 +6,7 @@ equal channels, whose mean comes back. Alpha stays, but that what is filled is o
 """
 
 import pathlib
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,8 +16,8 @@ from gan_jax import games, parallel, runs
 from gan_jax.data import pictures
 from gan_jax.data.files import Files, list_inputs, read_bytes, targets
 from gan_jax.data.fit import MEND
-from gan_jax.enlarge_files import Failures, Progress
 from gan_jax.errors import UserError
+from gan_jax.picture_files import Failures, Progress, check_place, in_memory
 
 LOSSLESS = {".tif": ".tif", ".tiff": ".tiff"}  # else .png
 
@@ -90,8 +91,7 @@ def _looked(of_pictures: Files, of_masks: Files, name: str, masks: str, target: 
                         f"{look.width}x{look.height}; give a mask of the picture's size, white in the hole")
     if not hole.any():
         raise UserError(f"--masks={masks}: {mask} is black all over: there is nothing to fill; paint the hole white")
-    if target.exists() and full.exists() and target.samefile(full):
-        raise UserError(f"{full}: its filled picture would take its place; give another folder as --out")
+    check_place(full, target)
     return Job(name, mask, target, look.height * look.width)
 
 
@@ -118,12 +118,8 @@ def _fill_one(filler: "Filler", of_pictures: Files, of_masks: Files, job: Job) -
     """Reads, fills and writes a file; what is not as in it."""
     full = str(of_pictures.root / job.name)
     picture = pictures.read(read_bytes(full, job.name, of_pictures.load, MEND), full)
-    try:
-        values = filler(picture, read_mask(of_masks, job.mask))
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(f"{full}: the memory does not hold it; make the picture and its mask smaller") from error
+    call = partial(filler, picture, read_mask(of_masks, job.mask))
+    values = in_memory(call, full, "make the picture and its mask smaller")
     job.target.parent.mkdir(parents=True, exist_ok=True)
     pictures.write(job.target, values, picture.keep)
     return picture.notes

@@ -18,9 +18,8 @@ FLOORS = (
     ("evaluate", "interop"),
     ("sample",),
     ("sample_flags", "programs", "sweep_flags"),
-    ("fill_files",),
-    ("enlarge_files",),
-    ("enlarge", "films"),
+    ("enlarge_files", "fill_files"),
+    ("enlarge", "films", "picture_files"),
     ("folders",),  # a run on disk
     ("runs",),  # config -> players, phases, State
     ("games", "lowered"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import cli, enlarge_files, runs, sample, specs
+from gan_jax import cli, enlarge_files, picture_files, runs, sample, specs
 from gan_jax.data import pictures
 from gan_jax.enlarge import Enlarger, Settings
 from gan_jax.errors import UserError
@@ -239,7 +239,7 @@ def test_what_fails_is_told_and_the_rest_is_made(photos, tmp_path, capsys, monke
 
 def test_a_picture_never_takes_its_own_place(photos):
     before = (photos / "inner" / "c.png").read_bytes()
-    with pytest.raises(UserError, match="c.png: its enlarged picture would take its place; give another folder"):
+    with pytest.raises(UserError, match="c.png: what is made of it would take its place; give another folder"):
         _files(photos / "inner" / "c.png", photos / "inner")
     assert (photos / "inner" / "c.png").read_bytes() == before
 
@@ -255,16 +255,16 @@ def test_memory_that_does_not_suffice_is_one_message(photos, tmp_path, monkeypat
         raise MemoryError
 
     monkeypatch.setattr(Enlarger, "__call__", fail)
-    with pytest.raises(UserError, match="a.jpg: the memory does not hold it, 9x12 pixels; make tiles smaller"):
+    with pytest.raises(UserError, match="a.jpg: the memory does not hold it; make tiles smaller"):
         _files(photos / "a.jpg", tmp_path / "out")
 
 
 def test_the_time_left_is_that_of_the_pieces_to_come(monkeypatch):
     """Ten seconds each, but for the first one, which waits for its program."""
     lines, clock = [], iter((0, 100, 110, 120))
-    monkeypatch.setattr(enlarge_files.output, "update", lines.append)
-    monkeypatch.setattr(enlarge_files.time, "monotonic", lambda: next(clock))
-    progress = enlarge_files.Progress(8)
+    monkeypatch.setattr(picture_files.output, "update", lines.append)
+    monkeypatch.setattr(picture_files.time, "monotonic", lambda: next(clock))
+    progress = picture_files.Progress(8)
     progress.begin("a.png")
     for _ in range(3):
         progress.advance(2)

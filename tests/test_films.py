@@ -169,7 +169,7 @@ def test_files_that_are_no_films_are_one_message(film, tmp_path, name, message):
 
 
 def test_a_film_never_takes_its_own_place(film):
-    with pytest.raises(UserError, match="old.mp4: the enlarged film would take its place"):
+    with pytest.raises(UserError, match="old.mp4: what is made of it would take its place"):
         test_enlarge._files(film, film.parent)
     with pytest.raises(UserError, match="a film becomes an .mp4; leave --format and --quality out"):
         test_enlarge._files(film, film.parent / "x", form="png")
