@@ -121,7 +121,7 @@ def _enlarge_one(
     height, width = picture.pixels.shape[:2]
     share = height * width / enlarger.tiles(height, width)
     call = partial(enlarger, picture, done=lambda: progress.advance(share))
-    values, notes = in_memory(call, full, SMALLER)
+    values, notes = in_memory(call, full, picture.pixels.shape, SMALLER)
     lost = pictures.losses(target, depth=picture.depth, has_alpha=values.shape[2] in (2, 4))
     for note in (*picture.notes, *notes, *lost):
         progress.say(f"{name}: {note}")
@@ -147,7 +147,7 @@ def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, enc
 
     def frame(values: np.ndarray) -> np.ndarray:
         call = partial(enlarger, picture_of(values), done=lambda: progress.advance(1 / pieces))
-        return in_memory(call, str(path), SMALLER)[0]
+        return in_memory(call, str(path), values.shape, SMALLER)[0]
 
     def begin(ready: int) -> None:
         if ready:

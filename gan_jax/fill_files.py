@@ -119,7 +119,7 @@ def _fill_one(filler: "Filler", of_pictures: Files, of_masks: Files, job: Job) -
     full = str(of_pictures.root / job.name)
     picture = pictures.read(read_bytes(full, job.name, of_pictures.load, MEND), full)
     call = partial(filler, picture, read_mask(of_masks, job.mask))
-    values = in_memory(call, full, "make the picture and its mask smaller")
+    values = in_memory(call, full, picture.pixels.shape, "make the picture and its mask smaller")
     job.target.parent.mkdir(parents=True, exist_ok=True)
     pictures.write(job.target, values, picture.keep)
     return picture.notes

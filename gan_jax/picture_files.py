@@ -83,11 +83,13 @@ def check_place(full: pathlib.Path, target: pathlib.Path) -> None:
         raise UserError(f"{full}: what is made of it would take its place; give another folder as --out")
 
 
-def in_memory(call: Callable[[], Any], name: str, advice: str) -> Any:
-    """What `call` gives. Raises UserError, with the advice, where the memory does not hold the file `name`."""
+def in_memory(call: Callable[[], Any], name: str, shape: tuple[int, ...], advice: str) -> Any:
+    """What `call` gives. Raises UserError, with the advice, where the memory does not hold the picture `name`, (H, W).
+    """
     try:
         return call()
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise UserError(f"{name}: the memory does not hold it; {advice}") from error
+        height, width = shape[:2]
+        raise UserError(f"{name}: the memory does not hold it, {width}x{height} pixels; {advice}") from error

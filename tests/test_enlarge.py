@@ -255,7 +255,7 @@ def test_memory_that_does_not_suffice_is_one_message(photos, tmp_path, monkeypat
         raise MemoryError
 
     monkeypatch.setattr(Enlarger, "__call__", fail)
-    with pytest.raises(UserError, match="a.jpg: the memory does not hold it; make tiles smaller"):
+    with pytest.raises(UserError, match="a.jpg: the memory does not hold it, 9x12 pixels; make tiles smaller"):
         _files(photos / "a.jpg", tmp_path / "out")
 
 

@@ -263,8 +263,8 @@ def _pictures(
     is degraded, as in Real-ESRGAN.
     """
     large = _unit(batch["image"])
-    wanted = {CORNER: random.Draw("uniform", (2,)), SYMMETRY: random.Draw("uniform", (3,))}
-    draws = random.draw(rng.samples, wanted | ({CHAIN: random.KEY} if real else {}))
+    kinds = {CORNER: random.Draw("uniform", (2,)), SYMMETRY: random.Draw("uniform", (3,))}
+    draws = random.draw(rng.samples, kinds | ({CHAIN: random.KEY} if real else {}))
     if crop:
         large = cut(large, draws[CORNER], crop)
     mirror, upside_down, swap = jnp.moveaxis(draws[SYMMETRY], -1, 0)

@@ -95,8 +95,8 @@ def _degraded(image: jax.Array, numbers: jax.Array, *normals: jax.Array, scale: 
         return jnp.clip(blurred(pixels, blur), 0, 1)
 
     written = partial(_jpeg, parts[3])
-    made = jnp.where(is_last < 0.5, written(shrunk(canvas.pixels)), shrunk(written(canvas.pixels)))
-    return jnp.round(255 * made) / 255
+    pixels = jnp.where(is_last < 0.5, written(shrunk(canvas.pixels)), shrunk(written(canvas.pixels)))
+    return jnp.round(255 * pixels) / 255
 
 
 def _round(u: jax.Array, canvas: Canvas, sides: tuple[int, int], normal: jax.Array, drawn: Round) -> Canvas:
