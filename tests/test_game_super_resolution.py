@@ -175,9 +175,9 @@ def test_relativistic_average_loss_as_recorded():
 
 
 @pytest.fixture(scope="module")
-def vgg19_state():
+def vgg19():
     """The recorded recipe's weights of VGG19."""
-    return states.random_state(vgg.shapes("vgg19"), 202)
+    return vgg.from_torch(states.random_state(vgg.shapes("vgg19"), 202))
 
 
 @pytest.mark.parametrize(("case", "section"), [
@@ -185,26 +185,30 @@ def vgg19_state():
     ("multi", {"layers": ALL_LAYERS, "factors": (0.1, 0.1, 1.0, 1.0, 1.0), "criterion": "l1"}),
     ("relu_l2", {"layers": ("relu2_2", "relu5_4"), "factors": (0.5, 1.0), "criterion": "l2"}),
 ])  # fmt: skip
-def test_perceptual_terms_as_recorded(case, section, vgg19_state):
-    """Of the published program with VGG19's widths; `relu_l2` was given pictures in [-1, 1], which are those here."""
+def test_perceptual_terms_as_recorded(case, section, vgg19):
+    """Of the published program with VGG19's widths; `relu_l2` was given pictures in [-1, 1], which are those here.
+
+    In float64, since in float32 a unit near 0 is passed on one processor and not on another: 1% of the gradient.
+    """
     arrays = golden.load("sr_losses")
     x, target = (golden.images(arrays[f"in/perc_{name}"]) for name in ("x", "gt"))
     if case == "relu_l2":
         x, target = (x + 1) / 2, (target + 1) / 2
     measure = perceptual.terms(ConfigDict({**perceptual.DEFAULTS, **section}))
-    variables = vgg.from_torch(vgg19_state)
 
-    @jax.jit
-    def play(x):
-        terms = measure(variables, x, target)
+    def loss(x, variables):
+        terms = measure(variables, x, target.astype(x.dtype))
         return terms["perceptual"] + (0.01 * terms["texture"] if case == "multi" else 0.0), terms
 
-    (_, terms), gradient = jax.value_and_grad(play, has_aux=True)(x)
-    assert terms["perceptual"] == pytest.approx(float(arrays[f"out/perceptual_{case}"]), rel=1e-4)
+    with jax.enable_x64(True):
+        given = jax.tree.map(lambda array: np.asarray(array, np.float64), (x, vgg19))
+        (_, terms), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(*given)
+    assert gradient.dtype == np.float64
+    assert terms["perceptual"] == pytest.approx(float(arrays[f"out/perceptual_{case}"]), rel=1e-5)
     if case == "multi":
-        assert 0.01 * terms["texture"] == pytest.approx(float(arrays["out/style_multi"]), rel=1e-4)
+        assert 0.01 * terms["texture"] == pytest.approx(float(arrays["out/style_multi"]), rel=1e-5)
     recorded = golden.images(arrays[f"grad/perceptual_{case}_x"]) * (2 if case == "relu_l2" else 1)
-    assert np.abs(gradient - recorded).max() <= 2e-3 * np.abs(recorded).max()
+    assert np.abs(gradient - recorded).max() <= 5e-5 * np.abs(recorded).max()
 
 
 def test_gram_of_two_pixels():
