@@ -5,11 +5,15 @@
 
 CUT (Park et al. 2020, arXiv 2007.15651) at 16 px, on the data and with the measures of `digits_cyclegan`: one half of the
 digits grey, the other half in colours, no digit in both forms; held-out digits are translated and judged. There is one
-generator and no way back: what keeps the digit is that each patch of the translation is to be told from the others of
+generator and no way back: what is to keep the digit is that each patch of the translation can be told from the others of
 its picture. The generator is that of `digits_cyclegan`, with batch normalisation and no halvings, and the heads look at
-the picture, at its first layer and at both blocks.
+its first layer, normalised, and at both blocks.
 
-Variants: `fastcut`, whose contrast has all the weight and no identity term.
+Light strokes on dark become dark ones on light here, and the contrast knows light from dark: with weights of 0.1 and more
+what is light stays light, and the digits are lost. So the weights are a fiftieth of the paper's.
+`docs/reproduction.md` has the figures.
+
+Variants: `fastcut`, whose contrast has twice the weight and no identity term.
 """
 
 from digits_cyclegan import get_config as digits_cyclegan
@@ -21,14 +25,14 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "fastcut", "smoke"):
         raise ValueError(f"{variant!r}; expected fastcut or smoke")
     settings = digits_cyclegan().to_dict()
-    adam = settings["optim"]["generators"] | {"decay_begin_images": 16_000}
+    adam = settings["optim"]["generators"] | {"decay_begin_images": 12_000}
     settings["optim"] = {"discriminator": dict(adam), "generator": dict(adam)}
-    settings["loss"] = {"nce_a": 3.0, "nce_b": 3.0}
-    layers = ("input", "stem", "block0", "block1")
+    settings["loss"] = {"nce_a": 0.01, "nce_b": 0.01}
+    layers = ("stem_norm", "block0", "block1")
     settings["contrastive"] = {"layers": layers, "patches": 64, "width": 64}
-    config = ConfigDict({**settings, "game": "contrastive", "total_images": 32_000})
+    config = ConfigDict({**settings, "game": "contrastive", "total_images": 24_000})
     if variant == "fastcut":
-        config.loss.nce_a, config.loss.nce_b = 10.0, 0.0
+        config.loss.nce_a, config.loss.nce_b = 0.02, 0.0
     if variant == "smoke":
         shrink(config)
     return config

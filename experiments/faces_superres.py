@@ -6,10 +6,10 @@
     python launch.py sample --workdir=runs/faces --seeds=0-19 --out=faces
 
 80 grey faces of Labeled Faces in the Wild train, 20 others are held out: their central 24 pixels, and these made small by
-MATLAB's cubic. MSRGAN's generator learns by an L1 loss first (`pixel`). Then it has an adversary, as in ESRGAN (Wang et al.
-2018, arXiv 1809.00219), and no perceptual term, so that no file of weights is needed. `evaluate` compares with the right
-faces, beside the cubic's enlargement: the first stage is nearer to them, the second sharper than the first,
-and far from the real ones. `docs/reproduction.md` has the figures.
+MATLAB's cubic. MSRGAN's generator learns by an L1 loss first (`pixel`). Then it has the adversary of Real-ESRGAN (Wang et
+al. 2021, arXiv 2107.10833), whose kernels are divided by their spectral norms, and no perceptual term, so that no file of
+weights is needed. `evaluate` compares with the right faces, beside the cubic's enlargement: the first stage is nearer to
+them, the second sharper than the first, and far from the real ones. `docs/reproduction.md` has the figures.
 
 Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds.
 """
@@ -25,18 +25,21 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"{variant!r}; expected one of {', '.join(filter(None, VARIANTS))}")
     is_pixel = variant.startswith("pixel")
     adam = {"name": "adam", "learning_rate": 3e-4, "b1": 0.5, "b2": 0.99}
-    rate = {"learning_rate": 1e-3, "b1": 0.9, "schedule": "cosine"} if is_pixel else {"learning_rate": 2e-4}
+    pixel_adam = {"learning_rate": 1e-3, "b1": 0.9, "schedule": "cosine"}
     config = ConfigDict(
         {
             "game": "super_resolution",
-            "total_images": 8_000 if is_pixel else 3_200,
+            "total_images": 8_000 if is_pixel else 9_600,
             "batch_size": 16,
             "grid": 20,
             "data": {"name": "faces", "resolution": 24, "crop_size": 24, "channels": 1, "flip": True},
             "generator": {"name": "msrgan", "scale": 4, "width": 32, "blocks": 4},
-            "discriminator": {"name": "enhancenet", "width": 16, "halvings": 3, "hidden": 64},
-            "loss": {"name": "relativistic_average", "pixel": 1.0, "adversarial": 0.0 if is_pixel else 0.02},
-            "optim": {"generator": {**adam, **rate}, "discriminator": adam},
+            "discriminator": {"name": "real_esrgan", "width": 16},
+            "loss": {"name": "non_saturating", "pixel": 1.0, "adversarial": 0.0 if is_pixel else 0.02},
+            "optim": {
+                "generator": adam | (pixel_adam if is_pixel else {}),
+                "discriminator": adam | {"learning_rate": 1e-3},
+            },
             "ema": {"half_life_images": 1_000.0 if is_pixel else 400.0},
             "every": {"log_images": 1_600, "sample_images": 1_600, "checkpoint_images": 1_600},
             "evaluation": {"metrics": ("psnr", "ssim", "sharpness"), "samples": 20, "split": "test"},
@@ -52,6 +55,6 @@ def shrink(config: ConfigDict) -> None:
     config.total_images, config.batch_size, config.grid = 24, 8, 4
     config.data.resolution = config.data.crop_size = 16
     config.generator.update({"width": 4, "blocks": 1})
-    config.discriminator.update({"width": 2, "halvings": 2, "hidden": 4})
+    config.discriminator.width = 2
     config.every = {"log_images": 8, "sample_images": 16, "checkpoint_images": 8}
     config.evaluation.samples = 16
