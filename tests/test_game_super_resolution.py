@@ -351,7 +351,7 @@ def test_discriminator_sees_what_the_generator_made_before_its_update():
 def test_without_an_adversary_there_is_a_generator_alone():
     run = _build(_config("pixel_smoke", accumulate=2))
     assert set(run.nets) == {"generator"} and [phase.name for phase in run.phases] == ["generator"]
-    assert runs.init_state(run).memory == {} and run.phases[0].weights == (("pixel", 1.0),)
+    assert runs.fresh_state(run).memory == {} and run.phases[0].weights == (("pixel", 1.0),)
 
 
 def test_samples_are_the_small_pictures_enlarged():
