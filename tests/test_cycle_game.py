@@ -1,5 +1,7 @@
 """A CycleGAN-shaped game through gan_jax's own loop: the core knows its phases and its memory, no more."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -66,10 +68,16 @@ def test_the_loop_on_one_device_writes_the_same_lines(whole, tmp_path, monkeypat
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
 
 
+@functools.cache
+def _on_one_device(accumulate):
+    """A run, and the State after five steps on one device."""
+    run = settings.build(_config(accumulate=accumulate, batch_size=16), (8, 8, 1))
+    return run, settings.play(run, count=5)[0]
+
+
 @pytest.mark.parametrize(("accumulate", "mode"), [(1, "shard_map"), (1, "pmap"), (2, "shard_map")])
 def test_one_and_eight_devices_agree(accumulate, mode):
-    run = settings.build(_config(accumulate=accumulate, batch_size=16), (8, 8, 1))
-    one, _ = settings.play(run, count=5)
+    run, one = _on_one_device(accumulate)
     eight, metrics = settings.play(run, count=5, devices=8, mode=mode)
     for part in ("params", "ema", "memory"):
         assert settings.largest_difference(getattr(one, part), getattr(eight, part)) < 1e-5, part

@@ -9,7 +9,7 @@ import optax
 import optax.tree
 import pytest
 
-from gan_jax import runs, specs
+from gan_jax import parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.games import contrastive
 from gan_jax.layers import pixels
@@ -128,12 +128,19 @@ def test_recorded_step():
             assert np.abs(gradient).max() < 1e-5 * largest or np.abs(ours - theirs).max() < 2e-5, net
 
 
+@functools.cache
+def _fastcut():
+    """The recorded run, and a place for its program."""
+    return _recorded_run(loss__nce_a=10.0, loss__nce_b=0.0, contrastive__mirror=True), {}
+
+
 @pytest.mark.parametrize("draw", [0.25, 0.75], ids=["flipped", "unflipped"])
-def test_recorded_step_of_fastcut(draw):
+def test_recorded_step_of_fastcut(draw, monkeypatch):
     """A mirrored picture, whose features are mirrored back; the recorded loss is weighted. All gradients."""
     case = "flipped" if draw < 0.5 else "unflipped"
     arrays = golden.load(f"fastcut_losses_{case}")
-    run = _recorded_run(loss__nce_a=10.0, loss__nce_b=0.0, contrastive__mirror=True)
+    (run, programs), make = _fastcut(), parallel.data_parallel
+    monkeypatch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
     state = runs.fresh_state(run)._replace(params=_trees(arrays, "params"))
     batch = _batch(arrays, 1, "A") | {"mirror": np.float32([draw])}
     state, (metrics,) = settings.play(run, count=1, batches=[batch], state=state)
@@ -189,9 +196,11 @@ def test_the_generator_is_judged_by_the_new_discriminator():
     }))  # fmt: skip
     before, batch = runs.fresh_state(run), settings.random_batch(run, 0)
     after, (metrics,) = settings.play(run, count=1, batches=[batch], state=before)
-    fakes = run.game.sample(run.nets, {"generator": {"params": before.params["generator"]}}, None, batch)["b"]
+    draw = jax.jit(functools.partial(run.game.sample, run.nets))
+    fakes = draw({"generator": {"params": before.params["generator"]}}, None, batch)["b"]
+    judge = jax.jit(functools.partial(run.nets["discriminator"].apply, train=True))
     for when, state in (("before", before), ("after", after)):
-        logits = run.nets["discriminator"].apply({"params": state.params["discriminator"]}, fakes, train=True)
+        logits = judge({"params": state.params["discriminator"]}, fakes)
         if when == "before":
             assert metrics["discriminator/fake_logit"] == pytest.approx(float(logits.mean()), rel=1e-3, abs=1e-6)
         else:

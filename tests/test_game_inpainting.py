@@ -1,5 +1,7 @@
 """Inpainting: recorded losses and steps of LaMa, masks of a run, what is known stays, what is refused."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import losses, metrics, runs, specs
+from gan_jax import losses, metrics, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import protocols
 from gan_jax.games import inpainting, masked_losses
@@ -45,7 +47,7 @@ def test_recorded_distances(recorded, criterion, known, missing):
     name = f"masked_{criterion}_known{known}_missing{missing}"
     image, mask, made = (golden.images(recorded[f"in/{key}"]) for key in ("image", "mask", "predicted"))
     options = {"criterion": criterion, "known": known, "missing": missing}
-    loss, slope = jax.value_and_grad(masked_losses.distance)(made, image, mask, **options)
+    loss, slope = jax.jit(jax.value_and_grad(functools.partial(masked_losses.distance, **options)))(made, image, mask)
     assert loss == pytest.approx(float(recorded[f"out/{name}"]), rel=1e-5)
     golden.close(slope, golden.images(recorded[f"grad/{name}/predicted"]))
 
@@ -54,7 +56,7 @@ def test_recorded_distances(recorded, criterion, known, missing):
 def test_recorded_matching(recorded, name):
     made, real = (tuple(golden.images(recorded[f"in/fm_{kind}{i}"]) for i in range(3)) for kind in ("fake", "real"))
     mask = golden.images(recorded["in/mask"]) if name == "fm_mask" else None
-    loss, slopes = jax.value_and_grad(masked_losses.matching)(made, real, mask)
+    loss, slopes = jax.jit(jax.value_and_grad(masked_losses.matching))(made, real, mask)
     assert loss == pytest.approx(float(recorded[f"out/{name}"]), rel=1e-5)
     for i, slope in enumerate(slopes):
         golden.close(slope, golden.images(recorded[f"grad/{name}/fake{i}"]))
@@ -94,7 +96,7 @@ def test_recorded_adversarial_terms(recorded, name):
     def generator(fake):
         return weight * masked_losses.generator(game, real, fake, mask, hole).mean()
 
-    loss, slope = jax.value_and_grad(generator)(fake)
+    loss, slope = jax.jit(jax.value_and_grad(generator))(fake)
     assert loss == pytest.approx(float(recorded[f"out/adv_{name}/gen"]), rel=1e-5)
     golden.close(slope, golden.images(recorded[f"grad/adv_{name}/gen_pred_fake"]))
 
@@ -105,7 +107,7 @@ def test_recorded_adversarial_terms(recorded, name):
         return penalty + sum(term.mean() for term in terms.values()), penalty
 
     params = {key.removeprefix("params/D/"): recorded[key] for key in recorded if key.startswith("params/D/")}
-    play = jax.value_and_grad(discriminator, argnums=(0, 1), has_aux=True)
+    play = jax.jit(jax.value_and_grad(discriminator, argnums=(0, 1), has_aux=True))
     (loss, penalty), (of_params, of_shown) = play(params, shown)
     assert loss == pytest.approx(float(recorded[f"out/adv_{name}/disc"]), rel=1e-5)
     assert penalty == pytest.approx(float(recorded[f"out/adv_{name}/disc_r1_times_coef"]), rel=1e-5)
@@ -155,11 +157,14 @@ def steps():
     assert jax.tree.map(jnp.shape, (params, variables)) == jax.tree.map(jnp.shape, (state.params, state.variables))
     state = state._replace(params=params, variables=variables, ema={"generator": before["generator"]})
     batch = {"image": 2 * golden.images(arrays["in/image"]) - 1, "mask": golden.images(arrays["in/mask"])}
-    after, measured = [], []
-    for _ in range(2):
-        state, values = settings.play(run, count=1, batches=[batch], state=state)
-        after.append(state)
-        measured += values
+    after, measured, programs, make = [], [], {}, parallel.data_parallel
+    with pytest.MonkeyPatch.context() as patch:
+        # all steps are one program
+        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
+        for _ in range(2):
+            state, values = settings.play(run, count=1, batches=[batch], state=state)
+            after.append(state)
+            measured += values
     return arrays, config, after, measured
 
 
@@ -243,15 +248,16 @@ def test_known_pixels_are_the_pictures_own_whatever_their_size(run):
     """Every level of grey, in sizes that are no multiples of the network's, down to one pixel."""
     assert runs.sources(run) == ("masked",) and runs.shown(run) == ("masked", "mask", "image")
     ema = runs.fresh_state(run).ema
+    draw = jax.jit(functools.partial(inpainting.sample, run.nets))
     for height, width in ((16, 16), (13, 21), (1, 3)):
         images = np.random.default_rng(0).integers(0, 256, (2, height, width, 1), dtype=np.uint8)
         images.flat[:256] = np.arange(256)[: images.size]
         mask = np.zeros_like(images)
         mask[:, : height // 2, 1:-1] = 255
-        out = inpainting.sample(run.nets, ema, None, {"masked": images, "mask": mask})["image"]
+        out = draw(ema, None, {"masked": images, "mask": mask})["image"]
         filled = np.asarray(pixels.quantise(out))
         np.testing.assert_array_equal(filled[mask == 0], images[mask == 0])
-        changed = inpainting.sample(run.nets, ema, None, {"masked": np.where(mask, 7, images), "mask": mask})["image"]
+        changed = draw(ema, None, {"masked": np.where(mask, 7, images), "mask": mask})["image"]
         np.testing.assert_array_equal(changed, out)  # what lies in the hole is not looked at
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gan_jax import augment, checkpoint, folders, games, losses, parallel, runs, sample, specs
+from gan_jax import augment, checkpoint, folders, games, initial, losses, parallel, runs, sample, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
@@ -45,19 +45,23 @@ def test_wgan_gp_losses_and_their_gradients(name, lod):
     label = None if labels is None else labels[order]
     real = downscale(nhwc(npz["in/reals"])[order], 2**level)
     options = {"train": True, "lod": lod, "level": level}
-    fused = generator.fused_scale
+    fused, share = generator.fused_scale, npz["in/mixing_factors"].reshape(-1)[order]
 
-    def of_discriminator(params):
-        fake = generator.apply({"params": of_g}, npz["in/D_loss_latents"][order], label, **options)
-        share = npz["in/mixing_factors"].reshape(-1)[order]
+    @jax.jit  # traced once for both losses
+    def fake(params, z):
+        return generator.apply({"params": params}, z, label, **options)
+
+    def of_discriminator(params, real, fake, share):
         return progressive.discriminator_loss(rules, game, params, real, fake, label, lod, share)[0]
 
-    def of_generator(params):
-        fake = generator.apply({"params": params}, npz["in/G_loss_latents"][order], label, **options)
-        return progressive.generator_loss(rules, game, of_d, fake, label, lod)[0]
+    def of_generator(params, of_d):
+        images = fake(params, npz["in/G_loss_latents"][order])
+        return progressive.generator_loss(rules, game, of_d, images, label, lod)[0]
 
-    for net, loss, params in (("D", of_discriminator, of_d), ("G", of_generator, of_g)):
-        value, grads = jax.jit(jax.value_and_grad(loss))(params)
+    images = fake(of_g, npz["in/D_loss_latents"][order])
+    given = {"D": (of_d, real, images, share), "G": (of_g, of_d)}
+    for net, loss in (("D", of_discriminator), ("G", of_generator)):
+        value, grads = jax.jit(jax.value_and_grad(loss))(*given[net])
         golden.assert_close(value, npz[f"out/{net}_loss_per_sample_lod{lod}"].mean(dtype=np.float64), 1e-5)
         expected = golden.tree(npz, f"grad/lod{lod}/{net}/")
         expected = golden.transposed(expected) if fused and net == "G" else expected
@@ -76,35 +80,41 @@ def test_non_saturating_losses_with_r1_and_r2_and_their_gradients(name, lod):
     real = downscale(nhwc(npz["in/reals"])[order], 2**level)
     options = {"train": True, "lod": lod if generator.grow else None, "level": level}
 
-    def fake(params, z):
-        return generator.apply({**variables, "params": params}, z[order], label, **options)
+    @jax.jit  # traced once for both losses
+    def fake(variables, z):
+        return generator.apply(variables, z, label, **options)
 
-    def of_discriminator(params, **weights):
-        rules = rules_of(generator, discriminator, level, gradient_penalty=0.0, drift=0.0, **weights)
-        images = fake(variables["params"], npz["in/D_loss_latents"])
+    def of_discriminator(params, weights, real, images):
+        """With the penalties that have a weight; their numbers are arguments, so that one program computes each."""
+        rules = rules_of(
+            generator, discriminator, level, gradient_penalty=0.0, drift=0.0, **dict.fromkeys(weights, 1.0)
+        )
+        rules = rules._replace(weights=weights)
         arguments = (params, real, images, label, options["lod"], None)
         return progressive.discriminator_loss(rules, game, *arguments)[0]
 
-    def of_generator(params):
+    def of_generator(params, others, of_d):
         rules = rules_of(generator, discriminator, level)
-        images = fake(params, npz["in/G_loss_latents"])
+        images = fake({**others, "params": params}, npz["in/G_loss_latents"][order])
         return progressive.generator_loss(rules, game, of_d, images, label, options["lod"])[0]
 
-    def check(loss, params, key):
-        value, grads = jax.jit(jax.value_and_grad(loss))(params)
-        golden.assert_close(value, npz[f"out/{key}_mean_lod{lod}"], 1e-5)
+    def check(measured, key):
+        golden.assert_close(measured[0], npz[f"out/{key}_mean_lod{lod}"], 1e-5)
         expected = golden.tree(npz, f"grad/{key}/lod{lod}/")
         assert expected
-        golden.assert_trees_close(grads, expected, 1e-3)
+        golden.assert_trees_close(measured[1], expected, 1e-3)
 
-    check(of_generator, variables["params"], "G_logistic_nonsaturating")
-    check(functools.partial(of_discriminator, r1_gamma=10.0), of_d, "D_logistic_simplegp_r1_10")
-    of_r2, key = functools.partial(of_discriminator, r2_gamma=10.0), "D_logistic_simplegp_r1_0_r2_10"
+    others = {name: tree for name, tree in variables.items() if name != "params"}
+    check(jax.jit(jax.value_and_grad(of_generator))(variables["params"], others, of_d), "G_logistic_nonsaturating")
+    images = fake(variables, npz["in/D_loss_latents"][order])
+    penalised = jax.jit(jax.value_and_grad(of_discriminator))
+    check(penalised(of_d, {"r1_gamma": 10.0, "r2_gamma": 0.0}, real, images), "D_logistic_simplegp_r1_10")
+    of_r2, key = penalised(of_d, {"r1_gamma": 0.0, "r2_gamma": 10.0}, real, images), "D_logistic_simplegp_r1_0_r2_10"
     if lod == 0:
-        check(of_r2, of_d, key)
+        check(of_r2, key)
     else:  # no gradient was recorded
-        golden.assert_close(jax.jit(of_r2)(of_d), npz[f"out/{key}_mean_lod{lod}"], 1e-5)
-    golden.assert_close(jax.jit(of_discriminator)(of_d), npz[f"out/D_logistic_mean_lod{lod}"], 1e-5)
+        golden.assert_close(of_r2[0], npz[f"out/{key}_mean_lod{lod}"], 1e-5)
+    golden.assert_close(jax.jit(of_discriminator)(of_d, {}, real, images), npz[f"out/D_logistic_mean_lod{lod}"], 1e-5)
 
 
 @pytest.mark.parametrize("fused", (False, True))
@@ -116,12 +126,13 @@ def test_the_penaltys_second_derivatives_by_finite_differences_in_float64(fused)
         rules = rules_of(progan.Generator(**common, latent_size=2), net, 1, drift=0.0)
         rng = np.random.default_rng(3)
         real, fake = rng.normal(size=(2, 4, 8, 8, 1))
-        params = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((4, 16, 16, 1)), train=True))()["params"]
-        params = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+        shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((4, 16, 16, 1)), train=True))["params"]
+        params = jax.tree.map(lambda x: rng.normal(size=x.shape), shapes)
         direction = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
         share = rng.uniform(size=4)
 
         @jax.jit
+        @jax.value_and_grad
         def penalty(params):
             terms = progressive.discriminator_loss(
                 rules, losses.adversarial("wasserstein"), params, real, fake, None, 1.3, share
@@ -129,9 +140,9 @@ def test_the_penaltys_second_derivatives_by_finite_differences_in_float64(fused)
             return terms["gradient_penalty"]
 
         def moved(step):
-            return penalty(jax.tree.map(lambda x, d: x + step * d, params, direction))
+            return penalty(jax.tree.map(lambda x, d: x + step * d, params, direction))[0]
 
-        exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.vdot(g, d), jax.grad(penalty)(params), direction)))
+        exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.vdot(g, d), penalty(params)[1], direction)))
         step = 1e-6
         np.testing.assert_allclose((moved(step) - moved(-step)) / (2 * step), exact, rtol=1e-6)
         assert abs(exact) > 0.1
@@ -164,10 +175,10 @@ def test_real_images_are_halved_by_averages():
 
 
 def config_of(model="progan", **overrides):
-    """The smoke variant of the digits at 8 px: 16 images at 4 px, 32 of a fade, the rest at 8 px."""
+    """The digits' smoke variant of synthetic pictures: 16 images at 4 px, 32 of a fade, the rest at 8 px."""
     config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_progan.py'}:smoke", [
         *((f"{net}.name", model) for net in ("generator", "discriminator")), ("data.resolution", "8"),
-        ("growth.initial_resolution", "4"),
+        ("data.name", "synthetic:64"), ("growth.initial_resolution", "4"),
         ("growth.training_images", "16"), ("growth.transition_images", "32"), ("evaluation.metrics", "()"),
         *((key.replace("__", "."), str(value)) for key, value in overrides.items()),
     ])  # fmt: skip
@@ -189,7 +200,7 @@ def stages_of(config):
 
 
 def state_at(run, images):
-    state = jax.jit(lambda: runs.init_state(run))()
+    state = runs.fresh_state(run)
     return state._replace(images=jnp.int32(images), step=jnp.int32(images // run.config.batch_size))
 
 
@@ -201,6 +212,15 @@ def untouched(before, after, names):
     return all(same)
 
 
+@functools.cache
+def first_step():
+    """The first step, at 4 px, of a run with rates of its own: (State before it, State after it, metrics)."""
+    run = runs.build(config_of(growth__learning_rates="((8, 1.5),)", ema__decay=0.75), SPEC)
+    before = state_at(run, 0)
+    after, (metrics,) = settings.play(run, count=1, state=before)
+    return before, after, metrics
+
+
 def test_layers_of_other_stages_do_not_move():
     config = config_of()
     stages = stages_of(config)
@@ -209,15 +229,18 @@ def test_layers_of_other_stages_do_not_move():
     smaller = [(net, f"4x4_{image}") for net, image in images.items()]
     larger = [(net, f"8x8_{name}") for net, image in images.items() for name in ("conv0", "conv1", image)]
     for stage, seen, still in ((stages[0], 0, larger), (stages[2], 48, smaller)):
-        run = runs.build(config, SPEC, stage)
-        before = state_at(run, seen)
-        kept = jax.device_get(before.params)
-        after, measured = settings.play(run, count=1, state=before)
+        if seen:
+            run = runs.build(config, SPEC, stage)
+            before = state_at(run, seen)
+            after, (metrics,) = settings.play(run, count=1, state=before)
+        else:
+            before, after, metrics = first_step()
+        kept = before.params
         for net, name in still:
             assert untouched(kept[net], after.params[net], [name]), (stage, name)
         for net, name in {(net, name) for net, tree in kept.items() for name in tree} - {*still}:
             assert not untouched(kept[net], after.params[net], [name]), (stage, name)
-        assert measured[0]["discriminator/lod"] == stage.level == after.ema["generator"]["growth"]["lod"]
+        assert metrics["discriminator/lod"] == stage.level == after.ema["generator"]["growth"]["lod"]
 
 
 @pytest.mark.parametrize("make", (config_of, small_style))
@@ -232,16 +255,14 @@ def test_one_device_and_eight_agree_and_only_sum(make):
     run = runs.build(config, SPEC, stages_of(config)[1])
     batch = settings.random_batch(run, 0)
 
-    def start():
-        """Not the fresh constant image, whose deviation of nought an instance norm divides by."""
-        rng, state = np.random.default_rng(1), state_at(run, 32)
-        moved = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), state.params)
-        return state._replace(params=moved)
-
-    one, (one_metrics,) = settings.play(run, count=1, batches=[batch], state=start())
+    # Not the fresh constant image, whose deviation of nought an instance norm divides by.
+    rng, start = np.random.default_rng(1), state_at(run, 32)
+    moved = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), start.params)
+    start = start._replace(params=moved)
+    one, (one_metrics,) = settings.play(run, count=1, batches=[batch], state=start)
     mesh = parallel.make_mesh(jax.devices()[:8])
     step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
-    arguments = jax.device_put(start(), parallel.replicated(mesh)), parallel.shard_batch(batch, mesh)
+    arguments = jax.device_put(start, parallel.replicated(mesh)), parallel.shard_batch(batch, mesh)
     program = step.lower(*arguments).compile()
     eight, eight_metrics = jax.device_get(program(*arguments))
     assert one_metrics["discriminator/lod"] == 0.5
@@ -257,10 +278,8 @@ def test_learning_rates_and_decay_of_the_average_follow_the_stage():
     stages = stages_of(config)
     rates = [runs.build(config, SPEC, stage).optimizers["generator"].learning_rate(jnp.int32(0)) for stage in stages]
     np.testing.assert_allclose(rates, [1e-3, 1.5e-3, 1.5e-3])
-    run = runs.build(config, SPEC, stages[0])
-    before = state_at(run, 0)
-    old = jax.device_get(before.params["generator"]["base_conv"]["kernel"])
-    after, _ = settings.play(run, count=1, state=before)
+    before, after, _ = first_step()  # with this decay
+    old = before.params["generator"]["base_conv"]["kernel"]
     new, average = (x["base_conv"]["kernel"] for x in (after.params["generator"], after.ema["generator"]["params"]))
     np.testing.assert_allclose(average, 0.75 * old + 0.25 * new, rtol=1e-5)
 
@@ -282,9 +301,10 @@ def state_of(workdir):
 
 def test_a_run_resumed_in_mid_fade_and_at_a_stages_end_is_the_same_run(tmp_path, one_device):
     """Stages begin at 17 and 48 images, rounded up to whole batches of 8."""
+    rarely = {"every__sample_images": 32, "every__checkpoint_images": 32}  # a run's end is a checkpoint, too
     for images in (24, 32, 48, 64):  # where a stage begins, in mid-fade, where the next begins, the end
-        assert train(config_of(total_images=images), str(tmp_path / "resumed"))
-    assert train(config_of(total_images=64), str(tmp_path / "whole"))
+        assert train(config_of(total_images=images, **rarely), str(tmp_path / "resumed"))
+    assert train(config_of(total_images=64, **rarely), str(tmp_path / "whole"))
     (run, resumed), (_, whole) = state_of(tmp_path / "resumed"), state_of(tmp_path / "whole")
     assert games.begins(stages_of(run.config)) == (0, 24, 48)
     assert checkpoint.digest(resumed) == checkpoint.digest(whole)
@@ -347,7 +367,7 @@ def augmented(**section):
 
 def test_augmentation_is_of_what_the_discriminator_sees():
     """A strength of nought changes nothing, and an adapted one has counted the batch."""
-    _, plain, plainly = augmented(name="none")
+    _, plain, plainly = first_step()  # without
     _, moved, measured = augmented(name="diffaugment")
     assert moved.memory == plain.memory == ()
     assert measured["discriminator/augment_p"] == 1 and "discriminator/augment_p" not in plainly
@@ -371,7 +391,7 @@ def test_penalties_are_of_the_images_before_augmentation():
     weights = {"r1_gamma": 2.0, "r2_gamma": 2.0, "gradient_penalty": 0.0}
     rules = rules_of(progan.Generator(**common, latent_size=2), net, 0, **weights)
     real, fake = np.random.default_rng(0).normal(size=(2, 4, 8, 8, 1)).astype(np.float32)
-    params = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((4, 8, 8, 1)), train=True))()["params"]
+    params = initial.evaluate(lambda: net.init(jax.random.key(0), jnp.zeros((4, 8, 8, 1)), train=True))["params"]
     game = losses.adversarial("non_saturating")
 
     @jax.jit

@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from gan_jax import augment, optim, parallel, penalties, runs
+from gan_jax import augment, initial, optim, parallel, penalties, runs
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
@@ -119,11 +119,25 @@ def _keeping() -> optim.Optimizer:
     return optim.Optimizer(lambda images: tx, lambda images: jnp.float32(0))
 
 
+def _traced_once(phase: steps.Phase) -> steps.Phase:
+    """The phase, its loss traced once for all programs that hold it.
+
+    They differ in optimizers and in how parameters are packed, and no loss reads those of the State.
+    """
+    loss = jax.jit(phase.loss)
+
+    def bare(params, state, batch, rng, **weights):
+        return loss(params, state._replace(params={}, opt={}, ema={}), batch, rng, **weights)
+
+    return phase._replace(loss=bare)
+
+
 @pytest.fixture(scope="module", params=["uncond", "cond"])
 def played(request):
     """Each phase alone from the recorded weights, and the two recorded iterations."""
     npz, meta = golden.load(f"sg2_loss_{request.param}")
     run = _golden_run(meta)
+    run = run._replace(phases=tuple(map(_traced_once, run.phases)))
     mesh = parallel.make_mesh(jax.devices()[:1])
     first, second = _batches(npz, meta)
     alone, sequence = first.pop("alone"), first.pop("sequence")
@@ -134,7 +148,8 @@ def played(request):
     def each(state, batch):
         out = {}
         for phase in run.phases:
-            keeper = _keeping()
+            keeper, weights = _keeping(), jax.tree.map(jnp.float32, dict(phase.weights))
+            phase = phase._replace(loss=partial(phase.loss, weights=weights)) if weights else phase
             own = state._replace(opt={phase.player: keeper.init({phase.player: state.params[phase.player]})})
             moved, metrics = steps.descend(own, phase, keeper, batch, jax.random.key(0))
             grads = moved.opt[phase.player][phase.player]
@@ -147,7 +162,7 @@ def played(request):
 
     recording = run._replace(optimizers={net: _recording(o) for net, o in run.optimizers.items()})
     state = state._replace(opt=steps.init_optimizers(run.phases, recording.optimizers, state.params))
-    batches = [first | {"path_length/noise": sequence}, second]
+    batches = [batch | {"path_length/noise": sequence} for batch in (first, second)]
     one, _ = settings.play(recording, count=1, batches=batches, state=jax.tree.map(jnp.copy, state))
     two, _ = settings.play(recording, count=1, batches=batches[1:], state=one)
     return npz, meta, isolated, one, two
@@ -238,7 +253,6 @@ def test_optimizers_have_the_official_rates(played):
         assert float(run.optimizers[net].learning_rate(0)) == pytest.approx(meta[f"{net[0].upper()}_adam"]["lr"])
 
 
-
 # Derivatives of derivatives, in float64.
 
 
@@ -247,16 +261,16 @@ def _directional(loss, params, eps=1e-7):
     leaves, shape = jax.tree.flatten(params)
     rng = np.random.default_rng(0)
     direction = shape.unflatten([jnp.asarray(rng.normal(size=leaf.shape)) for leaf in leaves])
-    grads = jax.jit(jax.grad(loss))(params)
+    measure = jax.jit(jax.value_and_grad(loss))
+    _, grads = measure(params)
     ours = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True))
-    value = jax.jit(loss)
-    up, down = (value(jax.tree.map(lambda p, d, e=e: p + e * d, params, direction)) for e in (eps, -eps))
+    up, down = (measure(jax.tree.map(lambda p, d, e=e: p + e * d, params, direction))[0] for e in (eps, -eps))
     return float(ours), float((up - down) / (2 * eps))
 
 
 def _tiny(net, *inputs):
-    variables = jax.jit(partial(net.init, train=True))(jax.random.key(0), *inputs)
-    return jax.tree.map(lambda x: x.astype(jnp.float64), variables)
+    variables = initial.evaluate(lambda: net.init(jax.random.key(0), *inputs, train=True))
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "skip"])
@@ -302,7 +316,7 @@ def everywhere():
     """One step of all four phases, mixed and augmented, on 1 and on 8 devices, and the latter's program."""
     run = settings.build(_config(batch_size=32, data__flip=True), SHAPE)
     mesh = parallel.make_mesh(jax.devices()[:8])
-    state = jax.device_put(jax.jit(lambda: runs.init_state(run))(), parallel.replicated(mesh))
+    state = jax.device_put(runs.fresh_state(run), parallel.replicated(mesh))
     step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
     batch = parallel.shard_batch(settings.random_batch(run, 0), mesh)
     program = step.lower(state, batch).compile()
@@ -382,11 +396,11 @@ def test_samples_are_truncated_towards_the_mean_style():
     keys, labels = jax.random.split(jax.random.key(1), 4), jnp.arange(4) % 3
 
     @partial(jax.jit, static_argnames=("psi", "cutoff"))
-    def draw(keys, labels, psi=1.0, cutoff=None):
-        state = runs.init_state(run)
+    def drawn(ema, keys, labels, psi=1.0, cutoff=None):
         options = style.truncate(run.nets, psi, cutoff)
-        return style.sample(run.nets, state.ema, keys, {"label": labels}, **options)["image"]
+        return style.sample(run.nets, ema, keys, {"label": labels}, **options)["image"]
 
+    draw = partial(drawn, runs.fresh_state(run).ema)
     plain, same = draw(keys, labels), draw(keys, labels, psi=0.3, cutoff=0)
     np.testing.assert_allclose(plain, same, atol=1e-6)
     mean = draw(keys, labels, psi=0.0)

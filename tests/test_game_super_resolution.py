@@ -1,5 +1,7 @@
 """Super-resolution: recorded steps and losses, how pictures become small, devices, what is seen, what is refused."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +95,9 @@ def recorded(request):
         state = state._replace(params=params, variables=variables, ema=ema)
         features = {k.removeprefix("params/vgg/"): v for k, v in arrays.items() if k.startswith("params/vgg/")}
         fixed = {"features": vgg.from_torch(features)} if features else {}
-        after, measured = [], []
+        after, measured, programs, make = [], [], {}, parallel.data_parallel
+        # all steps are one program
+        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
         for _ in range(2):
             state, metrics = settings.play(run, count=1, batches=[batch], state=state, fixed=fixed)
             after.append(state)
@@ -312,12 +316,18 @@ def test_turned_pictures_are_the_eight_symmetries():
     np.testing.assert_allclose(small, degradation.low_resolution(large, 4), atol=1e-6)
 
 
+@functools.cache
+def _on_one_device():
+    """A run, and the State and metrics of two steps on one device."""
+    run = _build(_config(batch_size=16, **{f"optim__{net}__{key}": value for net in super_resolution.NETS
+                                           for key, value in (("name", "sgd"), ("learning_rate", 0.1))}))  # fmt: skip
+    return run, *settings.play(run, count=2)
+
+
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_one_and_eight_devices_agree(mode):
     """Means of logits, running statistics and pictures that are shown are those of the whole batch."""
-    run = _build(_config(batch_size=16, **{f"optim__{net}__{key}": value for net in super_resolution.NETS
-                                           for key, value in (("name", "sgd"), ("learning_rate", 0.1))}))  # fmt: skip
-    one, metrics = settings.play(run, count=2)
+    run, one, metrics = _on_one_device()
     eight, measured = settings.play(run, count=2, devices=8, mode=mode)
     for part in ("params", "variables", "ema", "memory"):
         assert settings.largest_difference(getattr(one, part), getattr(eight, part), floor=1e-3) < 1e-4, part
@@ -332,8 +342,8 @@ def test_discriminator_sees_what_the_generator_made_before_its_update():
     before, batch = runs.fresh_state(run), settings.random_batch(run, 0)
     after, _ = settings.play(run, count=1, batches=[batch], state=before)
     small = degradation.low_resolution(jnp.asarray(batch["image"]) / 255, 4)
-    made, moved = (run.nets["generator"].apply({"params": state.params["generator"]}, small, train=True)
-                   for state in (before, after))  # fmt: skip
+    enlarge = jax.jit(functools.partial(run.nets["generator"].apply, train=True))
+    made, moved = (enlarge({"params": state.params["generator"]}, small) for state in (before, after))
     np.testing.assert_allclose(after.memory["shown"], made, atol=1e-5)
     assert np.abs(made - moved).max() > 0.01
 
@@ -341,7 +351,7 @@ def test_discriminator_sees_what_the_generator_made_before_its_update():
 def test_without_an_adversary_there_is_a_generator_alone():
     run = _build(_config("pixel_smoke", accumulate=2))
     assert set(run.nets) == {"generator"} and [phase.name for phase in run.phases] == ["generator"]
-    assert runs.init_state(run).memory == {} and run.phases[0].weights == (("pixel", 1.0),)
+    assert runs.fresh_state(run).memory == {} and run.phases[0].weights == (("pixel", 1.0),)
 
 
 def test_samples_are_the_small_pictures_enlarged():
@@ -350,8 +360,10 @@ def test_samples_are_the_small_pictures_enlarged():
     assert runs.sources(run) == ("low_resolution",)
     state = runs.fresh_state(run)
     small = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), dtype=np.uint8)
-    drawn = super_resolution.sample(run.nets, state.ema, None, {"low_resolution": small})["image"]
-    expected = run.nets["generator"].apply(state.ema["generator"], jnp.asarray(small) / 255, train=False)
+    draw = jax.jit(functools.partial(super_resolution.sample, run.nets))
+    drawn = draw(state.ema, None, {"low_resolution": small})["image"]
+    enlarge = jax.jit(functools.partial(run.nets["generator"].apply, train=False))
+    expected = enlarge(state.ema["generator"], jnp.asarray(small) / 255)
     assert drawn.shape == (2, 12, 20, 3)
     np.testing.assert_allclose(drawn, 2 * expected - 1, atol=1e-5)
 

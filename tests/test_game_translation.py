@@ -8,7 +8,7 @@ import numpy as np
 import optax.tree
 import pytest
 
-from gan_jax import runs, specs
+from gan_jax import parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.games import translation
 from gan_jax.layers import pixels
@@ -26,8 +26,11 @@ LOSSES = {
     "identity_A": "generators/identity_b",
     "identity_B": "generators/identity_a",
 }
-SGD = {f"optim__{player}__{key}": value
-       for player in ("generators", "discriminators") for key, value in (("name", "sgd"), ("learning_rate", 0.02))}
+SGD = {
+    f"optim__{player}__{key}": value
+    for player in ("generators", "discriminators")
+    for key, value in (("name", "sgd"), ("learning_rate", 0.02))
+}
 
 
 def _config(**overrides):
@@ -71,11 +74,15 @@ def recorded(request):
     run = _build(config, (16, 16, 3))
     params, variables = _collections(_trees(arrays, "before"))
     states, measured = [runs.fresh_state(run)._replace(params=params, variables=variables)], []
-    for number in (1, 2):
-        batch = {name.lower(): golden.images(arrays[f"in{number}/{name}"]) for name in "AB"}
-        state, metrics = settings.play(run, count=1, devices=devices, batches=[batch], state=states[-1])
-        states.append(state)
-        measured += metrics
+    programs, make = {}, parallel.data_parallel
+    with pytest.MonkeyPatch.context() as patch:
+        # all steps are one program
+        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
+        for number in (1, 2):
+            batch = {name.lower(): golden.images(arrays[f"in{number}/{name}"]) for name in "AB"}
+            state, metrics = settings.play(run, count=1, devices=devices, batches=[batch], state=states[-1])
+            states.append(state)
+            measured += metrics
     return arrays, states, measured
 
 
@@ -189,9 +196,13 @@ def test_discriminators_see_fakes_of_before_the_generators_update():
     run = _build(_config(batch_size=2, loss__pool=0, **{**SGD, "optim__generators__learning_rate": 1.0}))
     before, batch = runs.fresh_state(run), settings.random_batch(run, 0)
     after, (metrics,) = settings.play(run, count=1, batches=[batch], state=before)
+    # networks of both directions are of one shape
+    there, logits = (jax.jit(functools.partial(run.nets[net].apply, train=True))
+                     for net in ("generator_ab", "discriminator_a"))  # fmt: skip
+    assert run.nets["generator_ab"] == run.nets["generator_ba"]
+    assert run.nets["discriminator_a"] == run.nets["discriminator_b"]
     for source, target in ("ab", "ba"):
         name, judge = f"generator_{source}{target}", f"discriminator_{target}"
-        there, logits = (jax.jit(functools.partial(run.nets[net].apply, train=True)) for net in (name, judge))
         images = pixels.normalise(jax.numpy.asarray(batch[source]))
         fakes, moved = (there({"params": state.params[name]}, images) for state in (before, after))
         assert np.abs(fakes - moved).max() > 0.1
@@ -216,11 +227,12 @@ def test_samples_are_given_pictures_there_and_back(direction):
     draw = jax.jit(functools.partial(run.game.sample, run.nets))
     drawn = draw(state.ema, keys, {source: images})
     assert set(drawn) == {target, f"{source}_again"}
-    there, back = (jax.jit(functools.partial(run.nets[net].apply, state.ema[net], train=False))
-                   for net in (f"generator_{source}{target}", f"generator_{target}{source}"))
-    expected = there(pixels.normalise(jax.numpy.asarray(images)))
+    there, back = f"generator_{source}{target}", f"generator_{target}{source}"
+    assert run.nets[there] == run.nets[back]
+    translate = jax.jit(functools.partial(run.nets[there].apply, train=False))
+    expected = translate(state.ema[there], pixels.normalise(jax.numpy.asarray(images)))
     np.testing.assert_allclose(drawn[target], expected, atol=1e-5)
-    np.testing.assert_allclose(drawn[f"{source}_again"], back(expected), atol=1e-4)
+    np.testing.assert_allclose(drawn[f"{source}_again"], translate(state.ema[back], expected), atol=1e-4)
     others = draw(state.ema, keys[::-1], {source: np.concatenate([images[:1], 255 - images[1:]])})
     for name in drawn:
         np.testing.assert_allclose(others[name][0], drawn[name][0], atol=1e-6)
@@ -231,8 +243,10 @@ def test_first_sample_is_the_translation_and_domains_may_have_channels_of_their_
     """The identity term needs equal ones, and is off here."""
     run = _build(_config(loss__identity=0.0), (8, 8, 1), (8, 8, 3))
     state = runs.fresh_state(run)
-    shapes = {net: (state.params[net]["stem"]["kernel"].shape[2], state.params[net]["image"]["kernel"].shape[3])
-              for net in translation.EMA_NETS}
+    shapes = {
+        net: (state.params[net]["stem"]["kernel"].shape[2], state.params[net]["image"]["kernel"].shape[3])
+        for net in translation.EMA_NETS
+    }
     assert shapes == {"generator_ab": (1, 3), "generator_ba": (3, 1)}
     images = np.zeros((2, 8, 8, 1), np.uint8)
     order = []
@@ -282,7 +296,7 @@ def test_jitter_enlarges_and_cuts():
     images = np.random.default_rng(0).uniform(-1, 1, (3, 10, 8, 2)).astype(np.float32)
     corners = np.array([[0, 0], [3, 1], [2, 3]], np.float32)
     large = np.asarray(jax.image.resize(images, (3, 13, 11, 2), "cubic", antialias=False))
-    ours = pixels.jittered(jnp.asarray(images), jnp.asarray(corners), 3)
+    ours = jax.jit(pixels.jittered, static_argnums=2)(images, corners, 3)
     for image, (top, left), whole in zip(ours, corners.astype(int), large, strict=True):
         np.testing.assert_allclose(image, whole[top : top + 10, left : left + 8], atol=1e-5)
     np.testing.assert_allclose(pixels.jittered(jnp.asarray(images), jnp.zeros((3, 2)), 0), images, atol=1e-6)

@@ -34,7 +34,7 @@ def _restored(folder):
 
 
 def _images(run, state, z, labels=None):
-    return jax.jit(lambda z: run.game.decode(run.nets, state.ema, z, labels))(z)
+    return jax.jit(lambda ema, z: run.game.decode(run.nets, ema, z, labels))(state.ema, z)
 
 
 def _close(ours, recorded, tolerance=TOLERANCE):
@@ -75,7 +75,7 @@ def test_stylegan2(stylegan2):
     order = golden_stylegan2.regroup(meta["batch"], critic.mbstd_group)
     real = golden_stylegan2.images(arrays["in/real_img"])[order]
     variables = {"params": state.params["discriminator"], **state.variables["discriminator"]}
-    logits = jax.jit(lambda x: run.nets["discriminator"].apply(variables, x, arrays["in/real_c"][order]))(real)
+    logits = jax.jit(run.nets["discriminator"].apply)(variables, real, arrays["in/real_c"][order])
     _close(logits, arrays["out/logits_real"].reshape(-1)[order])
     assert int(state.step) == int(state.images) == 0
     assert jax.tree.structure(state) == jax.tree.structure(jax.eval_shape(lambda: runs.init_state(run)))
@@ -144,7 +144,7 @@ def test_r3gan(tmp_path):
     run, state, _ = _restored(tmp_path / "run")
     images = _images(run, state, recorded.npz["in/z"])
     _close(images, recorded.images("out/img"))
-    logits = jax.jit(lambda x: run.nets["discriminator"].apply({"params": state.params["discriminator"]}, x))(images)
+    logits = jax.jit(run.nets["discriminator"].apply)({"params": state.params["discriminator"]}, images)
     _close(logits, recorded.npz["out/logits_fake"].reshape(-1))
 
 
@@ -264,8 +264,11 @@ def test_an_experiment_that_is_not_there(tmp_path, capsys):
     flags = [f"--from={GOLDEN / 'interop_r3gan.pth'}", f"--workdir={tmp_path / 'run'}"]
     assert cli.main(["import", *flags, f"--config={tmp_path / 'absent.py'}"]) == 2
     assert capsys.readouterr().err.startswith("error: --config=")
-    larger = [f"--config.{net}.{key}" for net in ("generator", "discriminator") for key in
-              ("widths=(128,64,32,16)", "blocks=(1,1,1,1)")]  # the file's images have 32 pixels
+    larger = [
+        f"--config.{net}.{key}"
+        for net in ("generator", "discriminator")
+        for key in ("widths=(128,64,32,16)", "blocks=(1,1,1,1)")
+    ]  # the file's images have 32 pixels
     config = [f"--config={settings.EXPERIMENTS / 'digits_r3gan.py'}", *larger, "--config.data.name=folder:nowhere"]
     assert cli.main(["import", *flags, *config]) == 2
     assert "nowhere" in capsys.readouterr().err and not (tmp_path / "run").exists()
@@ -312,7 +315,9 @@ def test_other_networks_of_studiogan(names, tmp_path, capsys):
     assert capsys.readouterr().err == f"error: --from={path}: {message}\n" and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("source", ["https://example.org/network.pkl", "http://example.org/a b.pt", "gs://bucket/x.pth"])
+@pytest.mark.parametrize(
+    "source", ["https://example.org/network.pkl", "http://example.org/a b.pt", "gs://bucket/x.pth"]
+)
 def test_an_address_is_no_file(source, tmp_path, capsys):
     assert cli.main(["import", f"--from={source}", f"--workdir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Networks that enlarge, translate and fill pictures: files of the published layouts give the recorded outputs."""
 
+import functools
 import json
 import re
 
@@ -47,7 +48,8 @@ def _imported(folder, arrays, *flags, container="params_ema", **others):
 
 
 def _drawn(run, state, x, net="generator"):
-    return jax.jit(lambda x: run.nets[net].apply(state.ema[net], x, train=False))(golden_cyclegan.images(x))
+    draw = jax.jit(functools.partial(run.nets[net].apply, train=False))
+    return draw(state.ema[net], golden_cyclegan.images(x))
 
 
 def _as_old(name: str, blocks: int) -> str:
@@ -148,10 +150,8 @@ def test_cut(recording, norm, up):
     x = golden_cyclegan.images(recorded["in/x"])
     train = norm == "batch"  # the recorded ones
 
-    def draw(x):
-        return net.apply(collections, x, train=train, mutable=["batch_stats"] if train else False)
-
-    out = jax.jit(draw)(x)
+    draw = jax.jit(functools.partial(net.apply, train=train, mutable=["batch_stats"] if train else False))
+    out = draw(collections, x)
     golden_cyclegan.close(out[0] if train else out, golden_cyclegan.images(recorded["out/y"]), 1e-4)
     bent = arrays | {"model.7.filt": arrays["model.7.filt"] * 1.1}
     with pytest.raises(UserError, match=r"the filter model\.7\.filt is none of CUT's"):

@@ -106,13 +106,17 @@ def test_recorded_network(network):
     psi, cutoff = meta["truncation_psi"], meta["truncation_cutoff"]
 
     @jax.jit
-    def styles(z):
+    def styles(variables, z):
         ws = model.apply(variables, z, label, method="mapping")
         cut = model.apply(variables, z, label, psi=psi, cutoff=cutoff, method="mapping")
         return ws, model.apply(variables, z, label, psi=psi, method="mapping"), cut
 
-    image = jax.jit(lambda ws, transform: model.apply(variables, ws, transform=transform, method="synthesis"))
-    ws, truncated, cut = styles(arrays["in/z"])
+    draw = jax.jit(partial(model.apply, method="synthesis"))
+
+    def image(ws, transform):
+        return draw(variables, ws, transform=transform)
+
+    ws, truncated, cut = styles(variables, arrays["in/z"])
     for ours, name in ((ws, "w"), (truncated, "w_psi0.7"), (cut, "w_psi0.7_cutoff")):
         _close(ours, arrays[f"out/{name}"])
     _close(image(ws, np.eye(3)), golden.nhwc(arrays["out/img"]), 3e-5)
@@ -131,8 +135,8 @@ def test_recorded_network(network):
 def test_recorded_running_means(network):
     model, variables, arrays, _ = network
     label = arrays["in/c"] if model.num_classes else None
-    play = jax.jit(lambda z: model.apply(variables, z, label, train=True, mutable=RUNNING))
-    images, moved = play(arrays["in/z"])
+    play = jax.jit(partial(model.apply, train=True, mutable=RUNNING))
+    images, moved = play(variables, arrays["in/z"], label)
     _close(images, golden.nhwc(arrays["out/img_update_emas"]), 3e-5)
     jax.tree.map(_close, dict(moved), golden.variables(arrays, "buffers_after_update_emas/"))
 

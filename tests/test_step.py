@@ -1,5 +1,7 @@
 """One step on one device and on many, in both modes, whole and in micro-batches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,11 +50,17 @@ def test_first_gradients_agree_under_adam():
         assert eight[0][name] == pytest.approx(one[0][name], rel=1e-4, abs=1e-6), name
 
 
+@functools.cache
+def _three_whole_steps():
+    """A config without batch normalisation, and the State after three steps of whole batches."""
+    config = settings.digits(**SGD, batch_size=16, generator__norm="none", discriminator__norm="none")
+    return config, settings.play(settings.build(config), count=3)[0]
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_accumulation_without_batch_norm_equals_the_whole_batch(devices):
-    off = dict(generator__norm="none", discriminator__norm="none")
-    config = settings.digits(**SGD, batch_size=16, **off)
-    whole, _ = settings.play(settings.build(config), count=3)
+    config, whole = _three_whole_steps()
+    config = config.copy_and_resolve_references()
     config.accumulate = 4
     parts, _ = settings.play(settings.build(config), count=3, devices=devices)
     # The first bias has no gradient but rounding (1e-8), which its own size cannot judge.
@@ -191,7 +199,7 @@ def test_compiled_step_on_eight_devices_only_reduces():
     """HLO guard: all-reduce is the one collective, and no convolution runs over a dilated image-sized window."""
     run = settings.build(settings.digits(batch_size=16, loss__r1_gamma=1.0))
     mesh = parallel.make_mesh()
-    state = jax.device_put(jax.jit(lambda: runs.init_state(run))(), parallel.replicated(mesh))
+    state = runs.abstract_state(run, mesh)
     step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
     text = step.lower(state, parallel.shard_batch(settings.random_batch(run, 0), mesh)).compile().as_text()
     hlo.check(text, largest=5)

@@ -23,38 +23,38 @@ def played():
     run = settings.build(config, (64, 64, 3))
     params = {name: golden.params[net] for net, name in NAMES.items()}
     variables = {name: {"batch_stats": golden.batch_stats[net]} for net, name in NAMES.items()}
-    zero = np.int32(0)
-    state = steps.State(zero, zero, params, variables, steps.init_optimizers(run.phases, run.optimizers, params),
+    zero, recording = np.int32(0), run._replace(optimizers={net: _recording(o) for net, o in run.optimizers.items()})
+    state = steps.State(zero, zero, params, variables, steps.init_optimizers(run.phases, recording.optimizers, params),
                         steps.init_ema(("generator",), params, variables), ())  # fmt: skip
     batches = [{"image": golden.real[k], "z": golden.z[k]} for k in range(3)]
-    state = jax.device_put(jax.tree.map(np.asarray, state), jax.devices()[0])
-    first = _gradients(run, state, batches[0])
-    state, metrics = settings.play(run, count=3, batches=batches, state=state)
-    return golden, state, metrics, first
+    programs, make = {}, parallel.data_parallel
+    with pytest.MonkeyPatch.context() as patch:
+        # all steps are one program
+        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
+        one, metrics = settings.play(recording, count=1, batches=batches, state=state)
+        state, others = settings.play(recording, count=2, batches=batches[1:], state=one)
+    return golden, state, metrics + others, {net: one.opt[name][1][name] for net, name in NAMES.items()}
 
 
-def _gradients(run, state, batch):
-    """Gradients of both phases in the first step: what their optimizers are given, kept as their states.
+def _recording(optimizer: optim.Optimizer) -> optim.Optimizer:
+    """The optimizer, whose state also keeps the gradients of its last update.
 
-    The generator's is at the discriminator that Adam has moved already, as the order of the game has it.
+    The generator's are at the discriminator that Adam has moved already, as the order of the game has it.
     """
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    state = jax.device_put(state, parallel.replicated(mesh))
-    step = parallel.data_parallel(steps.make_step(run.phases[:1], run.optimizers, seed=0, ema=run.ema), mesh)
-    sharded = parallel.shard_batch(batch, mesh)
-    after, _ = step(jax.tree.map(jax.numpy.copy, state), sharded)
-    keeper = optax.GradientTransformation(lambda params: params, lambda grads, opt, params=None: (grads, grads))
-    gradients = {}
-    for number, (net, name) in enumerate({"D": "discriminator", "G": "generator"}.items()):
-        now = after if number else state
-        optimizers = dict(run.optimizers, **{name: optim.Optimizer(lambda images: keeper, lambda images: 0.0)})
-        now = now._replace(step=state.step, images=state.images, opt={**now.opt, name: now.params[name]})
-        step = parallel.data_parallel(
-            steps.make_step(run.phases[number : number + 1], optimizers, seed=0, ema=run.ema), mesh
-        )
-        moved, _ = step(jax.tree.map(jax.numpy.copy, now), sharded)
-        gradients[net] = jax.device_get(moved.opt[name])[name]
-    return gradients
+
+    def at(images):
+        tx = optimizer.at(images)
+
+        def init(params):
+            return tx.init(params), jax.tree.map(jax.numpy.zeros_like, params)
+
+        def update(grads, state, params):
+            updates, inner = tx.update(grads, state[0], params)
+            return updates, (inner, grads)
+
+        return optax.GradientTransformation(init, update)
+
+    return optimizer._replace(at=at)
 
 
 def _close(ours, theirs, tolerance):
@@ -107,10 +107,10 @@ def test_lazy_penalty_is_its_own_phase_with_a_corrected_optimizer():
 
 def test_lazy_penalty_weighs_as_much_as_an_eager_one():
     """The lazy phase's loss is the eager penalty times its period, on the same batch and weights."""
-    off = dict(discriminator__norm="none", batch_size=8)
-    eager = settings.build(settings.digits(loss__r1_gamma=2.0, **off))
-    lazy = settings.build(settings.digits(loss__r1_gamma=2.0, every__penalty_steps=4, **off,
-                                          optim__discriminator__learning_rate=0.0))  # fmt: skip
+    small = dict(discriminator__norm="none", batch_size=8, data__resolution=16, loss__r1_gamma=2.0)
+    eager = settings.build(settings.digits(**small), (16, 16, 1))
+    still = dict(every__penalty_steps=4, optim__discriminator__learning_rate=0.0)
+    lazy = settings.build(settings.digits(**small, **still), (16, 16, 1))
     _, (one,) = settings.play(eager, count=1)
     _, (other,) = settings.play(lazy, count=1)
     assert other["penalty/loss"] == pytest.approx(4 * one["discriminator/r1"], rel=1e-5)
@@ -120,36 +120,44 @@ def test_lazy_penalty_weighs_as_much_as_an_eager_one():
 def test_penalties_see_each_side_as_the_loss_does(monkeypatch, augmentation):
     """R1 and R2 in one pass with the loss, where each side has its own augmentation and dropout, and by themselves."""
     config = settings.digits(loss__r1_gamma=1.0, loss__r2_gamma=1.0, augment__name=augmentation, batch_size=8,
-                             discriminator__norm="none", discriminator__dropout=0.5)  # fmt: skip
-    _, (apart,) = settings.play(settings.build(config), count=1)
+                             discriminator__norm="none", discriminator__dropout=0.5, data__resolution=16)  # fmt: skip
+    _, (apart,) = settings.play(settings.build(config, (16, 16, 1)), count=1)
     monkeypatch.setattr(dcgan.Discriminator, "couples_samples", False, raising=False)
-    _, (joint,) = settings.play(settings.build(config), count=1)
+    _, (joint,) = settings.play(settings.build(config, (16, 16, 1)), count=1)
     for name in ("r1", "r2"):
         assert apart[f"discriminator/{name}"] == pytest.approx(joint[f"discriminator/{name}"], rel=1e-4)
 
 
-@pytest.mark.parametrize("key", ["r1_gamma", "r2_gamma", "gradient_penalty", "dragan"])
-@pytest.mark.parametrize("devices", [8])
-def test_penalties_agree_on_devices(key, devices):
-    run = settings.build(settings.digits(**{f"loss__{key}": 1.0}, batch_size=16))
-    _, (one,) = settings.play(run, count=1)
-    _, (many,) = settings.play(run, count=1, devices=devices)
+PENALTIES = ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan")
+
+
+@pytest.fixture(scope="module")
+def penalised():
+    """Metrics of the first step with all penalties, on one device and on eight."""
+    run = settings.build(settings.digits(**{f"loss__{key}": 1.0 for key in PENALTIES}, batch_size=16))
+    return [settings.play(run, count=1, devices=devices)[1][0] for devices in (1, 8)]
+
+
+@pytest.mark.parametrize("key", PENALTIES)
+def test_penalties_agree_on_devices(penalised, key):
+    one, many = penalised
     name = f"discriminator/{key.removesuffix('_gamma')}"
     assert one[name] > 0 and many[name] == pytest.approx(one[name], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["saturating", "least_squares", "hinge", "wasserstein", "relativistic"])
 def test_every_loss_plays(name):
-    run = settings.build(
-        settings.digits(loss__name=name, discriminator__spectral_norm=True, discriminator__norm="none")
+    config = settings.digits(
+        loss__name=name, discriminator__spectral_norm=True, discriminator__norm="none", data__resolution=16
     )
+    run = settings.build(config, (16, 16, 1))
     state, metrics = settings.play(run, count=2)
     assert all(np.isfinite(value) for row in metrics for value in row.values())
     assert int(state.images) == 16
 
 
 def test_n_critic_moves_the_generator_every_third_step():
-    run = settings.build(settings.digits(every__generator_steps=3))
+    run = settings.build(settings.digits(every__generator_steps=3, data__resolution=16), (16, 16, 1))
     _, metrics = settings.play(run, count=4)
     assert ["generator/loss" in row for row in metrics] == [True, False, False, True]
 
@@ -189,7 +197,7 @@ def test_an_unknown_option_names_the_nearest():
 def _measured_by_a_still_discriminator(**overrides) -> dict:
     """Metrics of a step that leaves the discriminator as it was, or nearly."""
     still = dict(optim__discriminator__name="sgd", optim__discriminator__learning_rate=1e-12)
-    run = settings.build(settings.digits(batch_size=8, **still, **overrides))
+    run = settings.build(settings.digits(batch_size=8, data__resolution=16, **still, **overrides), (16, 16, 1))
     return settings.play(run, count=1)[1][0]
 
 
