@@ -119,7 +119,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path):
     assert_same_run(workdir, whole)
 
 
-def test_a_disk_that_fills_up_while_a_checkpoint_is_written(whole, tmp_path):
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written(whole, command, tmp_path):
     """No file may grow beyond a limit, as on a full disk; then it may again, and the run goes on."""
     workdir = shutil.copytree(whole, tmp_path / "full")
     largest = max(path.stat().st_size for path in (workdir / "checkpoints").rglob("d/*"))
@@ -130,7 +130,8 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(whole, tmp_path):
     echo = r"Traceback \(most recent call last\):\n(?:  .*\n)+RuntimeError: Event loop is closed\n"
     assert re.fullmatch(message, re.sub(echo, "", err)), err  # a writer's thread may outlive the interpreter's hooks
     assert final_state(workdir).step == 40
-    out, err = start(workdir, total_images=368).communicate(timeout=60)
+    flags = {**FLAGS, "total_images": 368}
+    _, out, err = command("train", workdir, *(f"--config.{key}={value}" for key, value in flags.items()))
     assert "resumed at 320 images" in out and "complete at 368 images, step 46" in out, err
     assert [row["step"] for row in rows_of(workdir)] == [*range(3, 40, 3), 40, 42, 45, 46]
 
