@@ -164,8 +164,13 @@ def test_which_programs_a_run_needs():
     """Phases apart where some are lazy, with the end of a step as a program; else a step for each set that is due."""
     lazy = dict(loss__r1_gamma=1.0, every__penalty_steps=4)
     names = {}
-    for name, overrides in {"apart": lazy, "eager": {}, "steps": {**lazy, "programs": "steps"},
-                            "several": {**lazy, "steps_per_call": 4}, "phases": {"programs": "phases"}}.items():
+    for name, overrides in {
+        "apart": lazy,
+        "eager": {},
+        "steps": {**lazy, "programs": "steps"},
+        "several": {**lazy, "steps_per_call": 4},
+        "phases": {"programs": "phases"},
+    }.items():
         run = _run(**overrides, every__log_images=10**6, every__checkpoint_images=10**6)
         calls = programs.prepare(run, None, settings.mesh(1))
         names[name] = {programs.title(key) for key in programs.ahead(calls, run, 0, 0, 8 * 40)}
