@@ -23,6 +23,8 @@ from gan_jax.features import digits_classifier, networks
 from tests import settings, test_evaluate_folders, test_sample_styles, tiny_network
 
 PAGE = settings.ROOT / "docs" / "python.md"
+SHALLOW = {"generator__features": "(4,)", "generator__strides": "(8,)", "discriminator__features": "(4,)",
+           "discriminator__strides": "(8,)"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +42,11 @@ def tiny():
 def place(tmp_path_factory):
     """A folder with runs before their first step: with labels, with styles, of a translation, of points."""
     place = tmp_path_factory.mktemp("api")
-    settings.fresh_folder(settings.digits(conditional=True), place / "runs" / "digits_dcgan_conditional")
+    settings.fresh_folder(settings.digits(**SHALLOW, conditional=True), place / "runs" / "digits_dcgan_conditional")
     settings.fresh_folder(test_sample_styles.style_config(), place / "runs" / "digits_stylegan2",
                           test_sample_styles.lively)  # fmt: skip
-    for name in ("digits_cyclegan", "mixture_gan"):
-        settings.fresh_folder(gan_jax.load_config(f"{name}:smoke"), place / "runs" / name)
+    for name, changes in (("digits_cyclegan", {"generator.halvings": 1}), ("mixture_gan", {})):
+        settings.fresh_folder(gan_jax.load_config(f"{name}:smoke", changes), place / "runs" / name)
     return place
 
 

@@ -5,6 +5,20 @@ import json
 import pytest
 
 from benchmarks import dispatch
+from gan_jax import runs
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    """Digits are played by few layers, which halves what is compiled."""
+    load = runs.load_config
+    few = [("generator.features", "(4,)"), ("generator.strides", "(8,)"), ("discriminator.features", "(4,)"),
+           ("discriminator.strides", "(8,)")]  # fmt: skip
+
+    def load_config(path, overrides=()):
+        return load(path, [*overrides, *(few if "digits_dcgan" in path else ())])
+
+    monkeypatch.setattr(runs, "load_config", load_config)
 
 
 def test_smoke_times_every_way(tmp_path, capsys):

@@ -17,6 +17,10 @@ from tests import settings, test_logs
 
 SMOKE = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
 PLAIN = ("--config.evaluation.metrics=()", "--config.loss.r1_gamma=0")
+SHALLOW = {"generator__features": "(4,)", "generator__strides": "(8,)", "discriminator__features": "(4,)",
+           "discriminator__strides": "(8,)"}  # fmt: skip
+# Few layers: what is compiled is a third.
+PLAIN += tuple(f"--config.{key.replace('__', '.')}={value}" for key, value in SHALLOW.items())
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +73,7 @@ def failing(capfd, *argv) -> str:
     (["train", SMOKE, "--config.total_images=0"], "config.total_images=0"),
     (["train", SMOKE, "--config.optim.generator.name=adm"], "config.optim.generator: .*adam"),
     (["train", SMOKE, "--config.loss.name=hing"], "hinge"),
-    (["train", SMOKE, "--config.parallel=pmapp"], "config.parallel='pmapp': expected one of shard_map, pmap"),
+    (["train", SMOKE, *PLAIN, "--config.parallel=pmapp"], "config.parallel='pmapp': expected one of shard_map, pmap"),
     (["train", SMOKE, "--config.checkpoints.keep=0"], "config.checkpoints.keep=0"),
     (["train", SMOKE, "--config.evaluation.metrics=fdd"], "metrics='fdd'"),
     (["evaluate"], "--workdir=... is missing"),
@@ -173,7 +177,7 @@ def test_a_dry_run_describes_and_writes_nothing(capsys, tmp_path, mode):
     assert cli.main(["train", SMOKE, *flags]) == 0
     text = capsys.readouterr().out
     assert not folder.exists()
-    run = settings.build(settings.digits())
+    run = settings.build(settings.digits(**SHALLOW))
     for net in run.nets:
         count = sum(x.size for x in _leaves(runs.init_state(run).params[net]))
         assert f"{net}/" in text and f"Total: {count:,}" in text

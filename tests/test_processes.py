@@ -20,6 +20,9 @@ from tests import settings
 LIMIT = 240  # seconds until a process counts as hung; it takes a tenth of that on two idle cores
 CONFIG = f"{settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
 SGD = [
+    # Few layers, BatchNorm in both players: half the time to compile.
+    ("generator.features", "(4,)"), ("generator.strides", "(8,)"), ("generator.kernel_size", "8"),
+    ("discriminator.features", "(4,4)"), ("discriminator.strides", "(4,2)"),
     ("optim.generator.name", "sgd"), ("optim.discriminator.name", "sgd"),
     ("optim.generator.learning_rate", "0.02"), ("optim.discriminator.learning_rate", "0.02"),
 ]  # fmt: skip
@@ -125,9 +128,15 @@ def test_the_evaluation_is_that_of_one_process(four_devices, two_processes):
 def test_networks_see_what_they_see_in_one_process(tmp_path):
     """Measured twice while two processes train; the second time the reals are those that process 0 has kept."""
     run = tmp_path / "run"
-    overrides = [*SGD, ("total_images", "16"), ("data.name", "synthetic:40"),
-                 ("evaluation.features", "random_inception/64"), ("evaluation.metrics", "fd,kd,prdc"),
-                 ("evaluation.samples", "21"), ("every.evaluate_images", "8")]
+    overrides = [
+        *SGD,
+        ("total_images", "16"),
+        ("data.name", "synthetic:40"),
+        ("evaluation.features", "random_inception/64"),
+        ("evaluation.metrics", "fd,kd,prdc"),
+        ("evaluation.samples", "21"),
+        ("every.evaluate_images", "8"),
+    ]
     with _pair(run, overrides, second={"GAN_JAX_CACHE_DIR": str(tmp_path / "other")}) as processes:
         assert _ended(processes, run) == [0, 0]
     measured = evaluate.read(str(run))

@@ -15,12 +15,15 @@ from tests import settings
 from tests.test_step import SGD
 
 LAZY = dict(loss__r1_gamma=0.5, every__penalty_steps=2)
+# Few layers, BatchNorm in both players: half the time to compile.
+SHALLOW = dict(generator__features="(4,)", generator__strides="(8,)", generator__kernel_size="8",
+               discriminator__features="(4, 4)", discriminator__strides="(4, 2)")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def single():
     """Seven steps with BatchNorm, labels and an R1 penalty every other step, one at a time."""
-    run = settings.build(settings.digits(**SGD, **LAZY, batch_size=16, conditional=True), num_classes=10)
+    run = settings.build(settings.digits(**SGD, **LAZY, **SHALLOW, batch_size=16, conditional=True), num_classes=10)
     return run, *settings.play(run, count=7)
 
 
@@ -114,7 +117,7 @@ FAST = {"evaluation.metrics": "()", "every.log_images": "32", "every.checkpoint_
 
 
 def _rows(folder, **overrides) -> list[dict]:
-    overrides = {**FAST, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    overrides = {**FAST, **{key.replace("__", "."): value for key, value in {**SHALLOW, **overrides}.items()}}
     config = runs.load_config(f"{settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke", list(overrides.items()))
     assert train(config, str(folder))
     rows = logs.read_lines(folder / "metrics.jsonl")
@@ -161,8 +164,13 @@ def test_which_programs_a_run_needs():
     """Phases apart where some are lazy, with the end of a step as a program; else a step for each set that is due."""
     lazy = dict(loss__r1_gamma=1.0, every__penalty_steps=4)
     names = {}
-    for name, overrides in {"apart": lazy, "eager": {}, "steps": {**lazy, "programs": "steps"},
-                            "several": {**lazy, "steps_per_call": 4}, "phases": {"programs": "phases"}}.items():
+    for name, overrides in {
+        "apart": lazy,
+        "eager": {},
+        "steps": {**lazy, "programs": "steps"},
+        "several": {**lazy, "steps_per_call": 4},
+        "phases": {"programs": "phases"},
+    }.items():
         run = _run(**overrides, every__log_images=10**6, every__checkpoint_images=10**6)
         calls = programs.prepare(run, None, settings.mesh(1))
         names[name] = {programs.title(key) for key in programs.ahead(calls, run, 0, 0, 8 * 40)}
