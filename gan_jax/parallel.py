@@ -132,6 +132,14 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
+def check_mode(mode: str) -> None:
+    """Raises UserError for an unknown mode of `data_parallel`, or `pmap` with several processes."""
+    if mode not in MODES:
+        raise UserError(f"config.parallel={mode!r}: expected one of {', '.join(MODES)}")
+    if mode == "pmap" and jax.process_count() > 1:
+        raise UserError("config.parallel='pmap' runs in one process; use config.parallel='shard_map' with several")
+
+
 def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map", *, several: bool = False) -> Callable:
     """Compiles a step that is written for one device's shard, so that it runs on every device of the mesh.
 
@@ -143,8 +151,9 @@ def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map", *, severa
     Returns:
       A jitted function of (replicated state, sharded batch, *replicated values); it donates the state.
     Raises:
-      UserError: an unknown mode, or `pmap` with several processes.
+      UserError: see `check_mode`.
     """
+    check_mode(mode)
 
     @functools.wraps(step)  # programs are named after it in a profile
     def one(state, batch, shared):
@@ -156,10 +165,6 @@ def data_parallel(step: Callable, mesh: Mesh, mode: str = "shard_map", *, severa
         mapped = jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=(everywhere, everywhere))
         run = functools.wraps(step)(lambda state, batch, *shared: mapped(state, batch, shared))
         return jax.jit(run, donate_argnums=0)
-    if mode != "pmap":
-        raise UserError(f"config.parallel={mode!r}: expected one of {', '.join(MODES)}")
-    if jax.process_count() > 1:
-        raise UserError("config.parallel='pmap' runs in one process; use config.parallel='shard_map' with several")
     return _pmapped(one, mesh, axis=2 if several else 1)
 
 

@@ -162,6 +162,7 @@ def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None
         raise UserError(f"config.total_images={config.total_images}: expected 1 to {2**31 - 1}")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed}: expected 0 to {2**32 - 1}")
+    parallel.check_mode(config.parallel)
     for key, least in (("grid", 1), ("evaluation.samples", 16)):
         value = dict(configs.flatten(config))[key]
         if value < least:

@@ -73,7 +73,7 @@ def failing(capfd, *argv) -> str:
     (["train", SMOKE, "--config.total_images=0"], "config.total_images=0"),
     (["train", SMOKE, "--config.optim.generator.name=adm"], "config.optim.generator: .*adam"),
     (["train", SMOKE, "--config.loss.name=hing"], "hinge"),
-    (["train", SMOKE, *PLAIN, "--config.parallel=pmapp"], "config.parallel='pmapp': expected one of shard_map, pmap"),
+    (["train", SMOKE, "--config.parallel=pmapp"], "config.parallel='pmapp': expected one of shard_map, pmap"),
     (["train", SMOKE, "--config.checkpoints.keep=0"], "config.checkpoints.keep=0"),
     (["train", SMOKE, "--config.evaluation.metrics=fdd"], "metrics='fdd'"),
     (["evaluate"], "--workdir=... is missing"),
