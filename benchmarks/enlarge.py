@@ -41,8 +41,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "rrdb": Case("esrgan", {}, "RRDBNet", (64, 112), 64, 8),
-    "compact": Case("real_esrgan", {}, "SRVGGNetCompact", (128, 224), 128, 16),
+    "rrdb": Case("esrgan", {}, "RRDBNet", (96, 160), 64, 8),
+    "compact": Case("real_esrgan", {}, "SRVGGNetCompact", (192, 320), 128, 16),
 }
 SMOKE = {
     "rrdb": CASES["rrdb"]._replace(options={"width": 8, "blocks": 1, "growth": 4}, size=(12, 20), window=12, margin=2),
@@ -97,7 +97,7 @@ def measure(case: Case, sides: list[str], repeats: int, channels_last: bool = Fa
     for side in sides:
         programs[side] = _jax(case, weights) if side == "jax" else _torch(case, weights, side, channels_last)
         began = time.perf_counter()
-        results[side] = _enlarged(programs[side], pixels, case)
+        results[side] = _enlarged(side, programs[side], pixels, case)
         firsts[side] = time.perf_counter() - began
     differences = {side: _difference(results[sides[0]], result) for side, result in results.items()}
     if max(differences.values()) > TOLERANCE:
@@ -106,7 +106,7 @@ def measure(case: Case, sides: list[str], repeats: int, channels_last: bool = Fa
     for _ in range(repeats):
         for side, program in programs.items():
             began = time.perf_counter(), time.process_time()
-            _enlarged(program, pixels, case)
+            _enlarged(side, program, pixels, case)
             times[side].append(time.perf_counter() - began[0])
             cpu[side].append(time.process_time() - began[1])
     size = SCALE**2 * case.size[0] * case.size[1] / 1e6
@@ -124,11 +124,12 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / np.abs(a).max())
 
 
-def _enlarged(program: Callable, pixels: np.ndarray, case: Case) -> np.ndarray:
-    from gan_jax import tiles
+def _enlarged(side: str, program: Callable, pixels: np.ndarray, case: Case) -> np.ndarray:
+    from gan_jax import enlarge, tiles
 
     result = np.empty((SCALE * case.size[0], SCALE * case.size[1], 3), np.float32)
-    for rows, columns, part in tiles.tiled(program, pixels, tiles.Plan(1, case.window, case.margin), SCALE):
+    plan, at_once = tiles.Plan(1, case.window, case.margin), enlarge.AT_ONCE["cpu"] if side == "jax" else 1
+    for rows, columns, part in tiles.tiled(program, pixels, plan, SCALE, at_once=at_once):
         result[rows, columns] = part
     return result
 
@@ -158,6 +159,7 @@ def _jax(case: Case, weights: dict) -> Callable:
     """As `gan_jax.enlarge` has it."""
     import jax
 
+    from gan_jax import tiles
     from gan_jax.layers import winograd
 
     net, here = _net(case), jax.device_put(weights)
@@ -167,7 +169,7 @@ def _jax(case: Case, weights: dict) -> Callable:
             return net.apply(weights, x, train=False)
 
     program = jax.jit(network)
-    return lambda x: np.asarray(program(here, x))
+    return tiles.compiled_once(lambda x: np.asarray(program(here, x)))
 
 
 def _torch(case: Case, weights: dict, side: str, channels_last: bool) -> Callable:

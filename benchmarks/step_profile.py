@@ -151,14 +151,14 @@ class Steps:
         from ml_collections import ConfigDict
 
         from gan_jax import config as configs
-        from gan_jax import parallel, runs, specs
+        from gan_jax import parallel, runs
 
         jax.config.update("jax_enable_compilation_cache", False)  # a program from there may have older names
         if platform == "cpu":
             jax.config.update("jax_num_cpu_devices", devices)
         parallel.silence()
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
-        self.run = runs.build(self.config, specs.labelled(case.shape, case.classes))
+        self.run = runs.build(self.config, case.spec())
         self.mesh = parallel.make_mesh(devices_of(platform)[:devices])
         self.state = parallel.replicate(runs.pack(self.run, runs.fresh_state(self.run)), self.mesh)
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]

@@ -19,8 +19,9 @@ from gan_jax.data.pictures import Picture
 from gan_jax.errors import UserError
 from gan_jax.layers import winograd
 
-SHARE = 0.25  # of the memory, that a tile may take
-MOST_BYTES = 4 << 30  # that a tile takes by default
+SHARE = 0.25  # of the memory, that tiles may take
+MOST_BYTES = 4 << 30  # that tiles take by default
+AT_ONCE = {"cpu": 2}  # tiles in the making; a single one leaves XLA's threads idle for two fifths of the time
 MOST_SHAPES = 8  # of whole pictures, that a program each is compiled for
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -55,6 +56,7 @@ class Enlarger:
         self._is_odd = settings.scale not in (None, float(self.factor))
         mesh = parallel.make_mesh(jax.local_devices()[:1])
         self._device, self._ema = mesh.devices.flat[0], parallel.local_copy(ema, mesh)
+        self._at_once = AT_ONCE.get(self._device.platform, 1)
 
         def network(ema, x):
             keys = jax.vmap(jax.random.key)(np.zeros(len(x), np.uint32))
@@ -64,7 +66,7 @@ class Enlarger:
 
         program = jax.jit(network)
         self._network = lambda x: network(self._ema, x)
-        self._program = lambda x: program(self._ema, x)
+        self._program = tiles.compiled_once(lambda x: program(self._ema, x))
 
     def identity(self) -> dict:
         """What its pictures depend on: the weights, by a checksum, and the settings."""
@@ -107,7 +109,7 @@ class Enlarger:
 
     def _side(self, unit: int) -> int:
         """Of the largest window that the memory has room for."""
-        room = min(SHARE * _memory(self._device), MOST_BYTES)
+        room = min(SHARE * _memory(self._device), MOST_BYTES) / self._at_once
         side = math.isqrt(int(room / tiles.bytes_per_pixel(self._network, self.channels, unit)))
         return max(side // unit, 1) * unit
 
@@ -162,8 +164,8 @@ class Enlarger:
         return _levels(values, picture.depth), notes
 
     def _play(self, pixels: np.ndarray, channels: int, finish: Callable, done: Callable) -> np.ndarray:
-        result = None
-        for rows, columns, part in tiles.tiled(self._program, pixels, self.plan, self.factor):
+        result, program = None, self._program
+        for rows, columns, part in tiles.tiled(program, pixels, self.plan, self.factor, at_once=self._at_once):
             part = finish(part)
             if result is None:
                 shape = (*(self.factor * side for side in pixels.shape[:2]), channels)

@@ -8,7 +8,10 @@ that it sees the same zeros beyond as the whole picture does.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -151,7 +154,9 @@ def count(height: int, width: int, plan: Plan) -> int:
     return math.prod(len(spans(side, window(side, plan), plan.margin)) for side in sides)
 
 
-def tiled(program: Callable, pixels: np.ndarray, plan: Plan, scale: int) -> Iterator[tuple[slice, slice, np.ndarray]]:
+def tiled(
+    program: Callable, pixels: np.ndarray, plan: Plan, scale: int, *, at_once: int = 1
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Plays a network over a picture, tile by tile.
 
     Args:
@@ -159,18 +164,54 @@ def tiled(program: Callable, pixels: np.ndarray, plan: Plan, scale: int) -> Iter
       pixels: float32 (H, W, C).
       plan: how it is cut.
       scale: of the network.
+      at_once: tiles in the making at a time, each by a thread, where one leaves a part of the machine idle.
     Yields:
       Rows and columns of the result (H * scale, W * scale, C'), and what the network made of them.
     """
     height, width = (scale * side for side in pixels.shape[:2])
     pixels = padded(pixels, plan.unit)
     rows, columns = (spans(side, window(side, plan), plan.margin) for side in pixels.shape[:2])
-    for row, column in itertools.product(rows, columns):
+
+    def play(tile: tuple[Span, Span]) -> np.ndarray:
+        row, column = tile
         part = np.ascontiguousarray(pixels[row.start : row.stop, column.start : column.stop])
-        values = np.asarray(program(part[None]))[0]
+        return np.asarray(program(part[None]))[0]
+
+    cut = list(itertools.product(rows, columns))
+    for (row, column), values in zip(cut, _played(play, cut, at_once), strict=True):
         places, cuts = [], []
         for span, side in ((row, height), (column, width)):
             first, last = scale * span.first, min(scale * span.last, side)
             places.append(slice(first, last))
             cuts.append(slice(first - scale * span.start, last - scale * span.start))
         yield *places, values[cuts[0], cuts[1]]
+
+
+def _played(play: Callable, cut: Sequence, at_once: int) -> Iterator[np.ndarray]:
+    """What becomes of the tiles, in their order."""
+    if at_once == 1:
+        yield from map(play, cut)
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        waiting = deque()
+        for tile in cut:
+            if len(waiting) == at_once:
+                yield waiting.popleft().result()
+            waiting.append(threads.submit(play, tile))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def compiled_once(program: Callable) -> Callable:
+    """A jitted function of one array for several threads: each shape is compiled by the first that comes with it."""
+    lock, shapes = threading.Lock(), set()
+
+    def play(x):
+        if x.shape in shapes:
+            return program(x)
+        with lock:
+            result = program(x)
+            shapes.add(x.shape)
+            return result
+
+    return play

@@ -1,6 +1,7 @@
 """Pictures in tiles: windows counted by hand, reaches of plain filters, networks that give the same whole."""
 
 import math
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +114,39 @@ def test_tiles_give_what_the_whole_picture_gives(name):
         result[rows, columns], times = part, times + 1
     assert times == tiles.count(*pixels.shape[:2], plan) >= 6 and program._cache_size() == 2
     np.testing.assert_allclose(result, whole[:height, :width], atol=4e-6 * np.abs(whole).max())
+
+
+def test_tiles_made_at_once_are_those_made_one_after_another():
+    """In their order, bit for bit; at most so many are in the making, and no shape is compiled twice."""
+    traced, playing, most = [], set(), []
+
+    @jax.jit
+    def network(x):
+        traced.append(x.shape)
+        return jnp.cumsum(x, 1) + jnp.cumsum(x, 2)
+
+    @tiles.compiled_once
+    def program(x):
+        playing.add(threading.get_ident())
+        most.append(len(playing))
+        result = network(x).block_until_ready()
+        playing.discard(threading.get_ident())
+        return result
+
+    plan, pixels = tiles.Plan(1, 12, 2), np.random.default_rng(1).random((29, 31, 1), np.float32)
+    three, one = (list(tiles.tiled(program, pixels, plan, 1, at_once=at_once)) for at_once in (3, 1))
+    assert len(one) == len(three) == tiles.count(29, 31, plan) and traced == [(1, 12, 12, 1)] and max(most) <= 3
+    for (rows, columns, part), other in zip(one, three, strict=True):
+        assert (rows, columns) == other[:2]
+        np.testing.assert_array_equal(part, other[2])
+
+
+def test_a_tile_that_fails_among_several_says_why():
+    def program(x):
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        list(tiles.tiled(program, np.zeros((40, 40, 1), np.float32), tiles.Plan(1, 20, 2), 1, at_once=2))
 
 
 def test_a_margin_that_is_too_small_shows():
