@@ -125,10 +125,12 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _enlarged(side: str, program: Callable, pixels: np.ndarray, case: Case) -> np.ndarray:
+    import jax
+
     from gan_jax import enlarge, tiles
 
     result = np.empty((SCALE * case.size[0], SCALE * case.size[1], 3), np.float32)
-    plan, at_once = tiles.Plan(1, case.window, case.margin), enlarge.AT_ONCE["cpu"] if side == "jax" else 1
+    plan, at_once = tiles.Plan(1, case.window, case.margin), enlarge.at_once(jax.devices()[0]) if side == "jax" else 1
     for rows, columns, part in tiles.tiled(program, pixels, plan, SCALE, at_once=at_once):
         result[rows, columns] = part
     return result

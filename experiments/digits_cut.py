@@ -10,8 +10,8 @@ its picture. The generator is that of `digits_cyclegan`, with batch normalisatio
 its first layer, normalised, and at both blocks.
 
 Light strokes on dark become dark ones on light here, and the contrast knows light from dark: with weights of 0.1 and more
-what is light stays light, and the digits are lost. So the weights are a fiftieth of the paper's.
-`docs/reproduction.md` has the figures.
+what is light stays light, and the digits are lost. So the weights are a fiftieth of the paper's, that of
+`fastcut` a five-hundredth. `docs/reproduction.md` has the figures.
 
 Variants: `fastcut`, whose contrast has twice the weight and no identity term.
 """

@@ -9,7 +9,7 @@
 MATLAB's cubic. MSRGAN's generator learns by an L1 loss first (`pixel`). Then it has the adversary of Real-ESRGAN (Wang et
 al. 2021, arXiv 2107.10833), whose kernels are divided by their spectral norms, and no perceptual term, so that no file of
 weights is needed. `evaluate` compares with the right faces, beside the cubic's enlargement: the first stage is nearer to
-them, the second sharper than the first, and far from the real ones. `docs/reproduction.md` has the figures.
+them by PSNR, the second sharper than the first, and far from the real ones. `docs/reproduction.md` has the figures.
 
 Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds.
 """

@@ -8,8 +8,8 @@
 Squares of 48 pixels of six photographs; the lowest fifth of each one's rows is held out, and small pictures are made by
 MATLAB's cubic. The networks and the losses of the stages are those of `faces_superres.py`. The PSNR of `pooled_psnr` is
 taken of the squared differences of all squares, for the mean of each one's own is that of the blurred backgrounds. The
-second stage's adversarial term has the weight that Real-ESRGAN's has: here the pixels' loss is a third of that of faces.
-`docs/reproduction.md` has the figures.
+second stage's adversarial term has the weight that Real-ESRGAN's has, its discriminator twice the rate of the faces', and
+both stages are longer. `docs/reproduction.md` has the figures.
 
 Variants: `pixel`, the first stage; `smoke` and `pixel_smoke`, tiny and done in seconds.
 """

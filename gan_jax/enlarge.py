@@ -21,7 +21,6 @@ from gan_jax.layers import winograd
 
 SHARE = 0.25  # of the memory, that tiles may take
 MOST_BYTES = 4 << 30  # that tiles take by default
-AT_ONCE = {"cpu": 2}  # tiles in the making; a single one leaves XLA's threads idle for two fifths of the time
 MOST_SHAPES = 8  # of whole pictures, that a program each is compiled for
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -45,6 +44,11 @@ def enlarges(run: runs.Run) -> bool:
     return hasattr(run.game, "enlarges")
 
 
+def at_once(device: jax.Device) -> int:
+    """Tiles in the making at a time: of one alone, XLA:CPU's threads wait for one another for half of the time."""
+    return min(2, os.cpu_count() or 1) if device.platform == "cpu" else 1
+
+
 class Enlarger:
     """A run's network for pictures of any size, on one device of this process."""
 
@@ -56,7 +60,7 @@ class Enlarger:
         self._is_odd = settings.scale not in (None, float(self.factor))
         mesh = parallel.make_mesh(jax.local_devices()[:1])
         self._device, self._ema = mesh.devices.flat[0], parallel.local_copy(ema, mesh)
-        self._at_once = AT_ONCE.get(self._device.platform, 1)
+        self._at_once = at_once(self._device)
 
         def network(ema, x):
             keys = jax.vmap(jax.random.key)(np.zeros(len(x), np.uint32))
@@ -103,6 +107,8 @@ class Enlarger:
             return
         side = inner + 2 * margin if budget else max(most, 4 * margin + unit)
         self.plan = tiles.Plan(unit, side, margin, is_coarse)
+        if side > self._side(unit):  # as the user or the margin has it: two of them may not fit
+            self._at_once = 1
         if needed:
             rest = "" if beyond <= tiles.EXACT else f"; beyond it lies {beyond * 255:.2f} of a level of 256 at most"
             self.notes = (f"tiles of {side - 2 * margin} pixels and {margin} more on every side{rest}",)
@@ -164,8 +170,10 @@ class Enlarger:
         return _levels(values, picture.depth), notes
 
     def _play(self, pixels: np.ndarray, channels: int, finish: Callable, done: Callable) -> np.ndarray:
-        result, program = None, self._program
-        for rows, columns, part in tiles.tiled(program, pixels, self.plan, self.factor, at_once=self._at_once):
+        result = None
+        for rows, columns, part in tiles.tiled(
+            self._program, pixels, self.plan, self.factor, at_once=self._at_once
+        ):
             part = finish(part)
             if result is None:
                 shape = (*(self.factor * side for side in pixels.shape[:2]), channels)

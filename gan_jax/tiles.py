@@ -164,7 +164,8 @@ def tiled(
       pixels: float32 (H, W, C).
       plan: how it is cut.
       scale: of the network.
-      at_once: tiles in the making at a time, each by a thread, where one leaves a part of the machine idle.
+      at_once: tiles in the making at a time, where one leaves a part of the machine idle. Above 1 the program is called
+        by other threads, which see no context of JAX's settings around the caller.
     Yields:
       Rows and columns of the result (H * scale, W * scale, C'), and what the network made of them.
     """
@@ -188,8 +189,8 @@ def tiled(
 
 
 def _played(play: Callable, cut: Sequence, at_once: int) -> Iterator[np.ndarray]:
-    """What becomes of the tiles, in their order."""
-    if at_once == 1:
+    """What becomes of the tiles, in their order. An interrupt waits for those in the making."""
+    if min(at_once, len(cut)) == 1:
         yield from map(play, cut)
         return
     with ThreadPoolExecutor(at_once) as threads:

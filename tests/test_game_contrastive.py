@@ -24,6 +24,7 @@ SGD = {f"optim__{player}__{key}": value for player in ("generator", "discriminat
 
 def _config(**overrides):
     """The digits' translation, shrunk; keys with `__` for dots."""
+    overrides = {"loss__nce_a": 3.0, "loss__nce_b": 3.0} | overrides
     pairs = [(key.replace("__", "."), str(value)) for key, value in overrides.items()]
     return runs.load_config(f"{settings.EXPERIMENTS / 'digits_cut.py'}:smoke", pairs)
 

@@ -131,8 +131,8 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(whole, command, tmp_
     assert re.fullmatch(message, re.sub(echo, "", err)), err  # a writer's thread may outlive the interpreter's hooks
     assert final_state(workdir).step == 40
     flags = {**FLAGS, "total_images": 368}
-    _, out, err = command("train", workdir, *(f"--config.{key}={value}" for key, value in flags.items()))
-    assert "resumed at 320 images" in out and "complete at 368 images, step 46" in out, err
+    code, out, err = command("train", workdir, *(f"--config.{key}={value}" for key, value in flags.items()))
+    assert code == 0 and "resumed at 320 images" in out and "complete at 368 images, step 46" in out, err
     assert [row["step"] for row in rows_of(workdir)] == [*range(3, 40, 3), 40, 42, 45, 46]
 
 

@@ -117,36 +117,45 @@ def test_tiles_give_what_the_whole_picture_gives(name):
 
 
 def test_tiles_made_at_once_are_those_made_one_after_another():
-    """In their order, bit for bit; at most so many are in the making, and no shape is compiled twice."""
-    traced, playing, most = [], set(), []
+    """In their order, bit for bit: each waits for another in the making; and no shape is compiled twice."""
+    traced, pair = [], threading.Barrier(2, timeout=60)
 
     @jax.jit
     def network(x):
         traced.append(x.shape)
         return jnp.cumsum(x, 1) + jnp.cumsum(x, 2)
 
-    @tiles.compiled_once
-    def program(x):
-        playing.add(threading.get_ident())
-        most.append(len(playing))
-        result = network(x).block_until_ready()
-        playing.discard(threading.get_ident())
-        return result
+    program = tiles.compiled_once(network)
+
+    def in_pairs(x):
+        pair.wait()
+        return program(x)
 
     plan, pixels = tiles.Plan(1, 12, 2), np.random.default_rng(1).random((29, 31, 1), np.float32)
-    three, one = (list(tiles.tiled(program, pixels, plan, 1, at_once=at_once)) for at_once in (3, 1))
-    assert len(one) == len(three) == tiles.count(29, 31, plan) and traced == [(1, 12, 12, 1)] and max(most) <= 3
-    for (rows, columns, part), other in zip(one, three, strict=True):
+    two, one = list(tiles.tiled(in_pairs, pixels, plan, 1, at_once=2)), list(tiles.tiled(program, pixels, plan, 1))
+    assert len(one) == len(two) == tiles.count(29, 31, plan) == 16 and traced == [(1, 12, 12, 1)]
+    for (rows, columns, part), other in zip(one, two, strict=True):
         assert (rows, columns) == other[:2]
         np.testing.assert_array_equal(part, other[2])
 
 
-def test_a_tile_that_fails_among_several_says_why():
+def test_tiles_made_at_once_end_with_what_fails_and_with_who_wants_no_more():
+    made, plan, pixels = [], tiles.Plan(1, 20, 2), np.zeros((100, 100, 1), np.float32)
+
     def program(x):
-        raise MemoryError("no room")
+        made.append(x.shape)
+        if len(made) > 4:
+            raise MemoryError("no room")
+        return x
 
     with pytest.raises(MemoryError, match="no room"):
-        list(tiles.tiled(program, np.zeros((40, 40, 1), np.float32), tiles.Plan(1, 20, 2), 1, at_once=2))
+        list(tiles.tiled(program, pixels, plan, 1, at_once=2))
+    assert len(made) <= 7  # what was in the making beside it
+    made.clear()
+    rest = tiles.tiled(program, pixels, plan, 1, at_once=2)
+    next(rest)
+    rest.close()
+    assert len(made) <= 3
 
 
 def test_a_margin_that_is_too_small_shows():
