@@ -85,7 +85,7 @@ class Enlarger:
         Raises:
           UserError: `tile` for a network that sees whole pictures, or sides that it has no form for.
         """
-        unit = tiles.unit(self._network, self.channels)
+        unit, self._at_once = tiles.unit(self._network, self.channels), at_once(self._device)
         shapes = {tuple(-(-side // unit) * unit for side in size) for size in sizes}
         budget = self.settings.tile
         inner = -(-budget // unit) * unit if budget else None

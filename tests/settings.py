@@ -45,15 +45,16 @@ def mesh(devices: int):
 
 
 def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map", batches=None, state=None,
-         fixed=None):
+         fixed=None, programs=None):
     """Plays `count` steps on the first `devices` devices, on a packed State: (State, metrics of each step).
 
-    `fixed` are the game's fixed networks, where they are others than its own.
+    `fixed` are the game's fixed networks, where they are others than its own. `programs` is a dict that keeps the
+    steps of one run, devices and mode from one call to the next, so that each is compiled once.
     """
     mesh = parallel.make_mesh(jax.devices()[:devices])
     state = runs.fresh_state(run) if state is None else jax.device_get(state)
     state = parallel.replicate(runs.pack(run, state), mesh)
-    programs, measured = {}, []
+    programs, measured = {} if programs is None else programs, []
     numbers = steps.hyper(run.phases, run.optimizers, seed=run.config.seed, ema=run.ema)
     numbers = numbers._replace(fixed=games.fixed(run.game, run.config) if fixed is None else fixed)
     for number in range(count):

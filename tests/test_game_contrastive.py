@@ -9,7 +9,7 @@ import optax
 import optax.tree
 import pytest
 
-from gan_jax import parallel, runs, specs
+from gan_jax import runs, specs
 from gan_jax.errors import UserError
 from gan_jax.games import contrastive
 from gan_jax.layers import pixels
@@ -131,20 +131,19 @@ def test_recorded_step():
 
 @functools.cache
 def _fastcut():
-    """The recorded run, and a place for its program."""
+    """The recorded run, and a dict for its program."""
     return _recorded_run(loss__nce_a=10.0, loss__nce_b=0.0, contrastive__mirror=True), {}
 
 
 @pytest.mark.parametrize("draw", [0.25, 0.75], ids=["flipped", "unflipped"])
-def test_recorded_step_of_fastcut(draw, monkeypatch):
+def test_recorded_step_of_fastcut(draw):
     """A mirrored picture, whose features are mirrored back; the recorded loss is weighted. All gradients."""
     case = "flipped" if draw < 0.5 else "unflipped"
     arrays = golden.load(f"fastcut_losses_{case}")
-    (run, programs), make = _fastcut(), parallel.data_parallel
-    monkeypatch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
+    run, programs = _fastcut()
     state = runs.fresh_state(run)._replace(params=_trees(arrays, "params"))
     batch = _batch(arrays, 1, "A") | {"mirror": np.float32([draw])}
-    state, (metrics,) = settings.play(run, count=1, batches=[batch], state=state)
+    state, (metrics,) = settings.play(run, count=1, batches=[batch], state=state, programs=programs)
     expected = {name: arrays[f"out/step1/loss_{name}"] for name in ("G_GAN", "NCE", "G", "D")}
     assert metrics["generator/adversarial"] == pytest.approx(expected["G_GAN"], rel=1e-4)
     assert 10 * metrics["generator/nce_a"] == pytest.approx(expected["NCE"], rel=1e-4)

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import losses, metrics, parallel, runs, specs
+from gan_jax import losses, metrics, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import protocols
 from gan_jax.games import inpainting, masked_losses
@@ -157,14 +157,11 @@ def steps():
     assert jax.tree.map(jnp.shape, (params, variables)) == jax.tree.map(jnp.shape, (state.params, state.variables))
     state = state._replace(params=params, variables=variables, ema={"generator": before["generator"]})
     batch = {"image": 2 * golden.images(arrays["in/image"]) - 1, "mask": golden.images(arrays["in/mask"])}
-    after, measured, programs, make = [], [], {}, parallel.data_parallel
-    with pytest.MonkeyPatch.context() as patch:
-        # all steps are one program
-        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
-        for _ in range(2):
-            state, values = settings.play(run, count=1, batches=[batch], state=state)
-            after.append(state)
-            measured += values
+    after, measured, programs = [], [], {}
+    for _ in range(2):
+        state, values = settings.play(run, count=1, batches=[batch], state=state, programs=programs)
+        after.append(state)
+        measured += values
     return arrays, config, after, measured
 
 

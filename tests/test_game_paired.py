@@ -33,12 +33,6 @@ def _build(config, source=(16, 16, 3), image=(16, 16, 3)):
     return runs.build(config, specs.paired(source, image))
 
 
-def _compile_once(patch):
-    """From here on `settings.play` takes one run's step, on the devices of its first call."""
-    programs, make = {}, parallel.data_parallel
-    patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
-
-
 # Two steps of PyTorch's.
 
 
@@ -56,13 +50,12 @@ def recorded(request):
     ))  # fmt: skip
     params, variables = _collections(arrays, "before")
     states, measured = [runs.fresh_state(run)._replace(params=params, variables=variables)], []
-    with pytest.MonkeyPatch.context() as patch:
-        _compile_once(patch)
-        for number in (1, 2):
-            images = {"source": golden.images(arrays[f"in{number}/A"]), "image": golden.images(arrays[f"in{number}/B"])}
-            state, metrics = settings.play(run, count=1, devices=devices, batches=[images], state=states[-1])
-            states.append(state)
-            measured += metrics
+    options = {"count": 1, "devices": devices, "programs": {}}
+    for number in (1, 2):
+        images = {"source": golden.images(arrays[f"in{number}/A"]), "image": golden.images(arrays[f"in{number}/B"])}
+        state, metrics = settings.play(run, batches=[images], state=states[-1], **options)
+        states.append(state)
+        measured += metrics
     return arrays, states, measured
 
 
@@ -142,16 +135,16 @@ def test_both_pictures_of_a_pair_move_alike():
     np.testing.assert_array_equal(still, pixels.normalise(np.stack([images, images[::-1]])))
 
 
-def test_the_generator_is_judged_by_the_new_discriminator_with_the_same_noise(monkeypatch):
+def test_the_generator_is_judged_by_the_new_discriminator_with_the_same_noise():
     """Of the step itself: the logit of the fake that the discriminator has seen, by its parameters after its move."""
     run = _build(_config(
         batch_size=4, generator__norm="instance", discriminator__norm="instance",
         **{**SGD, "optim__discriminator__learning_rate": 1.0, "optim__generator__learning_rate": 0.0},
     ))  # fmt: skip
-    _compile_once(monkeypatch)
     before, batch = runs.fresh_state(run), settings.random_batch(run, 0)
-    after, (metrics,) = settings.play(run, count=1, batches=[batch], state=before)
-    again, (second,) = settings.play(run, count=1, batches=[batch], state=after._replace(step=before.step))
+    options = {"count": 1, "batches": [batch], "programs": {}}
+    after, (metrics,) = settings.play(run, state=before, **options)
+    again, (second,) = settings.play(run, state=after._replace(step=before.step), **options)
     logit = second["discriminator/fake_logit"]  # of the same fakes, by the discriminator after the first step
     assert metrics["generator/adversarial"] == pytest.approx(np.log1p(np.exp(-logit)), rel=1e-2)
     assert abs(logit - metrics["discriminator/fake_logit"]) > 0.1

@@ -59,9 +59,9 @@ def test_wgan_gp_losses_and_their_gradients(name, lod):
         return progressive.generator_loss(rules, game, of_d, images, label, lod)[0]
 
     images = fake(of_g, npz["in/D_loss_latents"][order])
-    given = {"D": (of_d, real, images, share), "G": (of_g, of_d)}
+    arguments = {"D": (of_d, real, images, share), "G": (of_g, of_d)}
     for net, loss in (("D", of_discriminator), ("G", of_generator)):
-        value, grads = jax.jit(jax.value_and_grad(loss))(*given[net])
+        value, grads = jax.jit(jax.value_and_grad(loss))(*arguments[net])
         golden.assert_close(value, npz[f"out/{net}_loss_per_sample_lod{lod}"].mean(dtype=np.float64), 1e-5)
         expected = golden.tree(npz, f"grad/lod{lod}/{net}/")
         expected = golden.transposed(expected) if fused and net == "G" else expected
@@ -235,11 +235,10 @@ def test_layers_of_other_stages_do_not_move():
             after, (metrics,) = settings.play(run, count=1, state=before)
         else:
             before, after, metrics = first_step()
-        kept = before.params
         for net, name in still:
-            assert untouched(kept[net], after.params[net], [name]), (stage, name)
-        for net, name in {(net, name) for net, tree in kept.items() for name in tree} - {*still}:
-            assert not untouched(kept[net], after.params[net], [name]), (stage, name)
+            assert untouched(before.params[net], after.params[net], [name]), (stage, name)
+        for net, name in {(net, name) for net, tree in before.params.items() for name in tree} - {*still}:
+            assert not untouched(before.params[net], after.params[net], [name]), (stage, name)
         assert metrics["discriminator/lod"] == stage.level == after.ema["generator"]["growth"]["lod"]
 
 

@@ -95,11 +95,9 @@ def recorded(request):
         state = state._replace(params=params, variables=variables, ema=ema)
         features = {k.removeprefix("params/vgg/"): v for k, v in arrays.items() if k.startswith("params/vgg/")}
         fixed = {"features": vgg.from_torch(features)} if features else {}
-        after, measured, programs, make = [], [], {}, parallel.data_parallel
-        # all steps are one program
-        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
+        after, measured, options = [], [], {"count": 1, "fixed": fixed, "programs": {}}
         for _ in range(2):
-            state, metrics = settings.play(run, count=1, batches=[batch], state=state, fixed=fixed)
+            state, metrics = settings.play(run, batches=[batch], state=state, **options)
             after.append(state)
             measured += metrics
     return name, arrays, run, after, measured
@@ -205,8 +203,8 @@ def test_perceptual_terms_as_recorded(case, section, vgg19):
         return terms["perceptual"] + (0.01 * terms["texture"] if case == "multi" else 0.0), terms
 
     with jax.enable_x64(True):
-        given = jax.tree.map(lambda array: np.asarray(array, np.float64), (x, vgg19))
-        (_, terms), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(*given)
+        doubles = jax.tree.map(lambda array: np.asarray(array, np.float64), (x, vgg19))
+        (_, terms), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(*doubles)
     assert gradient.dtype == np.float64
     assert terms["perceptual"] == pytest.approx(float(arrays[f"out/perceptual_{case}"]), rel=1e-5)
     if case == "multi":
@@ -343,9 +341,9 @@ def test_discriminator_sees_what_the_generator_made_before_its_update():
     after, _ = settings.play(run, count=1, batches=[batch], state=before)
     small = degradation.low_resolution(jnp.asarray(batch["image"]) / 255, 4)
     enlarge = jax.jit(functools.partial(run.nets["generator"].apply, train=True))
-    made, moved = (enlarge({"params": state.params["generator"]}, small) for state in (before, after))
-    np.testing.assert_allclose(after.memory["shown"], made, atol=1e-5)
-    assert np.abs(made - moved).max() > 0.01
+    first, second = (enlarge({"params": state.params["generator"]}, small) for state in (before, after))
+    np.testing.assert_allclose(after.memory["shown"], first, atol=1e-5)
+    assert np.abs(first - second).max() > 0.01
 
 
 def test_without_an_adversary_there_is_a_generator_alone():

@@ -8,7 +8,7 @@ import numpy as np
 import optax.tree
 import pytest
 
-from gan_jax import parallel, runs, specs
+from gan_jax import runs, specs
 from gan_jax.errors import UserError
 from gan_jax.games import translation
 from gan_jax.layers import pixels
@@ -74,15 +74,12 @@ def recorded(request):
     run = _build(config, (16, 16, 3))
     params, variables = _collections(_trees(arrays, "before"))
     states, measured = [runs.fresh_state(run)._replace(params=params, variables=variables)], []
-    programs, make = {}, parallel.data_parallel
-    with pytest.MonkeyPatch.context() as patch:
-        # all steps are one program
-        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
-        for number in (1, 2):
-            batch = {name.lower(): golden.images(arrays[f"in{number}/{name}"]) for name in "AB"}
-            state, metrics = settings.play(run, count=1, devices=devices, batches=[batch], state=states[-1])
-            states.append(state)
-            measured += metrics
+    options = {"count": 1, "devices": devices, "programs": {}}
+    for number in (1, 2):
+        batch = {name.lower(): golden.images(arrays[f"in{number}/{name}"]) for name in "AB"}
+        state, metrics = settings.play(run, batches=[batch], state=states[-1], **options)
+        states.append(state)
+        measured += metrics
     return arrays, states, measured
 
 

@@ -140,22 +140,22 @@ def test_tiles_made_at_once_are_those_made_one_after_another():
 
 
 def test_tiles_made_at_once_end_with_what_fails_and_with_who_wants_no_more():
-    made, plan, pixels = [], tiles.Plan(1, 20, 2), np.zeros((100, 100, 1), np.float32)
+    shapes, plan, pixels = [], tiles.Plan(1, 20, 2), np.zeros((100, 100, 1), np.float32)
 
     def program(x):
-        made.append(x.shape)
-        if len(made) > 4:
+        shapes.append(x.shape)
+        if len(shapes) > 4:
             raise MemoryError("no room")
         return x
 
     with pytest.raises(MemoryError, match="no room"):
         list(tiles.tiled(program, pixels, plan, 1, at_once=2))
-    assert len(made) <= 7  # what was in the making beside it
-    made.clear()
+    assert len(shapes) <= 7  # what was in the making beside it
+    shapes.clear()
     rest = tiles.tiled(program, pixels, plan, 1, at_once=2)
     next(rest)
     rest.close()
-    assert len(made) <= 3
+    assert len(shapes) <= 3
 
 
 def test_a_margin_that_is_too_small_shows():

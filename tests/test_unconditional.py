@@ -27,12 +27,9 @@ def played():
     state = steps.State(zero, zero, params, variables, steps.init_optimizers(run.phases, recording.optimizers, params),
                         steps.init_ema(("generator",), params, variables), ())  # fmt: skip
     batches = [{"image": golden.real[k], "z": golden.z[k]} for k in range(3)]
-    programs, make = {}, parallel.data_parallel
-    with pytest.MonkeyPatch.context() as patch:
-        # all steps are one program
-        patch.setattr(parallel, "data_parallel", lambda *step: programs.setdefault("step", make(*step)))
-        one, metrics = settings.play(recording, count=1, batches=batches, state=state)
-        state, others = settings.play(recording, count=2, batches=batches[1:], state=one)
+    programs = {}
+    one, metrics = settings.play(recording, count=1, batches=batches, state=state, programs=programs)
+    state, others = settings.play(recording, count=2, batches=batches[1:], state=one, programs=programs)
     return golden, state, metrics + others, {net: one.opt[name][1][name] for net, name in NAMES.items()}
 
 
