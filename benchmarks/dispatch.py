@@ -80,7 +80,7 @@ class Loop:
         mesh = parallel.make_mesh(jax.devices()[:1])
         self.calls = programs.prepare(self.run, dataset, mesh)
         self.stream = self.calls.stream(self.run, dataset, 0)
-        self.state = parallel.replicate(runs.pack(self.run, runs.fresh_state(self.run)), mesh)
+        self.state = parallel.replicate(runs.pack(self.run, runs.fresh_state(self.run), mesh), mesh)
         self.step, self.count = 0, count
         self.unit = math.lcm(count, *(phase.every for phase in self.run.phases))  # steps of whole calls and cycles
 

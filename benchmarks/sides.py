@@ -126,7 +126,8 @@ class JaxSide:
         self.run = runs.build(self.config, self.spec, stages[-1])
         self.mesh = parallel.make_mesh(self.devices[:1])
         self.state = parallel.replicate(_without_zeros(runs.fresh_state(self.run)), self.mesh)
-        self.packed = parallel.replicate(runs.pack(self.run, jax.device_get(self.state)), self.mesh)  # as steps keep it
+        state = runs.pack(self.run, jax.device_get(self.state), self.mesh)
+        self.packed = parallel.replicate(state, self.mesh)  # as steps keep it
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
         self.calls = programs.Programs(self.mesh, {}, {}, programs.apart(self.run), on_disk=False)
 

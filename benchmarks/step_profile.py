@@ -160,7 +160,7 @@ class Steps:
         self.config = configs.complete(ConfigDict(case.config), runs.defaults)
         self.run = runs.build(self.config, case.spec())
         self.mesh = parallel.make_mesh(devices_of(platform)[:devices])
-        self.state = parallel.replicate(runs.pack(self.run, runs.fresh_state(self.run)), self.mesh)
+        self.state = parallel.replicate(runs.pack(self.run, runs.fresh_state(self.run), self.mesh), self.mesh)
         self.batches = [parallel.shard_batch(batch(case, n), self.mesh) for n in range(BATCHES)]
         self.programs: dict[tuple[str, ...], Any] = {}
 

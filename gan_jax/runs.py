@@ -1,5 +1,6 @@
 """A run: the players, phases, State and data that its config describes."""
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -49,6 +50,9 @@ DEFAULTS = {
         "freeze_layers": 0,  # first layers of the discriminator that do not move
     },
 }
+# Arrays of a net, on average, above which its parameters stay named on a CPU: cutting such a vector into its arrays
+# costs more there than the optimizer's operations on each.
+MEAN_SIZE_ON_CPU = 100_000
 _RANGES = {  # numbers that any game may have, `net` being any net's section; a game checks its own
     "0 or more": ("ema.half_life_images", "ema.rampup", "ema.growth_images", "{net}.mbstd_group", "every.log_images",
                   "every.sample_images", "every.checkpoint_images", "every.evaluate_images"),
@@ -257,7 +261,7 @@ def abstract_state(run: Run, mesh) -> steps.State:
 
 def packed_shapes(run: Run, abstract: steps.State, mesh) -> steps.State:
     """What `abstract_state` is between the loop's steps."""
-    return _placed(jax.eval_shape(lambda state: pack(run, state), abstract), mesh)
+    return _placed(jax.eval_shape(lambda state: pack(run, state, mesh), abstract), mesh)
 
 
 def _placed(shapes, mesh):
@@ -265,9 +269,10 @@ def _placed(shapes, mesh):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
-def pack(run: Run, state: steps.State) -> steps.State:
-    """The State as the loop keeps it, see `step.packed`."""
-    return steps.packed(state, run.phases, run.optimizers)
+def pack(run: Run, state: steps.State, mesh) -> steps.State:
+    """The State as the loop keeps it on the mesh's devices, see `step.packed`."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return steps.packed(state, run.phases, run.optimizers, mean_size=MEAN_SIZE_ON_CPU if on_cpu else math.inf)
 
 
 def open_data(config: ConfigDict, split: str = ""):

@@ -1,6 +1,7 @@
 """State, Phase and `descend`: the one place where a loss becomes gradients and gradients become parameters."""
 
 import itertools
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -117,13 +118,17 @@ def init_ema(nets: tuple[str, ...], params: dict, variables: dict) -> dict:
     return {net: jax.tree.map(jnp.copy, {"params": params[net], **variables.get(net, {})}) for net in nets}
 
 
-def packed(state: State, phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer]) -> State:
+def packed(
+    state: State, phases: tuple[Phase, ...], optimizers: dict[str, optim.Optimizer], *, mean_size: float = math.inf
+) -> State:
     """The State with one vector in place of the arrays of each net, its moments and its average.
 
-    Nets with other types than float32 stay as they are, and those of an optimizer that treats an array as a whole.
+    Nets with other types than float32 stay as they are, those of an optimizer that treats an array as a whole, and
+    those whose arrays have more than `mean_size` elements on average.
     """
     whole = {net for player, nets in players(phases).items() for net in nets if not optimizers[player].elementwise}
     layouts = {net: flat.layout_of(p) for net, p in state.params.items() if net not in whole and flat.fits(p)}
+    layouts = {net: layout for net, layout in layouts.items() if np.mean(layout.sizes) <= mean_size}
 
     def averaged(net, tree):
         return {**tree, "params": flat.pack(tree["params"])} if net in layouts else tree

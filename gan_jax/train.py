@@ -164,7 +164,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
             logs.drop_lines_after(folder / "evaluations.jsonl", -1)
         fresh = runs.fresh_state(run)
         if not run.config.transfer.workdir:
-            return parallel.replicate(runs.pack(run, fresh), mesh), Position(0, 0), logs.Averages()
+            return parallel.replicate(runs.pack(run, fresh, mesh), mesh), Position(0, 0), logs.Averages()
         state, message = folders.transfer(run, parallel.replicate(fresh, mesh), run.config.transfer.workdir, mesh)
         print(message, flush=True)
         return _packed(run, mesh, state), Position(0, 0), logs.Averages()
@@ -183,7 +183,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
 
 def _packed(run, mesh, state: steps.State) -> steps.State:
     """The State as the steps keep it; the one with named arrays is given up."""
-    return jax.jit(partial(runs.pack, run), out_shardings=parallel.replicated(mesh), donate_argnums=0)(state)
+    return jax.jit(partial(runs.pack, run, mesh=mesh), out_shardings=parallel.replicated(mesh), donate_argnums=0)(state)
 
 
 def _with_fresh_optimizers(session: _Session, state: steps.State) -> steps.State:

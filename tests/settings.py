@@ -53,7 +53,7 @@ def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map"
     """
     mesh = parallel.make_mesh(jax.devices()[:devices])
     state = runs.fresh_state(run) if state is None else jax.device_get(state)
-    state = parallel.replicate(runs.pack(run, state), mesh)
+    state = parallel.replicate(runs.pack(run, state, mesh), mesh)
     programs, measured = {} if programs is None else programs, []
     numbers = steps.hyper(run.phases, run.optimizers, seed=run.config.seed, ema=run.ema)
     numbers = numbers._replace(fixed=games.fixed(run.game, run.config) if fixed is None else fixed)

@@ -61,7 +61,7 @@ def test_an_optimizer_of_whole_arrays_keeps_them():
     """Lamb scales an update by the norms of its array, so that a vector of several would move otherwise."""
     config = settings.digits(optim__generator__name="lamb")
     run = settings.build(config)
-    state = runs.pack(run, runs.fresh_state(run))
+    state = runs.pack(run, runs.fresh_state(run), settings.mesh(1))
     assert flat.is_flat(state.params["discriminator"]) and not flat.is_flat(state.params["generator"])
     leaves = jax.tree.leaves((state.opt["generator"], state.ema["generator"]), is_leaf=flat.is_flat)
     assert not any(map(flat.is_flat, leaves))
@@ -81,7 +81,7 @@ def test_a_packed_state_is_that_state():
     """Parameters, both moments and the average are vectors, and named they are what they were."""
     run = settings.build(settings.digits())
     state = runs.fresh_state(run)
-    packed = runs.pack(run, state)
+    packed = runs.pack(run, state, settings.mesh(1))
     vectors = [x for x in jax.tree.leaves(packed, is_leaf=flat.is_flat) if flat.is_flat(x)]
     assert len(vectors) == 2 * 3 + 1  # of each player parameters and two moments; the generator's average
     back = flat.unpack(packed)

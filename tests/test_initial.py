@@ -93,7 +93,7 @@ def test_a_fresh_state_compiles_nothing(monkeypatch):
     jax.monitoring.register_event_duration_secs_listener(listen)
     jax.clear_caches()
     try:
-        runs.pack(run, runs.fresh_state(run))
+        runs.pack(run, runs.fresh_state(run), settings.mesh(1))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(compiled) <= 2, compiled  # keys

@@ -170,7 +170,7 @@ def test_numbers_that_are_inputs_count():
     )
     step = steps.make_step(plain.phases, plain.optimizers, seed=0, ema=plain.ema)
     mesh = settings.mesh(1)
-    state = parallel.replicate(runs.pack(other, runs.fresh_state(other)), mesh)
+    state = parallel.replicate(runs.pack(other, runs.fresh_state(other), mesh), mesh)
     hyper = parallel.replicate(
         steps.hyper(other.phases, other.optimizers, seed=other.config.seed, ema=other.ema), mesh
     )
