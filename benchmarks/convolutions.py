@@ -1,8 +1,10 @@
-"""Times single convolutions on the CPU with and without the algorithms of fewer products, forward and both gradients.
+"""Times single convolutions on the CPU in three ways, forward and both gradients.
+
+XLA's own, with fewer products (Winograd), and as one product of matrices with what every tap sees (im2col).
 
     python benchmarks/convolutions.py --repeats=7
 
-Prints a table and writes JSON: what `gan_jax.layers.winograd.pays` goes by.
+Prints a table and writes JSON: what `pays` of `gan_jax.layers.winograd` and of `im2col` go by.
 """
 
 import os
@@ -23,6 +25,7 @@ from gan_jax.errors import UserError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "convolutions.json"
 KINDS = ("conv", "tconv", "wgrad")
+WAYS = ("plain", "fewer", "columns")
 TOLERANCE = 1e-5  # of the largest value
 
 
@@ -45,6 +48,8 @@ SHAPES = tuple(Shape(*numbers) for numbers in (
     (64, 64, 3, 64, 4, 2), (64, 32, 64, 128, 4, 2), (64, 16, 128, 256, 4, 2), (64, 8, 256, 512, 4, 2),
     (64, 32, 16, 32, 4, 2), (8, 32, 128, 128, 3, 1), (8, 16, 128, 128, 3, 1), (8, 8, 128, 128, 3, 1),
     (8, 4, 512, 512, 3, 1), (16, 32, 64, 64, 3, 1), (32, 32, 32, 32, 3, 1), (4, 64, 64, 64, 3, 1),
+    (4, 2, 256, 256, 4, 2), (4, 4, 512, 256, 4, 2), (4, 8, 256, 256, 4, 2), (64, 2, 256, 256, 4, 2),
+    (4, 16, 128, 256, 4, 2), (8, 8, 512, 512, 3, 1), (4, 8, 256, 256, 3, 1), (2, 16, 256, 256, 3, 1),
 ))  # fmt: skip
 SMOKE = (Shape(2, 8, 3, 4, 4, 2), Shape(2, 8, 4, 4, 3, 1))
 
@@ -61,7 +66,7 @@ def _report(flags) -> dict:
     settings = {"device": "cpu", "precision": "float32", "threads": reports.cores(), "repeats": flags.repeats}
     report = reports.header("convolutions", ("jax", "jaxlib", "numpy"), settings | {"smoke": flags.smoke})
     report["shapes"] = []
-    print("{:38} {:6} {:>9} {:>9} {:>19} {:>6}".format("", "", "XLA's ms", "fewer ms", "ratio (range)", "taken"))
+    print("{:38} {:6} {:>9} {:>9} {:>10} {:>9}".format("", "", "XLA's ms", "fewer ms", "columns ms", "taken"))
     for shape in SMOKE if flags.smoke else SHAPES:
         for kind in KINDS:
             report["shapes"].append(measure(shape, kind, flags.repeats))
@@ -75,22 +80,26 @@ def _flags(arguments):
 
 
 def measure(shape: Shape, kind: str, repeats: int) -> dict:
-    """Milliseconds of one map both ways, and whether `pays` takes the second.
+    """Milliseconds of one map in each way, what they are beside XLA's, and the way that is taken.
 
     Raises:
       UserError: they do not give the same.
     """
     import jax
 
-    from gan_jax.layers import winograd
+    from gan_jax.layers import im2col, winograd
 
     arrays, call, sides = _map(shape, kind)
     programs = {}
-    for way, pays in (("plain", False), ("fewer", True)):
-        with mock.patch.object(winograd, "pays", lambda *_, pays=pays: pays):
+    for way in WAYS:
+        with (
+            mock.patch.object(winograd, "pays", lambda *_, way=way: way == "fewer"),
+            mock.patch.object(im2col, "pays", lambda *_, way=way: way == "columns"),
+        ):
             programs[way] = jax.jit(lambda *operands: call(*operands)).lower(*arrays).compile()  # a jit of its own each
     results = {way: np.asarray(program(*arrays)) for way, program in programs.items()}
-    difference = float(np.abs(results["fewer"] - results["plain"]).max() / np.abs(results["plain"]).max())
+    largest = np.abs(results["plain"]).max()
+    difference = max(float(np.abs(results[way] - results["plain"]).max() / largest) for way in WAYS)
     if difference > TOLERANCE:
         raise UserError(f"{shape} {kind}: results differ by {difference:.1e}, at most {TOLERANCE} is expected")
     times: dict[str, list[float]] = {way: [] for way in programs}
@@ -99,10 +108,11 @@ def measure(shape: Shape, kind: str, repeats: int) -> dict:
             began = time.perf_counter()
             jax.block_until_ready(program(*arrays))
             times[way].append(1e3 * (time.perf_counter() - began))
-    ratios = [plain / fewer for plain, fewer in zip(times["plain"], times["fewer"], strict=True)]
-    kernel, stride = (shape.kernel,) * 2, (shape.stride,) * 2
-    return {"shape": shape._asdict(), "kind": kind, "difference": difference, "ratio": reports.spread(ratios),
-            "taken": winograd.pays(kind, *sides, kernel, stride),
+    ratios = {way: reports.spread([plain / other for plain, other in zip(times["plain"], times[way], strict=True)])
+              for way in WAYS[1:]}  # fmt: skip
+    asked = kind, *sides, (shape.kernel,) * 2, (shape.stride,) * 2
+    taken = "columns" if im2col.pays(*asked) else "fewer" if winograd.pays(*asked) else "plain"
+    return {"shape": shape._asdict(), "kind": kind, "difference": difference, "ratios": ratios, "taken": taken,
             **{f"{way}_milliseconds": reports.spread(values) for way, values in times.items()}}
 
 
@@ -125,11 +135,9 @@ def _map(shape: Shape, kind: str):
 
 def row(measured: dict) -> str:
     """A line of the table."""
-    plain, fewer, ratio = (measured[key] for key in ("plain_milliseconds", "fewer_milliseconds", "ratio"))
+    times = [measured[f"{way}_milliseconds"]["median"] for way in WAYS]
     name = str(Shape(**measured["shape"]))
-    spread = f"{ratio['median']:.2f} ({ratio['low']:.2f}..{ratio['high']:.2f})"
-    mark = "yes" if measured["taken"] else "no"
-    return f"{name:38} {measured['kind']:6} {plain['median']:9.2f} {fewer['median']:9.2f} {spread:>19} {mark:>6}"
+    return "{:38} {:6} {:9.2f} {:9.2f} {:10.2f} {:>9}".format(name, measured["kind"], *times, measured["taken"])
 
 
 if __name__ == "__main__":

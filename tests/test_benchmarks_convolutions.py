@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import convolutions
 from gan_jax.errors import UserError
-from gan_jax.layers import winograd
+from gan_jax.layers import im2col, winograd
 
 
 def test_smoke_writes_what_was_measured(tmp_path, capsys):
@@ -16,15 +16,17 @@ def test_smoke_writes_what_was_measured(tmp_path, capsys):
     assert [(one["shape"]["kernel"], one["kind"]) for one in measured] == [
         (kernel, kind) for kernel in (4, 3) for kind in ("conv", "tconv", "wgrad")]
     for one in measured:
-        plain, fewer = one["plain_milliseconds"]["all"][0], one["fewer_milliseconds"]["all"][0]
-        assert one["ratio"]["median"] == pytest.approx(plain / fewer) and 0 < one["difference"] < 1e-5
-        assert one["taken"] is False  # so small ones are not worth it
+        plain, fewer, columns = (one[f"{way}_milliseconds"]["all"][0] for way in convolutions.WAYS)
+        medians = [one["ratios"][way]["median"] for way in ("fewer", "columns")]
+        assert medians == pytest.approx([plain / fewer, plain / columns]) and 0 < one["difference"] < 1e-5
+        assert one["taken"] == "plain"  # so small ones are not worth it
     assert "2 x 8x8, 3 -> 4, 4x4 / 2" in capsys.readouterr().out
 
 
-def test_unequal_results_are_not_timed(monkeypatch):
-    conv = winograd.conv
-    monkeypatch.setattr(winograd, "conv", lambda *args, **kwargs: 1.0001 * conv(*args, **kwargs))
+@pytest.mark.parametrize("way", [winograd, im2col])
+def test_unequal_results_are_not_timed(monkeypatch, way):
+    conv = way.conv
+    monkeypatch.setattr(way, "conv", lambda *args, **kwargs: 1.0001 * conv(*args, **kwargs))
     with pytest.raises(UserError, match="conv: results differ by 1.*e-04"):
         convolutions.measure(convolutions.SMOKE[0], "conv", 1)
 

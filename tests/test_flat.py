@@ -1,5 +1,7 @@
 """One vector for a net's arrays: what it stands for comes back, and optimizers do to it what they do to the arrays."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,22 @@ def test_moments_of_another_type_stay_apart():
     assert not flat.is_flat(
         steps.packed(state, run.phases, {**run.optimizers, "generator": optimizer}).params["generator"]
     )
+
+
+def test_large_arrays_stay_named_on_a_cpu(monkeypatch):
+    """Of a network whose arrays are large on average, with its moments and its average; elsewhere they are a vector."""
+    run = settings.build(settings.digits(data__resolution=8, batch_size=8), shape=(8, 8, 1))
+    state = runs.fresh_state(run)
+    means = {net: np.mean([leaf.size for leaf in jax.tree.leaves(tree)]) for net, tree in state.params.items()}
+    assert means["discriminator"] < means["generator"]
+    monkeypatch.setattr(runs, "MEAN_SIZE_ON_CPU", means["discriminator"])
+    on_cpu = runs.pack(run, state, settings.mesh(1))
+    assert flat.is_flat(on_cpu.params["discriminator"]) and not flat.is_flat(on_cpu.params["generator"])
+    leaves = jax.tree.leaves((on_cpu.opt["generator"], on_cpu.ema["generator"]), is_leaf=flat.is_flat)
+    assert not any(map(flat.is_flat, leaves))
+    gpu = types.SimpleNamespace(platform="gpu")
+    on_gpu = runs.pack(run, state, types.SimpleNamespace(devices=np.array([gpu])))
+    assert all(flat.is_flat(tree) for tree in on_gpu.params.values())
 
 
 def test_a_packed_state_is_that_state():
