@@ -268,6 +268,7 @@ def descend(
             "update_norm": optim.global_norm(updates),
             "param_norm": optim.global_norm(moved),
         }
+        opt = optim.written_last(opt, metrics["update_norm"])
     state = state._replace(
         params={**state.params, **moved},
         variables=variables,
