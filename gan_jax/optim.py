@@ -14,7 +14,6 @@ import optax
 
 from gan_jax import flat
 from gan_jax.errors import UserError
-from gan_jax.layers.by_platform import by_platform
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential")
 RATES = ("learning_rate", "warmup_images", "warmup_factor", "decay_begin_images", "decay_images", "decay_rate",
@@ -73,27 +72,6 @@ class Optimizer(NamedTuple):
         updates, opt_state = self.at(images).update(grads, opt_state, params)
         rate = self.learning_rate(images)
         return jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates), opt_state
-
-
-def written_last(opt_state: Any, update_norm: jax.Array) -> Any:
-    """The optimizer state, whose first moments on a CPU wait for the norm of the updates that are computed from them.
-
-    XLA:CPU computes a new first moment twice: for the State, and within the update. Written first into the buffer of
-    the old one, which is donated, it would make XLA copy that for the update: 10 of 103 ms of a step of pix2pix.
-    """
-
-    def wait(moment):
-        # Never 0: no norm is negative. XLA does not know that, so that the norm must come first.
-        ordered = lambda moment, norm: jnp.where(norm < 0, jnp.zeros((), moment.dtype), moment)  # noqa: E731
-        return by_platform(moment, update_norm, cpu=ordered, default=lambda moment, norm: moment)
-
-    def has_moment(node):
-        return isinstance(node, optax.ScaleByAdamState)
-
-    def waiting(node):
-        return node._replace(mu=jax.tree.map(wait, node.mu)) if has_moment(node) else node
-
-    return jax.tree.map(waiting, opt_state, is_leaf=has_moment)
 
 
 def optimizer(section: Mapping[str, Any], *, batch_size: int, total_images: int, lazy: int = 0) -> Optimizer:
