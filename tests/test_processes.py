@@ -169,7 +169,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step(two_processes, tmp_path)
             assert all(process.poll() is None for process in processes), _said(workdir, 0)
             time.sleep(0.1)
         processes[1].send_signal(signal.SIGTERM)
-        assert _ended(processes, workdir) == [0, 0]
+        assert _ended(processes, workdir) == [75, 75]
     assert "resumed at 24 images, step 3" in _said(workdir, 0)
     restored = _restored(workdir)
     assert restored.step == int(restored.state.step) >= 5
