@@ -8,8 +8,8 @@ import os
 import sys
 
 from gan_jax import help as help_texts
-from gan_jax import output, paths
-from gan_jax.errors import DivergedError, UserError
+from gan_jax import output, paths, signals
+from gan_jax.errors import STOPPED, DivergedError, Stopped, UserError
 
 DEFAULT_CONFIG = "digits_dcgan"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
@@ -58,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"stopped by {stopped} before the first step; nothing is lost, the same command goes on", flush=True)
+        return STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -83,9 +86,8 @@ def _main(argv: list[str]) -> int:
     if command == "config":  # nothing of JAX
         return _config(argv)
     flags, overrides = parse(command, argv)
-    output.doing("starting JAX")
-    _prepare_jax()
-    output.doing(f"{command}: at work")
+    if command != "train":  # which takes the signals first
+        _prepare_jax(command)
     return COMMANDS[command](flags, overrides)
 
 
@@ -164,8 +166,9 @@ def _needed(flags: dict, name: str) -> str:
     return _one(flags, name)
 
 
-def _prepare_jax() -> None:
+def _prepare_jax(command: str) -> None:
     """Programs are kept; fewer words from the libraries."""
+    output.doing("starting JAX")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
@@ -177,22 +180,25 @@ def _prepare_jax() -> None:
     if "JAX_TRACEBACK_IN_LOCATIONS_LIMIT" not in os.environ:
         jax.config.update("jax_traceback_in_locations_limit", 0)
     parallel.silence()
+    output.doing(f"{command}: at work")
 
 
 def _train(flags: dict, overrides: list) -> int:
-    from gan_jax import parallel, runs
+    with signals.Stop(at_once=True) as stop:
+        _prepare_jax("train")
+        from gan_jax import parallel, runs
 
-    path = _one(flags, "config", DEFAULT_CONFIG)
-    config = runs.load_config(path, overrides)
-    parallel.initialize(
-        _one(flags, "coordinator"), _number(flags, "num_processes", 0), _number(flags, "process_id", -1)
-    )
-    from gan_jax.train import train
+        path = _one(flags, "config", DEFAULT_CONFIG)
+        config = runs.load_config(path, overrides)
+        from gan_jax.train import train  # before JAX may take SIGTERM, as this takes a while
 
-    workdir = _one(flags, "workdir") or default_workdir(path)
-    dry_run = _one(flags, "dry_run", "false") in ("true", "1")
-    train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"))
-    return 0
+        parallel.initialize(
+            _one(flags, "coordinator"), _number(flags, "num_processes", 0), _number(flags, "process_id", -1)
+        )
+        workdir = _one(flags, "workdir") or default_workdir(path)
+        dry_run = _one(flags, "dry_run", "false") in ("true", "1")
+        is_complete = train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"), stop=stop)
+    return 0 if is_complete else STOPPED
 
 
 def default_workdir(path: str) -> str:
@@ -267,7 +273,7 @@ def _sweep(flags: dict, overrides: list) -> int:
     for values in sweep_flags.product(sweeps, seed, whole).values():
         varied = [(key.removeprefix("config."), value) for key, value in values.items()]
         runs.load_config(path, [*overrides, *varied])
-    failures = sweep.sweep(
+    return sweep.sweep(
         path,
         overrides,
         sweeps,
@@ -277,7 +283,6 @@ def _sweep(flags: dict, overrides: list) -> int:
         seed=seed,
         whole=whole,
     )
-    return 1 if failures else 0
 
 
 def _config(argv: list[str]) -> int:

@@ -100,7 +100,10 @@ FLAGS = {
   --truncation=PSI[,CUTOFF]    of the program; for models with styles
   --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest""",
 }
-EXIT_CODES = "exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files"
+EXIT_CODES = (
+    "exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files,\n"
+    "            75 stopped by a signal, the same command goes on"
+)
 
 
 def overview() -> str:

@@ -17,8 +17,8 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from gan_jax import logs, provenance, sweep_flags
-from gan_jax.errors import UserError
+from gan_jax import logs, provenance, signals, sweep_flags
+from gan_jax.errors import STOPPED, UserError
 
 GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
 _POLL_SECONDS = 0.1
@@ -49,10 +49,10 @@ def sweep(
 ) -> int:
     """Runs every combination, then prints the table of results and writes `sweep.csv` and `sweep.png`.
 
-    A failed run does not stop the others. SIGINT and SIGTERM stop the running ones gracefully and return.
+    A failed run does not stop the others. The signals that stop a run stop all running ones gracefully and return.
 
     Returns:
-      The number of combinations that are not done: they failed, or the sweep was stopped before.
+      The command's exit code: `STOPPED` where a signal left some combinations undone, else 1 where some failed, or 0.
     Raises:
       UserError: a sweep that cannot be read, or one that differs from the folder's `sweep.json`.
     """
@@ -80,7 +80,11 @@ def sweep(
     with (root / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows(lines)
     _plot(root / "sweep.png", rows, metric)
-    return sum(row.status != "done" for row in rows)
+    return _exit_code([row.status for row in rows])
+
+
+def _exit_code(statuses: list[str]) -> int:
+    return STOPPED if "unfinished" in statuses else int("failed" in statuses)
 
 
 def _own_command() -> list[str]:
@@ -104,10 +108,10 @@ def _check_definition(root: pathlib.Path, definition: dict[str, Any], combinatio
 
 
 def _run_all(pending: list[tuple[pathlib.Path, list[str]]], jobs: int) -> None:
-    """Runs the commands, `jobs` at a time; on SIGINT or SIGTERM it stops what runs, and returns."""
+    """Runs the commands, `jobs` at a time; on a signal it stops what runs, and returns."""
     stop: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: stop.append(number)) for number in signals}
+    heeded = signals.heeded()
+    before = {number: signal.signal(number, lambda number, frame: stop.append(number)) for number in heeded}
     waiting, running = list(pending), []
     try:
         while (waiting or running) and not stop:
@@ -155,14 +159,10 @@ class _Child:
         if code is None:
             return False
         seconds = round(time.monotonic() - self.start, 1)
-        stopped = "" if code else _stopped_early(self.folder)
-        result = {
-            "status": "failed" if code else "unfinished" if stopped else "done",
-            "returncode": code,
-            "seconds": seconds,
-            "message": stopped,
-        }
-        if code:
+        status = {0: "done", STOPPED: "unfinished"}.get(code, "failed")
+        message = _stopped_early(self.folder) if code == STOPPED else ""
+        result = {"status": status, "returncode": code, "seconds": seconds, "message": message}
+        if status == "failed":
             lines = self.log.read_bytes()[self.offset :].decode(errors="replace").strip().splitlines()
             result["message"] = "\n".join(lines[-20:]) or f"exit code {code}, and it printed nothing"
         _write_json(self.folder / "sweep_result.json", result)
@@ -174,13 +174,13 @@ class _Child:
 
 
 def _stopped_early(folder: pathlib.Path) -> str:
-    """Where a run stood that saved and ended at a signal, which is no failure; empty for a complete one."""
+    """Where a run stood that saved and ended at a signal, which is no failure."""
     config = folder / "config.json"
-    if not config.exists():  # not a run's folder: some other program, whose exit code is all there is
-        return ""
+    if not config.exists():  # it had not begun
+        return "stopped by a signal"
     total = _read_json(config).get("total_images", 0)
     images = max((row.get("images", 0) for row in logs.read_lines(folder / "metrics.jsonl")), default=0)
-    return "" if images >= total else f"stopped by a signal, {images} of {total} images logged"
+    return f"stopped by a signal, {images} of {total} images logged"
 
 
 def _last_line(result: dict[str, Any]) -> str:

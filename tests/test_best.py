@@ -32,8 +32,9 @@ def write(folder, metrics: str, values: dict) -> pathlib.Path:
         for step, value in values.items():
             state = fresh._replace(step=np.int32(step), ema=jax.tree.map(lambda x, step=step: step * x, fresh.ema))
             companions = {"position": 8 * step, "data": dataset.fingerprint, "sums": {}}
-            metric = None if value is None else (name, value)
-            checkpoint.save(manager, parallel.replicate(state, parallel.make_mesh()), companions, metric)
+            checkpoint.save(manager, parallel.replicate(state, parallel.make_mesh()), companions)
+            if value is not None:
+                checkpoint.attach(manager, step, [], (name, value))
     return folder
 
 

@@ -169,12 +169,31 @@ def test_a_signal_to_one_process_stops_both_at_one_step(two_processes, tmp_path)
             assert all(process.poll() is None for process in processes), _said(workdir, 0)
             time.sleep(0.1)
         processes[1].send_signal(signal.SIGTERM)
-        assert _ended(processes, workdir) == [0, 0]
+        assert _ended(processes, workdir) == [75, 75]
     assert "resumed at 24 images, step 3" in _said(workdir, 0)
     restored = _restored(workdir)
     assert restored.step == int(restored.state.step) >= 5
     assert f"stopped at {8 * restored.step} images, step {restored.step}" in _said(workdir, 0)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(restored.state.params)))
+
+
+def test_a_signal_to_one_process_ends_the_measurement_of_both(two_processes, tmp_path):
+    """The pair resumes the finished run for a step, of which it then measures 40,000 images. No value comes of it."""
+    workdir = tmp_path / "run"
+    shutil.copytree(two_processes, workdir)
+    before = evaluate.read(str(workdir))
+    longer = [*SGD, ("total_images", "8000"), ("evaluation.metrics", "msssim20000"), ("every.evaluate_images", "8"),
+              ("evaluation.batch_size", "8")]  # fmt: skip
+    with _pair(workdir, longer) as processes:
+        deadline = time.monotonic() + LIMIT
+        while not (workdir / "checkpoints" / "4").is_dir() and time.monotonic() < deadline:
+            assert all(process.poll() is None for process in processes), _said(workdir, 0)
+            time.sleep(0.1)
+        processes[1].send_signal(signal.SIGUSR2)
+        assert _ended(processes, workdir) == [75, 75]
+    assert "stopped at 32 images, step 4" in _said(workdir, 0) and "Traceback" not in _said(workdir, 1)
+    assert _restored(workdir).step == 4 and "evaluate" in _restored(workdir).run["due"]
+    assert evaluate.read(str(workdir)) == before
 
 
 def test_several_steps_a_call_on_a_resident_set_are_those_of_one_process(four_devices, two_processes, tmp_path):
