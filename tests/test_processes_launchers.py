@@ -53,6 +53,11 @@ def test_tasks_of_slurm_meet_at_the_first_node_of_their_step(nodes, first):
     assert launchers.find({**SLURM, "SLURM_STEP_NODELIST": nodes}).coordinator.startswith(f"{first}:")
 
 
+def test_tasks_of_one_node_need_no_name_for_it():
+    assert launchers.find({**SLURM, "SLURM_STEP_NUM_NODES": "1"}).coordinator.startswith("127.0.0.1:")
+    assert launchers.find({**SLURM, "SLURM_STEP_NUM_NODES": "2"}).coordinator.startswith("n1:")
+
+
 def test_a_step_counts_its_own_tasks():
     """As an interactive step of a job of many."""
     assert launchers.find({**SLURM, "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}).processes == 1
@@ -107,6 +112,13 @@ def test_mpirun_within_a_step_counts_and_slurm_where_both_say_the_same():
 def test_some_do_not_say_how_many_there_are(environment, name, process):
     launcher = launchers.find(environment)
     assert (launcher.name, launcher.processes, launcher.process, launcher.coordinator) == (name, None, process, "")
+
+
+def test_jax_has_the_classes_that_are_asked():
+    from jax._src import clusters
+
+    for name in launchers._ASKED_BY_JAX.values():
+        assert issubclass(getattr(clusters, name), clusters.ClusterEnv)
 
 
 def test_a_job_without_a_name_is_known_by_who_started_its_sessions():

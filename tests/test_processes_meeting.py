@@ -180,7 +180,11 @@ def kubernetes(monkeypatch):
         monkeypatch.setattr(cluster + "is_env_present", lambda: True)
         monkeypatch.setattr(cluster + "get_process_count", lambda: pods)
         monkeypatch.setattr(cluster + "get_process_id", lambda: int(os.environ["JOB_COMPLETION_INDEX"]))
-        monkeypatch.setattr(cluster + "get_coordinator_address", lambda seconds, port: f"{host}:{port or 55527}")
+
+        def address(timeout_secs, override_coordinator_port):
+            return f"{host}:{override_coordinator_port or 55527}"
+
+        monkeypatch.setattr(cluster + "get_coordinator_address", address)
 
     return answer
 
@@ -275,7 +279,7 @@ def test_a_process_says_for_whom_it_waits_and_who_did_not_come(serving, monkeypa
     assert f"process 2 of 4: waiting for processes 1, 3, with process 0 at 127.0.0.1:{port}" in texts
     late = f"processes 1, 3 did not come to 127.0.0.1:{port} within 3 s; see whether they run and what they say"
     assert ends[0] == f"process 0 of 4: {late}; --wait_seconds=N waits longer"
-    assert ends[2].startswith("process 2 of 4") and "--wait_seconds=N waits longer" in ends[2]
+    assert ends[2].startswith("process 2 of 4: ") and "processes 1, 3" in ends[2] and "see whether they run" in ends[2]
 
 
 @pytest.mark.parametrize(("process", "processes", "message"), [

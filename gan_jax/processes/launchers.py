@@ -19,6 +19,9 @@ _LAST_STEP = 0xFFFFFFF0  # of Slurm; numbers from here on are batch scripts and 
 # Variables by which JAX or this module knows of a launcher, or by which a launcher's libraries find each other.
 _OWN = ("SLURM_", "OMPI_", "PMI_", "PMI2_", "PMIX_", "PRTE_", "HYDRA_", "HYDI_", "MPI_LOCAL", "JOB_COMPLETION_INDEX",
         "JAX_COORDINATOR_ADDRESS")  # fmt: skip
+# Whom jax.distributed.initialize() asks beyond the environment: classes of JAX that have no public name.
+_ASKED_BY_JAX = {"this TPU pod on Kubernetes": "GkeTpuCluster", "this TPU pod": "GceTpuCluster",
+                 "Kubernetes": "K8sCluster"}  # fmt: skip
 
 
 class Launcher(NamedTuple):
@@ -59,6 +62,8 @@ def _slurm(environment: Mapping[str, str]) -> Launcher | None:
         return None
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)[0]  # of "n[01-04,7],m1" the part before the comma outside
     host = re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
+    if environment.get("SLURM_STEP_NUM_NODES") == "1":
+        host = "127.0.0.1"
     # JAX's port comes from the job alone: steps that run side by side would share it.
     port = _port(environment, f"{environment.get('SLURM_JOB_ID', '')}.{step}")
     device = _number(environment, "SLURM_LOCALID")
@@ -98,7 +103,7 @@ def _mpich(environment: Mapping[str, str]) -> Launcher | None:
         return None
     port = _port(environment, environment.get("PMIX_NAMESPACE") or _parent())
     return Launcher(
-        "MPICH",
+        "a launcher that speaks PMI" if local is None else "MPICH",
         f"PMI_SIZE={processes}",
         processes,
         process,
@@ -147,10 +152,12 @@ def ask_jax(kubernetes: bool, wait_seconds: int) -> Launcher | None:
     Raises:
       UserError: one of them is there, and does not tell.
     """
-    from jax._src import clusters  # jax.distributed.initialize() asks these; they have no public name
+    from jax._src import clusters
 
-    candidates = [("the TPU pod", clusters.GkeTpuCluster), ("the TPU pod", clusters.GceTpuCluster)]
-    for name, cluster in [*candidates, ("Kubernetes", clusters.K8sCluster)] if kubernetes else candidates:
+    for name, source in _ASKED_BY_JAX.items():
+        cluster = getattr(clusters, source, None)
+        if cluster is None or (name == "Kubernetes" and not kubernetes):
+            continue
         try:
             with warnings.catch_warnings(action="ignore"):  # of a package that is not there
                 if not cluster.is_env_present():
@@ -158,7 +165,8 @@ def ask_jax(kubernetes: bool, wait_seconds: int) -> Launcher | None:
             processes, process = cluster.get_process_count(), cluster.get_process_id()
             coordinator = ""
             if processes > 1:
-                coordinator = cluster.get_coordinator_address(wait_seconds, os.environ.get("JAX_COORDINATOR_PORT"))
+                port = os.environ.get("JAX_COORDINATOR_PORT")
+                coordinator = cluster.get_coordinator_address(timeout_secs=wait_seconds, override_coordinator_port=port)
         except Exception as error:  # whatever a service's client raises
             raise UserError(
                 f"JAX cannot learn from {name} which processes take part: {error or type(error).__name__}; mend that, "

@@ -8,6 +8,7 @@ import os
 
 import jax
 
+from gan_jax import output
 from gan_jax.errors import UserError
 from gan_jax.processes import launchers, rendezvous
 from gan_jax.processes.launchers import Launcher
@@ -114,6 +115,7 @@ def _join(here: rendezvous.Place, device: int | None) -> None:
         options["local_device_ids"] = [device]
     if rendezvous.bind_host(here) and "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:
         options["coordinator_bind_address"] = here.address
+    output.doing(f"{here}: all are there, and JAX connects them")
     try:
         # Who they are is known: JAX need not detect it.
         jax.distributed.initialize(

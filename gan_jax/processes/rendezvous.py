@@ -196,8 +196,9 @@ def _is_itself(connection: socket.socket) -> bool:
 
 
 def _is_let_go(here: Place, connection: socket.socket, deadline: float) -> bool:
-    """Whether process 0 says that all are there; False where it hangs up or is somebody else."""
+    """Whether process 0 says that all are there; False where it hangs up, or is somebody else who says nothing."""
     _send(connection, f"gan_jax {here.process} of {here.processes}")
+    missing: list[int] = []
     for line in _lines(connection, deadline):
         word, _, rest = line.partition(" ")
         if word == "go":
@@ -211,17 +212,21 @@ def _is_let_go(here: Place, connection: socket.socket, deadline: float) -> bool:
             raise UserError(f"{here}: {late}; {_check(missing)}")
         if word != "missing":
             return False
-        others = [number for number in missing if number != here.process]
-        output.update(f"{here}: waiting for {_names(others)}, with process 0 at {here.address}")
+        output.update(f"{here}: waiting for {_names(missing)}, with process 0 at {here.address}")
+    if missing and time.monotonic() >= deadline:
+        raise UserError(f"{here}: {_names(missing)} did not come to {here.address} in time; {_check(missing)}")
     return False
 
 
 def _lines(connection: socket.socket, deadline: float) -> Iterator[str]:
-    """What process 0 says, line by line, until it hangs up or the time is over (OSError)."""
+    """What process 0 says, line by line, until it hangs up or the time is over. Raises OSError for a broken line."""
     text = b""
     while len(text) < 2**16:
         connection.settimeout(max(deadline - time.monotonic(), 0.01))
-        received = connection.recv(4096)
+        try:
+            received = connection.recv(4096)
+        except TimeoutError:
+            return
         if not received:
             return
         *lines, text = (text + received).split(b"\n")
