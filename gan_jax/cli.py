@@ -20,7 +20,8 @@ DRAWN = ("inputs", "masks", "direction", "seeds", "labels", "truncation", "noise
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "border", "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
-    "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
+    "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id",
+              "wait_seconds"),
     "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
                  "save_statistics", "compare"),
     "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "tile", "scale", "quality",
@@ -186,15 +187,20 @@ def _prepare_jax(command: str) -> None:
 def _train(flags: dict, overrides: list) -> int:
     with signals.Stop(at_once=True) as stop:
         _prepare_jax("train")
-        from gan_jax import parallel, runs
+        from gan_jax import runs
+        from gan_jax.processes import meeting
 
         path = _one(flags, "config", DEFAULT_CONFIG)
         config = runs.load_config(path, overrides)
         from gan_jax.train import train  # before JAX may take SIGTERM, as this takes a while
 
-        parallel.initialize(
-            _one(flags, "coordinator"), _number(flags, "num_processes", 0), _number(flags, "process_id", -1)
+        meeting.initialize(
+            _one(flags, "coordinator"),
+            _number(flags, "num_processes", 0),
+            _number(flags, "process_id", -1),
+            _number(flags, "wait_seconds", meeting.WAIT_SECONDS),
         )
+        output.doing("train: at work")
         workdir = _one(flags, "workdir") or default_workdir(path)
         dry_run = _one(flags, "dry_run", "false") in ("true", "1")
         is_complete = train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"), stop=stop)

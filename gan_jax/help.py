@@ -24,7 +24,9 @@ FLAGS = {
   --config.logs=NAME,NAME      tell wandb, mlflow or a class of your own what is logged; docs/commands.md
   --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
   --profile=DIR                trace 16 to 32 steps into DIR once all is compiled, for XProf and TensorBoard
-  --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)""",
+  --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several; what a launcher says (Slurm, Open
+                               MPI, MPICH, Kubernetes, a TPU pod) may be left out; docs/multi_host.md
+  --wait_seconds=N             how long to wait for the others; default 300""",
     "evaluate": """\
   --workdir=DIR                the run's folder
   --data=PATH                  where the run's data lie now, if they were moved; a=PATH,b=PATH of data with parts

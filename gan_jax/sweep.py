@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from gan_jax import logs, provenance, signals, sweep_flags
 from gan_jax.errors import STOPPED, UserError
+from gan_jax.processes import launchers
 
 GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
 _POLL_SECONDS = 0.1
@@ -150,7 +151,8 @@ class _Child:
             self.offset = log.tell()
             # In a session of its own: Ctrl-C reaches the sweep alone, which then asks its children to end.
             streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-            self.process = subprocess.Popen(command, start_new_session=True, **streams)
+            environment = launchers.without(os.environ)  # a run of one process, wherever the sweep itself was started
+            self.process = subprocess.Popen(command, start_new_session=True, env=environment, **streams)
         print(f"{folder.name}: started", flush=True)
 
     def ended(self) -> bool:

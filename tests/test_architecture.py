@@ -25,7 +25,7 @@ FLOORS = (
     ("games", "lowered"),
     ("models", "step", "losses", "penalties", "augment"),
     ("layers", "optim", "features"),
-    ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
+    ("flat", "initial", "processes"),  # a net's arrays as one vector; fresh values without compiler; a run's processes
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace", "help", "loggers", "lock", "tiles", "signals"),
@@ -41,7 +41,7 @@ ONLY = {
     "losses": {"errors"},
     "penalties": {"errors"},
     "sweep_flags": {"errors", "config"},
-    "sweep": {"errors", "logs", "sweep_flags", "signals", "cache", "provenance"},  # starts runs as processes
+    "sweep": {"errors", "logs", "sweep_flags", "signals", "cache", "provenance", "processes"},  # starts runs
 }  # fmt: skip
 HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors".split())
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70  # lines

@@ -15,11 +15,6 @@ from tests import settings
 VALUES = {1: 30.0, 2: 10.0, 3: 20.0, 4: None}  # of fd, by step
 
 
-@pytest.fixture(autouse=True)
-def _initialized(monkeypatch):
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
-
-
 def write(folder, metrics: str, values: dict) -> pathlib.Path:
     """A run whose checkpoints have these values; the averages of step N are those of the start times N."""
     config = settings.digits(evaluation__metrics=metrics)

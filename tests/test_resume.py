@@ -166,9 +166,8 @@ def workdir(short, tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capfd):
+def command(capfd):
     """Runs a command of the smoke run in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
 
     def call(name, workdir, *flags):
         file = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"

@@ -314,6 +314,18 @@ def test_jobs_run_at_the_same_time(program, tmp_path):
     assert sweeping.sweep("f.py", [], ["config.a=meet", "config.b=1,2"], folder, jobs=2, command=program) == 0
 
 
+def test_trials_are_runs_of_one_process_wherever_the_sweep_was_started(tmp_path, monkeypatch):
+    """As by srun: its variables would make the trials of a step meet each other."""
+    for name in ("SLURM_NTASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMIX_RANK", "TPU_WORKER_ID"):
+        monkeypatch.setenv(name, "3")
+    code = ("import json, os, pathlib, sys; folder = dict(flag.split('=', 1) for flag in sys.argv[2:])['--workdir']; "
+            "pathlib.Path(folder, 'environment.json').write_text(json.dumps(dict(os.environ)))")  # fmt: skip
+    sweeping.sweep("f.py", [], ["config.a=2"], tmp_path / "sweep", command=[sys.executable, "-c", code])
+    environment = json.loads((tmp_path / "sweep" / "000-a=2" / "environment.json").read_text())
+    assert environment["TPU_WORKER_ID"] == "3" and environment["PATH"] == os.environ["PATH"]
+    assert not [name for name in environment if name.startswith(("SLURM_", "OMPI_", "PMI_", "PMIX_"))]
+
+
 def test_a_changed_definition_is_refused(program, tmp_path):
     folder = tmp_path / "sweep"
     sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
