@@ -34,6 +34,7 @@ def open_manager(
     metric: str = "",
     lower_is_better: bool = True,
     read_only: bool = False,
+    failed: Callable[[Exception], None] | None = None,
 ):
     """An Orbax CheckpointManager: asynchronous, atomic, keeps the `keep` newest and the best by its metric.
 
@@ -43,6 +44,7 @@ def open_manager(
       metric: name of the value by which the best is kept; values saved under another name do not count.
       lower_is_better: its order.
       read_only: for commands that only restore.
+      failed: is told of a save that fails in the background, while the other processes of the run wait for it.
     Raises:
       UserError: `keep` below 1, or a folder that cannot be made.
       MissingPathError: read-only, and there is no such folder.
@@ -67,9 +69,34 @@ def open_manager(
     try:
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
-        return ocp.CheckpointManager(folder, options=options, item_names=("state", "run"))
+        manager = ocp.CheckpointManager(folder, options=options, item_names=("state", "run"))
     except OSError as error:
         raise UserError(f"{folder}: checkpoints cannot be kept here: {_first_line(error)}") from error
+    if failed is not None and jax.process_count() > 1:
+        _tell_of_failures(manager, failed)
+    return manager
+
+
+def _tell_of_failures(manager, failed: Callable[[Exception], None]) -> None:
+    """Tells of a save that fails in the background before its thread waits for the other processes.
+
+    Orbax (0.12) raises such an error only after a barrier at which the others never arrive.
+    """
+    wait = manager._wait_for_checkpointers
+
+    def wait_and_tell():
+        try:
+            wait()
+        except Exception as error:
+            failed(_unwritten(manager, f"the checkpoint of step {_newest(manager)}", error))
+            raise
+
+    manager._wait_for_checkpointers = wait_and_tell
+
+
+def _newest(manager) -> int | None:
+    """The newest step that was saved, or is being saved."""
+    return max(manager.all_steps(), default=None)
 
 
 class _Best:
@@ -152,22 +179,33 @@ def closing(manager):
 
 
 def _writing(manager, what: str, action: Callable) -> None:
+    before = _newest(manager)
     try:
         manager.check_for_errors()
         action()
     except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the storage
-        newest = max(_complete_steps(manager), default=None)
-        last = "no checkpoint is complete yet" if newest is None else f"the checkpoint of step {newest} is complete"
-        raise UserError(
-            f"{manager.directory}: {what} could not be written: {_first_line(error)}; {last}. "
-            "Make room (or mend the folder) and run the same command again"
-        ) from error
+        if before is not None and before not in manager.all_steps():  # what failed was the save before this one
+            what = f"the checkpoint of step {before}"
+        raise _unwritten(manager, what, error) from error
 
 
-def _complete_steps(manager) -> list[int]:
+def _unwritten(manager, what: str, error: Exception) -> UserError:
+    newest = newest_complete(manager)
+    last = "no checkpoint is complete yet" if newest is None else f"the checkpoint of step {newest} is complete"
+    advice = "Make room (or mend the folder) and run the same command again"
+    if any(isinstance(one, jax.errors.JaxRuntimeError) for one in (error, error.__cause__)):  # not the storage
+        last, advice = f"the processes could not end it together; {last}", "Run the same command again"
+    message = UserError(f"{manager.directory}: {what} could not be written: {_first_line(error)}; {last}. {advice}")
+    message.__cause__ = error
+    return message
+
+
+def newest_complete(manager) -> int | None:
+    """The newest step whose checkpoint is whole on the disk; None where there is none."""
     with contextlib.suppress(OSError):
-        return [int(p.name) for p in pathlib.Path(manager.directory).iterdir() if p.name.isdigit()]
-    return []
+        names = [path.name for path in pathlib.Path(manager.directory).iterdir()]
+        return max((int(name) for name in names if name.isdigit()), default=None)
+    return None
 
 
 def restore(manager, step: int, abstract_state) -> tuple[Any, dict]:

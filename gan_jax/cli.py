@@ -41,6 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         return _main(argv)
+    except BaseException as error:
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Tells the user of an error in one line and gives the exit code, or raises it where there are no words for it."""
+    try:
+        raise error
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -180,18 +188,19 @@ def _prepare_jax() -> None:
 
 
 def _train(flags: dict, overrides: list) -> int:
-    from gan_jax import parallel, runs
+    from gan_jax import parallel, peers, runs
 
     path = _one(flags, "config", DEFAULT_CONFIG)
     config = runs.load_config(path, overrides)
     parallel.initialize(
         _one(flags, "coordinator"), _number(flags, "num_processes", 0), _number(flags, "process_id", -1)
     )
-    from gan_jax.train import train
+    with peers.watching(_exit_code) as watch:
+        from gan_jax.train import train
 
-    workdir = _one(flags, "workdir") or default_workdir(path)
-    dry_run = _one(flags, "dry_run", "false") in ("true", "1")
-    train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"))
+        workdir = _one(flags, "workdir") or default_workdir(path)
+        dry_run = _one(flags, "dry_run", "false") in ("true", "1")
+        train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"), watch=watch)
     return 0
 
 

@@ -26,6 +26,7 @@ from gan_jax import (
     logs,
     output,
     parallel,
+    peers,
     programs,
     runs,
     sample,
@@ -36,7 +37,9 @@ from gan_jax import step as steps
 
 
 @output.lasting(patient=True)
-def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: str = "") -> bool:
+def train(
+    config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: str = "", watch: peers.Watch | None = None
+) -> bool:
     """Trains a run from its config, or goes on where the folder's run stood, whether anybody reads its lines or not.
 
     Args:
@@ -44,6 +47,7 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
       workdir: the run's folder.
       dry_run: print what would be trained, and return.
       profile: folder for a trace of a cycle of steps, or empty for none.
+      watch: of the processes of the run, which is told where the run stands.
     Returns:
       True where the run is complete, False where a signal stopped it early; its state is saved either way.
     Raises:
@@ -68,10 +72,10 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
 
     traced = parallel.together(lambda: trace.Trace(profile))
     with contextlib.closing(parallel.together(lambda: folders.hold(workdir))):
-        return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers)
+        return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, watch or peers.Watch())
 
 
-def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bool:
+def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, watch) -> bool:
     """The part of `train` that writes; the folder is this process's alone."""
     config = run.config
     _now("making or restoring the networks")
@@ -79,7 +83,9 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bo
     folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset))
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
-    manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
+    keep = config.checkpoints.keep
+    manager = checkpoint.open_manager(folder / "checkpoints", keep=keep, failed=watch.fail, **ranking)
+    watch.saved = partial(checkpoint.newest_complete, manager)
     if not (manager.all_steps() or config.transfer.workdir):  # the compiler is at work while State is drawn
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
@@ -91,7 +97,7 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bo
     log = _log(makers, folder, config, position)
     session = _Session(
         run, mesh, dataset, manager, log, averages, folder, draw, given,
-        measure, ranking["metric"], calls, traced, named,
+        measure, ranking["metric"], calls, traced, named, watch,
     )  # fmt: skip
 
     # Stages and steps.
@@ -147,6 +153,7 @@ class _Session(NamedTuple):
     programs: programs.Programs
     trace: trace.Trace
     named: Callable  # what the steps keep as one vector a net -> named arrays
+    watch: peers.Watch
 
 
 def _stages(run: runs.Run) -> list[games.Stage]:
@@ -212,6 +219,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
                 session.log.leave_out(time.monotonic() - began)
             before = position
             position = Position(before.step + count, before.images + count * stage.batch_size)
+            session.watch.step = position.step
             session.log.leave_out(session.trace.advance(run.phases, metrics, first, count))
             session.averages.add(before.step + 1, metrics)
             session.log.advance(position.images)

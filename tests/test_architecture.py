@@ -29,8 +29,8 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace", "help", "loggers", "lock", "tiles"),
-    ("specs", "modules", "cache", "catalog"),
-    ("paths",),  # as people write them
+    ("specs", "modules", "cache", "catalog", "peers"),
+    ("paths", "connections"),  # as people write them; between processes
     ("errors", "__init__"),
 )
 # Narrower than their floor allows.
