@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import subprocess
 import threading
 
@@ -34,6 +35,7 @@ class Line:
             message = json.loads(self._reader.readline(LONGEST_LINE))
             self._socket.settimeout(None)
         except (OSError, ValueError):
+            self._reader.close()
             return None
         return message if isinstance(message, dict) else None
 
@@ -70,6 +72,8 @@ def hold(port: int) -> subprocess.Popen | None:
 def _is_connection(fd: int, port: int) -> bool:
     """Whether a descriptor is a TCP connection that somebody has made to this port of ours."""
     try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
         with socket.socket(fileno=os.dup(fd)) as connection:
             is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM
             return is_tcp and connection.getsockname()[1] == port and bool(connection.getpeername())

@@ -22,7 +22,7 @@ from gan_jax.errors import DivergedError, UserError
 KEY = "gan_jax/peers"  # in the store of JAX's coordinator: where process 0 listens
 GRACE_SECONDS = 3.0  # for a main thread to end by its own error, before the watch ends the process
 NEWS_SECONDS = 8.0  # an error that may be the consequence of another process's end waits for news of that
-MEETING_SECONDS = 30.0  # for what processes say to each other when they meet
+MEETING_SECONDS = 60.0  # for what processes say to each other when they meet
 LEAVING_SECONDS = 15.0  # process 0 waits for the others, and leaves last
 LONGEST_MESSAGE = 2_000  # characters of an error
 
@@ -250,7 +250,7 @@ class Hub(Peer):
         self._server.close()
         if self._holder is not None:
             self._holder.kill()
-            self._holder.wait()
+            self._holder.communicate()
         super().close()
 
 
@@ -311,16 +311,17 @@ def _meet() -> Peer | None:
     import jax
     from jax._src.distributed import global_state as state  # the only way to the coordinator's store, as for Orbax
 
-    if state.client is None or state.num_processes == 1:
+    client = state.client
+    if client is None or state.num_processes == 1:
         return None
     address, _, port = state.coordinator_address.rpartition(":")
     address = address.strip("[]")
     if state.process_id == 0:
-        hub = Hub(state.num_processes, address, int(port), met=lambda: state.client.key_value_delete(KEY))
-        state.client.key_value_set(KEY, json.dumps(hub.where()), allow_overwrite=True)
+        hub = Hub(state.num_processes, address, int(port), met=lambda: client.key_value_delete(KEY))
+        client.key_value_set(KEY, json.dumps(hub.where()), allow_overwrite=True)
         return hub
     try:
-        where = json.loads(state.client.blocking_key_value_get(KEY, int(MEETING_SECONDS * 1000)))
+        where = json.loads(client.blocking_key_value_get(KEY, int(MEETING_SECONDS * 1000)))
         line = connections.Line(socket.create_connection((address, where["port"]), MEETING_SECONDS))
         line.send({"token": where["token"], "process": state.process_id, "host": socket.gethostname()})
         hub = line.receive(MEETING_SECONDS)
