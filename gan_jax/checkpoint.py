@@ -179,12 +179,13 @@ def closing(manager):
 
 
 def _writing(manager, what: str, action: Callable) -> None:
-    before = _newest(manager)
+    before, is_of_before = _newest(manager), True
     try:
         manager.check_for_errors()
+        is_of_before = False
         action()
     except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the storage
-        if before is not None and before not in manager.all_steps():  # what failed was the save before this one
+        if before is not None and (is_of_before or before not in manager.all_steps()):  # where its save has failed
             what = f"the checkpoint of step {before}"
         raise _unwritten(manager, what, error) from error
 

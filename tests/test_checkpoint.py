@@ -357,6 +357,36 @@ def test_a_save_that_fails_names_the_last_complete_checkpoint(state, folder, mon
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_the_step_whose_save_failed_is_named_and_its_watch_is_told(state, folder, monkeypatch):
+    """Not the step of the save at which it shows."""
+    import orbax.checkpoint as ocp
+
+    def broken(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    told = []
+    manager = checkpoint.open_manager(folder, keep=3)
+    checkpoint._tell_of_failures(manager, told.append)
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "finalize", broken)
+    save(manager, at(state, 4))
+    with pytest.raises(UserError) as error:
+        save(manager, at(state, 5))
+    expected = "the checkpoint of step 4 could not be written: [Errno 30] Read-only file system; the checkpoint of step"
+    assert expected in str(error.value) and [str(one) for one in told] == [str(error.value)]
+
+
+def test_a_save_that_another_process_leaves_is_no_full_disk(state, folder, monkeypatch):
+    manager = checkpoint.open_manager(folder, keep=3)
+
+    def left(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("Gloo AllGather failed: Connection reset by peer")
+
+    monkeypatch.setattr(manager, "save", left)
+    with pytest.raises(UserError, match="step 4 could not be written.*could not end it together") as error:
+        save(manager, at(state, 4))
+    assert "Make room" not in str(error.value) and "the checkpoint of step 3 is complete" in str(error.value)
+
+
 def test_an_error_of_the_block_is_told_and_its_save_completes(state, folder):
     manager = checkpoint.open_manager(folder, keep=4)
     with pytest.raises(KeyError, match="mine"), checkpoint.closing(manager):
