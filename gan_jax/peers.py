@@ -104,9 +104,10 @@ class Peer(Watch):
             self._leave(failure)
 
     def _leave(self, failure: Failure) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             print(f"error: {self.sentence(failure)}", file=sys.stderr)
-        self.leave(failure.code)
+        finally:
+            self.leave(failure.code)
 
     def sentence(self, failure: Failure) -> str:
         """Why this process ends, in one line."""
@@ -164,11 +165,13 @@ class Peer(Watch):
 
     def leave(self, code: int) -> None:
         """Ends this process at once, whatever its threads wait for."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        self.part()
-        os._exit(code)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError, AttributeError):
+                    stream.flush()
+            self.part()
+        finally:
+            os._exit(code)
 
     def part(self) -> None:
         """Ends the connections of a process that has failed."""
@@ -262,7 +265,7 @@ def _is_own(error: BaseException) -> bool:
     while one is not None and one not in chain:
         chain.append(one)
         one = one.__cause__ or one.__context__
-    is_plain = isinstance(error, UserError | DivergedError | KeyboardInterrupt | SystemExit)
+    is_plain = isinstance(error, UserError | DivergedError) or not isinstance(error, Exception)  # an interrupt
     return is_plain and not any(isinstance(one, jax.errors.JaxRuntimeError) for one in chain)
 
 
