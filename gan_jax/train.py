@@ -80,7 +80,7 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bo
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
-    if not (manager.all_steps() or config.transfer.workdir):  # the compiler is at work while State is drawn
+    if not (manager.all_steps() or config.transfer.workdir or config.transfer.state):  # the compiler works meanwhile
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
     _now("loading what the metrics need")
@@ -162,12 +162,15 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         if jax.process_index() == 0:
             logs.drop_lines_after(folder / "metrics.jsonl", -1)
             logs.drop_lines_after(folder / "evaluations.jsonl", -1)
-        fresh = runs.fresh_state(run)
-        if not run.config.transfer.workdir:
-            return parallel.replicate(runs.pack(run, fresh, mesh), mesh), Position(0, 0), logs.Averages()
-        state, message = folders.transfer(run, parallel.replicate(fresh, mesh), run.config.transfer.workdir, mesh)
-        print(message, flush=True)
-        return _packed(run, mesh, state), Position(0, 0), logs.Averages()
+        transfer = run.config.transfer
+        if not transfer.state:
+            fresh = runs.fresh_state(run)
+            if not transfer.workdir:
+                return parallel.replicate(runs.pack(run, fresh, mesh), mesh), Position(0, 0), logs.Averages()
+            state, message = folders.transfer(run, parallel.replicate(fresh, mesh), transfer.workdir, mesh)
+            print(message, flush=True)
+            return _packed(run, mesh, state), Position(0, 0), logs.Averages()
+        restored = folders.branch(run, transfer.state, mesh, manager, dataset.fingerprint)
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
     if not folders.is_same_data(folder, restored.run["data"], dataset.fingerprint):
