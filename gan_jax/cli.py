@@ -256,6 +256,7 @@ def _sample(flags: dict, overrides: list) -> int:
 def _sweep(flags: dict, overrides: list) -> int:
     from gan_jax import runs, sweep, sweep_flags, sweeps
     from gan_jax.evaluate import protocols
+    from gan_jax.sweeps import choices, population, slurm, study
 
     engine, metric = _one(flags, "engine", "local"), _one(flags, "metric")
     sweeps.check_flags(engine, flags)
@@ -268,27 +269,27 @@ def _sweep(flags: dict, overrides: list) -> int:
         whole = sweep_flags.whole_keys(runs.load_config(path, overrides))
     chooses = engine in ("optuna", "pbt")
     space = sweep_flags.space(swept, seed, whole) if chooses else {}
-    tried = sweeps.examples(space) if chooses else sweep_flags.product(swept, seed, whole).values()
+    tried = choices.examples(space) if chooses else sweep_flags.product(swept, seed, whole).values()
     for values in tried:
         varied = [(key.removeprefix("config."), value) for key, value in values.items()]
         config = runs.load_config(path, [*overrides, *varied])
     settings = {"seed": seed, "whole": whole}
     common = (path, overrides, swept, _needed(flags, "workdir"))
     if "task" in flags:
-        return sweeps.slurm.run_task(_number(flags, "task", 0), *common, **settings)
+        return slurm.run_task(_number(flags, "task", 0), *common, **settings)
     settings |= {"metric": metric, "jobs": _number(flags, "jobs", 0 if engine == "slurm" else 1)}
     if engine == "slurm":
-        return sweeps.slurm.submit(*common, options=_one(flags, "slurm"), **settings)
+        return slurm.submit(*common, options=_one(flags, "slurm"), **settings)
     if chooses:
-        settings["better"] = sweeps.order(config, metric)
+        settings["better"] = choices.order(config, metric)
     if engine == "optuna":
         texts = {name: _one(flags, name) for name in ("sampler", "pruner", "storage", "study") if name in flags}
         numbers = {name: _number(flags, name, 0) for name in ("trials", "startup", "warmup") if name in flags}
-        failures = sweeps.study.search(*common, settings=sweeps.study.Settings(**texts, **numbers), **settings)
+        failures = study.search(*common, settings=study.Settings(**texts, **numbers), **settings)
     elif engine == "pbt":
-        sweeps.check_schedules(config)
+        choices.check_schedules(config)
         numbers = {name: _number(flags, name, 0) for name in ("population", "rounds") if name in flags}
-        failures = sweeps.population.evolve(*common, total_images=config.total_images, **numbers, **settings)
+        failures = population.evolve(*common, total_images=config.total_images, **numbers, **settings)
     else:
         failures = sweep.sweep(*common, **settings)
     return 1 if failures else 0

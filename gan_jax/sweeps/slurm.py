@@ -58,7 +58,7 @@ def submit(
         flags += [*(f"--sweep={text}" for text in sweeps), f"--seed={seed}", "--engine=slurm"]
         line = shlex.join([*(command or sweep.own_command()), "sweep", *flags])
         script = root / "sweep.sbatch"
-        script.write_text(_script(root, line, pending, jobs, shlex.split(options)), encoding="utf-8")
+        script.write_text(_script(root, line, pending, jobs, options), encoding="utf-8")
         job = _slurm([sbatch, "--parsable", str(script)]).partition(";")[0]
         logs.append_line(root / "slurm_jobs.jsonl", {"job": job, "tasks": pending})
         print(f"submitted as job {job}; the same command tells how far it is", flush=True)
@@ -115,14 +115,14 @@ def _defined(config_flag, overrides, sweeps, workdir, seed, whole) -> tuple[path
     return root, combinations
 
 
-def _script(root: pathlib.Path, line: str, tasks: Iterable[int], jobs: int, options: Sequence[str]) -> str:
+def _script(root: pathlib.Path, line: str, tasks: Iterable[int], jobs: int, options: str) -> str:
     """The batch script: Slurm's options, ours first, and the command of one task."""
     name = re.sub(r"\W", "_", root.name)
     log = str(root / "slurm").replace("%", "%%") + "_%A_%a.log"
     limit = f"%{jobs}" if jobs else ""
     own = [f"--job-name={name}", f"--array={_places(tasks)}{limit}", f'--output="{log}"', "--open-mode=append"]
     own += ["--requeue", f"--signal=B:USR1@{NOTICE_SECONDS}"]
-    listed = "\n".join(f"#SBATCH {option}" for option in [*own, *options])
+    listed = "\n".join(f"#SBATCH {option}" for option in (*own, " ".join(options.split("\n"))) if option)
     # `exec`: Slurm's notice reaches the batch script's own process alone, which is then the task.
     return f'#!/bin/bash\n{listed}\n\ncd {shlex.quote(os.getcwd())} && exec {line} --task="$SLURM_ARRAY_TASK_ID"\n'
 

@@ -84,8 +84,9 @@ def search(
         print(f"{settings.trials} trials, {len(worker.begun())} begun, {jobs} at a time", flush=True)
         stopped = sweep.run_all(worker.runs(), jobs, worker.watch, worker.ended)
     with _alone(root):
-        sweep.report(root, _all_runs(study, space), metric)
-        plots.draw(study, root, metric or "value")
+        rows = sweep.report(root, _all_runs(study, space), metric)
+        lines = sweep.measured(root / rows[0].run, metric) if rows else []
+        plots.draw(study, root, lines[-1].get("metric", metric) if lines else "value")
     return worker.failures() + (settings.trials - len(worker.begun()) if stopped else 0)
 
 
