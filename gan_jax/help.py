@@ -91,7 +91,7 @@ FLAGS = {
   --startup=N --warmup=IMAGES  of optuna: trials before the two decide by what they saw; images before a run is pruned
   --storage=URL --study=NAME   of optuna: sqlite:///FILE (default study.db in the folder), journal:FILE or
                                postgresql://...; the study's name, default the folder's
-  --slurm='--gres=gpu:1 --time=60'   of slurm: what sbatch is asked for, for each task
+  --slurm=OPTIONS              of slurm: what sbatch is asked for, for each task, such as a GPU and some hours
   --task=INDEX                 of slurm: train one combination; the batch script gives it
   --population=N --rounds=N    of pbt: members, default 8; rounds in which they train, default 5""",
     "config": """\
