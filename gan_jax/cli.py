@@ -26,7 +26,8 @@ FLAGS = {
                  "save_statistics", "compare"),
     "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "tile", "scale", "quality",
                "save_dlatents", "step"),
-    "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed"),
+    "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed", "engine", "trials", "sampler", "pruner",
+              "startup", "warmup", "storage", "study", "slurm", "task", "population", "rounds"),
     "config": (),
     "import": ("from", "workdir", "config"),
     "export": ("workdir", "out", "format", "truncation", "step"),
@@ -274,30 +275,43 @@ def _sample(flags: dict, overrides: list) -> int:
 
 
 def _sweep(flags: dict, overrides: list) -> int:
-    from gan_jax import runs, sweep, sweep_flags
+    from gan_jax import runs, sweep, sweep_flags, sweeps
     from gan_jax.evaluate import protocols
+    from gan_jax.sweeps import choices, population, slurm, study
 
-    metric = _one(flags, "metric")
+    engine, metric = _one(flags, "engine", "local"), _one(flags, "metric")
+    sweeps.check_flags(engine, flags)
     if why := protocols.unranked(metric):
         raise UserError(f"--metric={metric}: it is {why}; name another one, by which runs are ranked")
     path = _one(flags, "config", DEFAULT_CONFIG)
-    sweeps, seed = flags.get("sweep", []), _number(flags, "seed", 0)
+    swept, seed = flags.get("sweep", []), _number(flags, "seed", 0)
     whole = frozenset()
     with contextlib.suppress(UserError):  # a swept name may be what makes the rest right; all is loaded below
         whole = sweep_flags.whole_keys(runs.load_config(path, overrides))
-    for values in sweep_flags.product(sweeps, seed, whole).values():
+    chooses = engine in ("optuna", "pbt")
+    space = sweep_flags.space(swept, seed, whole) if chooses else {}
+    tried = choices.examples(space) if chooses else sweep_flags.product(swept, seed, whole).values()
+    for values in tried:
         varied = [(key.removeprefix("config."), value) for key, value in values.items()]
-        runs.load_config(path, [*overrides, *varied])
-    return sweep.sweep(
-        path,
-        overrides,
-        sweeps,
-        _needed(flags, "workdir"),
-        jobs=_number(flags, "jobs", 1),
-        metric=metric,
-        seed=seed,
-        whole=whole,
-    )
+        config = runs.load_config(path, [*overrides, *varied])
+    settings = {"seed": seed, "whole": whole}
+    common = (path, overrides, swept, _needed(flags, "workdir"))
+    if "task" in flags:
+        return slurm.run_task(_number(flags, "task", 0), *common, **settings)
+    settings |= {"metric": metric, "jobs": _number(flags, "jobs", 0 if engine == "slurm" else 1)}
+    if engine == "slurm":
+        return slurm.submit(*common, options=_one(flags, "slurm"), **settings)
+    if chooses:
+        settings["better"] = choices.order(config, metric)
+    if engine == "optuna":
+        texts = {name: _one(flags, name) for name in ("sampler", "pruner", "storage", "study") if name in flags}
+        numbers = {name: _number(flags, name, 0) for name in ("trials", "startup", "warmup") if name in flags}
+        return study.search(*common, settings=study.Settings(**texts, **numbers), **settings)
+    if engine == "pbt":
+        choices.check_schedules(config)
+        numbers = {name: _number(flags, name, 0) for name in ("population", "rounds") if name in flags}
+        return population.evolve(*common, total_images=config.total_images, **numbers, **settings)
+    return sweep.sweep(*common, **settings)
 
 
 def _config(argv: list[str]) -> int:

@@ -286,3 +286,50 @@ def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[ste
     left = f"; fresh: {', '.join(fresh[:4])}{' ...' if len(fresh) > 4 else ''}" if fresh else ""
     line = f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
     return state._replace(**parts), broken + line
+
+
+def branch(run: runs.Run, workdir: str, mesh, manager, fingerprint: str):
+    """The whole State of another run, saved as the first checkpoint of a new one; a `checkpoint.Restored` of it.
+
+    So the new run begins there however often it is begun, and wherever the other one has gone on to.
+
+    Args:
+      run: the new run.
+      workdir: the other run's folder; its newest readable checkpoint counts.
+      mesh: where the State is to lie.
+      manager: of the new run's checkpoints.
+      fingerprint: of the new run's data.
+    Raises:
+      MissingPathError: no such run, or one without a checkpoint.
+      UserError: nothing readable, arrays of other names or shapes, or a run that is as long as the new one.
+    """
+    from gan_jax import checkpoint
+
+    if run.config.transfer.workdir:
+        raise UserError("config.transfer.state and config.transfer.workdir are both set; leave one of them empty")
+    workdir = paths.expanded(workdir, "config.transfer.state")
+    flag = f"config.transfer.state={workdir}"
+    config, spec, _ = read_folder(workdir)
+    ours, theirs = (_shapes(one, mesh) for one in (run, runs.build(config, spec)))
+    unlike = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+    if unlike:
+        name = unlike[0]
+        raise UserError(
+            f"{flag}: {len(unlike)} arrays of that State are not as this run's; {name} is "
+            f"{theirs.get(name, 'missing')}, not {ours.get(name, 'missing')}. A State is taken over whole: give the "
+            "same game, networks and optimizers, or take the networks alone, by config.transfer.workdir"
+        )
+    restored = restore(run, workdir, mesh)
+    images, total = restored.run["position"], run.config.total_images
+    if images >= total:
+        raise UserError(f"{flag}: stands at {images} images, and config.total_images={total} counts them; give more")
+    print(f"whole State of {workdir}, step {restored.step}", flush=True)
+    saved = {**{name: restored.run[name] for name in ("position", "sums")}, "data": fingerprint}
+    checkpoint.save(manager, restored.state, saved)
+    return restored._replace(run=saved)
+
+
+def _shapes(run: runs.Run, mesh) -> dict[str, str]:
+    """Path -> shape and type of every array of a run's State."""
+    leaves = jax.tree_util.tree_leaves_with_path(runs.abstract_state(run, mesh))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}" for path, x in leaves}

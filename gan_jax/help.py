@@ -82,9 +82,20 @@ FLAGS = {
   --sweep='config.KEY=FORM'    repeatable; FORM is a list 1,2,3 or log(1e-5,1e-3,5), linear(0,1,3), random(0,1,4),
                                lograndom(1e-5,1e-3,4), rounded where the key holds a whole number; values with
                                commas stand in brackets or quotes: (32,32),(64,64) or "fd,kd",fd
-  --jobs=N                     runs at once; default 1
-  --metric=NAME                by which to sort; default: the config's first
-  --seed=N                     of the random forms""",
+  --jobs=N                     runs at once; default 1; of slurm, tasks at once, default all
+  --metric=NAME                by which to sort, or to choose; default: the config's first
+  --seed=N                     of the random forms, and of what an engine draws
+  --engine=local|optuna|slurm|pbt   all combinations here (default), a search by Optuna, all combinations as tasks of
+                               a Slurm array, or population-based training; docs/sweeps.md. For optuna and pbt FORM may
+                               be uniform(a,b) or loguniform(a,b), any number between two
+  --trials=N                   of optuna: trials of all workers together; default 20, or a grid's size
+  --sampler=tpe|random|grid|cmaes --pruner=none|median|halving   of optuna: what chooses, and what ends bad runs early
+  --startup=N --warmup=IMAGES  of optuna: trials before the two decide by what they saw; images before a run is pruned
+  --storage=URL --study=NAME   of optuna: sqlite:///FILE (default study.db in the folder), journal:FILE or
+                               postgresql://...; the study's name, default the folder's
+  --slurm=OPTIONS              of slurm: what sbatch is asked for, for each task, such as a GPU and some hours
+  --task=INDEX                 of slurm: train one combination; the batch script gives it
+  --population=N --rounds=N    of pbt: members, default 8; rounds in which they train, default 5""",
     "config": """\
   NAME                         an experiment; without it the names of all, and what they are""",
     "import": """\

@@ -273,7 +273,8 @@ def _traced_masked(run: runs.Run) -> str:
     for player, optimizer in run.optimizers.items():
         if optimizer.rates and not config[f"optim.{player}.b2_final"]:
             numbers |= {f"optim.{player}.{name}" for name in optim.RATES}
-    loop = {"seed", "grid", "logs", *(f"every.{name}_images" for name in MILESTONES)}
+    loop = {"seed", "grid", "logs", "transfer.workdir", "transfer.state"}
+    loop |= {f"every.{name}_images" for name in MILESTONES}
     apart = ("data.", "evaluation.", "checkpoints.")
     loop |= {key for key in config if key.startswith(apart) and not key.endswith(".flip")}
     if not any(config[f"optim.{player}.b2_final"] for player in run.optimizers):

@@ -47,6 +47,7 @@ DEFAULTS = {
     "checkpoints": {"keep": 2},
     "transfer": {
         "workdir": "",  # run whose parameters a new run starts from, where names and shapes agree
+        "state": "",  # run whose newest whole State a new run goes on from, optimizers, averages and counts too
         "freeze_layers": 0,  # first layers of the discriminator that do not move
     },
 }

@@ -10,11 +10,12 @@ import json
 import math
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax import logs, provenance, signals, sweep_flags
@@ -30,7 +31,7 @@ class Row(NamedTuple):
 
     run: str  # its folder within the sweep's
     values: dict[str, str]  # config key -> value
-    status: str  # done, failed, or unfinished where the sweep was interrupted
+    status: str  # done, failed, pruned where an engine ended it, or unfinished where the sweep was interrupted
     metric: float | None  # last value of the chosen metric
     step: int | None  # where it was measured
     seconds: float | None  # that the last attempt took
@@ -63,17 +64,22 @@ def sweep(
     combinations = sweep_flags.product(sweeps, seed, whole)
     root = pathlib.Path(workdir)
     definition = {"config": config_flag, "overrides": flags, "sweeps": list(sweeps), "seed": seed}
-    _check_definition(root, definition, combinations)
-    program = list(command or _own_command())
-    pending = []
-    for run, values in combinations.items():
-        if _result(root / run).get("status") != "done":
-            varied = [f"--{key}={value}" for key, value in values.items()]
-            arguments = [f"--config={config_flag}", f"--workdir={root / run}", *flags, *varied]
-            pending.append((root / run, [*program, "train", *arguments]))
+    check_definition(root, definition, combinations)
+    pending = [
+        (root / run, train_command(command, config_flag, root / run, flags, values))
+        for run, values in combinations.items()
+        if status(root / run) != "done"
+    ]
     print(f"{len(combinations)} combinations, {len(pending)} to run, {jobs} at a time", flush=True)
-    _run_all(pending, jobs)
+    run_all(pending, jobs)
+    return exit_code([row.status for row in report(root, combinations, metric)])
+
+
+def report(root: pathlib.Path, combinations: dict[str, dict[str, str]], metric: str) -> list[Row]:
+    """Prints the table of results, writes `sweep.csv` and `sweep.png`, and returns the rows, see `collect`."""
     rows, metric = collect(root, combinations, metric)
+    if not rows:
+        return rows
     lines = table(rows, metric)
     widths = [min(max(map(len, column)), 60) for column in zip(*lines, strict=True)]
     for cells in lines:
@@ -81,25 +87,38 @@ def sweep(
     with (root / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows(lines)
     _plot(root / "sweep.png", rows, metric)
-    return _exit_code([row.status for row in rows])
+    return rows
 
 
-def _exit_code(statuses: list[str]) -> int:
+def exit_code(statuses: Collection[str]) -> int:
+    """Of a sweep whose runs have these: `STOPPED` where some are unfinished, else 1 where some failed, or 0."""
     return STOPPED if "unfinished" in statuses else int("failed" in statuses)
 
 
-def _own_command() -> list[str]:
+def train_command(
+    command: Sequence[str] | None,  # program that takes `train` and flags; None for this project's own
+    config_flag: str,
+    folder: pathlib.Path,  # the run's
+    flags: Sequence[str],  # for every run
+    values: dict[str, str],  # config key -> value, of this one
+) -> list[str]:
+    """The command that trains one run, or goes on with it."""
+    varied = [f"--{key}={value}" for key, value in values.items()]
+    return [*(command or own_command()), "train", f"--config={config_flag}", f"--workdir={folder}", *flags, *varied]
+
+
+def own_command() -> list[str]:
     """`launch.py` works from any folder; the module works where the package is installed."""
     launch = pathlib.Path(__file__).resolve().parents[1] / "launch.py"
     return [sys.executable, str(launch)] if launch.exists() else [sys.executable, "-m", "gan_jax.cli"]
 
 
-def _check_definition(root: pathlib.Path, definition: dict[str, Any], combinations: dict) -> None:
-    """Writes `sweep.json`, or compares with the one that is there."""
+def check_definition(root: pathlib.Path, definition: dict[str, Any], combinations: dict) -> None:
+    """Writes `sweep.json`, or compares with the one that is there. Raises UserError where that is another sweep's."""
     path = root / "sweep.json"
     if path.exists():
-        stored = _read_json(path)
-        changed = [f"  {k}: {stored.get(k)!r} -> {v!r}" for k, v in definition.items() if stored.get(k) != v]
+        stored, new = _read_json(path), {"engine": None, **definition}  # one that lists all its runs names no engine
+        changed = [f"  {k}: {stored.get(k)!r} -> {v!r}" for k, v in new.items() if stored.get(k) != v]
         if changed:
             listed = "\n".join(changed)
             raise UserError(f"{path} holds another sweep:\n{listed}\nuse its flags, or another --workdir")
@@ -108,30 +127,46 @@ def _check_definition(root: pathlib.Path, definition: dict[str, Any], combinatio
     _write_json(path, {**definition, "runs": combinations})
 
 
-def _run_all(pending: list[tuple[pathlib.Path, list[str]]], jobs: int) -> None:
-    """Runs the commands, `jobs` at a time; on a signal it stops what runs, and returns."""
+def run_all(
+    pending: Iterable[tuple[pathlib.Path, list[str]]],  # a run's folder and command; asked for when it can begin
+    jobs: int,  # runs at a time
+    watch: Callable[[Sequence["Child"]], None] = lambda running: None,  # called several times a second
+    ended: Callable[["Child"], None] = lambda child: None,  # called when a run has written its result
+    request: signal.Signals = signal.SIGTERM,  # what tells a run to save and end
+) -> list[int]:
+    """Runs the commands, `jobs` at a time; on a signal it stops what runs, and returns.
+
+    Returns:
+      The signals that came; none where everything has run.
+    """
     stop: list[int] = []
     heeded = signals.heeded()
     before = {number: signal.signal(number, lambda number, frame: stop.append(number)) for number in heeded}
-    waiting, running = list(pending), []
+    waiting, running = iter(pending), []
     try:
-        while (waiting or running) and not stop:
-            while waiting and len(running) < jobs:
-                running.append(_Child(*waiting.pop(0)))
+        while not stop:
+            while len(running) < jobs and (run := next(waiting, None)):
+                running.append(Child(*run))
+            if not running:
+                break
             time.sleep(_POLL_SECONDS)
-            running = [child for child in running if not child.ended()]
+            watch(running)
+            for child in [child for child in running if child.ended()]:
+                running.remove(child)
+                ended(child)
     finally:
-        _stop(running, stop)
+        _stop(running, stop, request)
         for number, handler in before.items():
             signal.signal(number, handler)
     if stop:
         print("stopped; the same command goes on from here", flush=True)
+    return stop
 
 
-def _stop(running: list["_Child"], stop: list[int]) -> None:
+def _stop(running: list["Child"], stop: list[int], request: signal.Signals) -> None:
     """Asks the children to save and end; a second signal, or GRACE_SECONDS, kills them."""
     for child in running:
-        child.process.terminate()
+        child.process.send_signal(request)
     deadline = time.monotonic() + GRACE_SECONDS
     while any(child.process.poll() is None for child in running):
         if len(stop) > 1 or time.monotonic() > deadline:
@@ -140,13 +175,14 @@ def _stop(running: list["_Child"], stop: list[int]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-class _Child:
+class Child:
     """One run's process, with its output in the run's `sweep.log`."""
 
     def __init__(self, folder: pathlib.Path, command: list[str]):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "sweep_result.json").unlink(missing_ok=True)
         self.folder, self.start, self.log = folder, time.monotonic(), folder / "sweep.log"
+        self.command, self.pruned_at = command, 0.0
         with self.log.open("ab") as log:
             self.offset = log.tell()
             # In a session of its own: Ctrl-C reaches the sweep alone, which then asks its children to end.
@@ -155,6 +191,15 @@ class _Child:
             self.process = subprocess.Popen(command, start_new_session=True, env=environment, **streams)
         print(f"{folder.name}: started", flush=True)
 
+    def prune(self) -> None:
+        """Asks it to save and end, because it is not worth going on with; called again, sees that it does."""
+        if not self.pruned_at:
+            self.pruned_at = time.monotonic()
+            self.process.terminate()
+            print(f"{self.folder.name}: pruned", flush=True)
+        elif time.monotonic() - self.pruned_at > GRACE_SECONDS:
+            self.process.kill()
+
     def ended(self) -> bool:
         """Whether the process has ended; its result is written then."""
         code = self.process.poll()
@@ -162,8 +207,11 @@ class _Child:
             return False
         seconds = round(time.monotonic() - self.start, 1)
         status = {0: "done", STOPPED: "unfinished"}.get(code, "failed")
-        message = _stopped_early(self.folder) if code == STOPPED else ""
-        result = {"status": status, "returncode": code, "seconds": seconds, "message": message}
+        if self.pruned_at and status != "done":
+            status = "pruned"
+        message = _stopped_early(self.folder) if status == "unfinished" else ""
+        result = {"status": status, "returncode": code, "seconds": seconds, "message": message,
+                  "command": shlex.join(self.command)}  # goes on with it  # fmt: skip
         if status == "failed":
             lines = self.log.read_bytes()[self.offset :].decode(errors="replace").strip().splitlines()
             result["message"] = "\n".join(lines[-20:]) or f"exit code {code}, and it printed nothing"
@@ -198,22 +246,16 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
     Raises:
       UserError: values of this metric have no order.
     """
-    evaluations = {run: logs.read_lines(root / run / "evaluations.jsonl") for run in combinations}
-    names = list(dict.fromkeys(line["metric"] for lines in evaluations.values() for line in lines if "metric" in line))
+    evaluations = [line for run in combinations for line in logs.read_lines(root / run / "evaluations.jsonl")]
+    names = list(dict.fromkeys(line["metric"] for line in evaluations if "metric" in line))
     metric = metric or next(iter(names), "")
     rows, lines, better = [], {}, "lower"  # as losses are
     for run, values in combinations.items():
-        lines_of_metric = [line for line in evaluations[run] if line.get("metric") == metric]
-        if not lines_of_metric:
-            logged = logs.read_lines(root / run / "metrics.jsonl")
-            lines_of_metric = [{**line, "value": line[metric]} for line in logged if metric in line]
-        last, result = lines_of_metric[-1] if lines_of_metric else {}, _result(root / run)
+        last, result = next(iter(measured(root / run, metric)[-1:]), {}), _result(root / run)
         better = last.get("better", better)
-        status, seconds = result.get("status", "unfinished"), result.get("seconds")
         lines[run] = last
-        rows.append(
-            Row(run, values, status, last.get("value"), last.get("step"), seconds, _last_line(result))
-        )
+        value, step, seconds = last.get("value"), last.get("step"), result.get("seconds")
+        rows.append(Row(run, values, status(root / run), value, step, seconds, _last_line(result)))
     if metric and all(row.metric is None for row in rows):
         print(f"no run has the metric {metric!r}; they evaluated {', '.join(names) or 'none'}")
     if better not in ("lower", "higher"):
@@ -221,6 +263,20 @@ def collect(root: pathlib.Path, combinations: dict, metric: str) -> tuple[list[R
     sign = -1 if better == "higher" else 1
     rows = sorted(rows, key=lambda row: (not _finite(row), sign * row.metric if _finite(row) else 0))
     return [_marked(row, lines[row.run], lines[rows[0].run]) for row in rows], metric
+
+
+def measured(folder: pathlib.Path, metric: str) -> list[dict[str, Any]]:
+    """A run's lines of one metric in their order, each with its `value`.
+
+    Args:
+      folder: the run's.
+      metric: of `evaluations.jsonl`, or where that has none such of `metrics.jsonl`; empty for the first evaluated.
+    """
+    evaluations = [line for line in logs.read_lines(folder / "evaluations.jsonl") if "metric" in line]
+    metric = metric or next((line["metric"] for line in evaluations), "")
+    lines = [line for line in evaluations if line["metric"] == metric]
+    logged = [] if lines or not metric else logs.read_lines(folder / "metrics.jsonl")
+    return lines or [{**line, "value": line[metric]} for line in logged if metric in line]
 
 
 def _marked(row: Row, line: dict, best: dict) -> Row:
@@ -232,7 +288,12 @@ def _marked(row: Row, line: dict, best: dict) -> Row:
 
 
 def _finite(row: Row) -> bool:
-    return isinstance(row.metric, (int, float)) and math.isfinite(row.metric)
+    return is_finite(row.metric)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value that was read from a run's lines can be ranked."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def table(rows: Sequence[Row], metric: str) -> list[list[str]]:
@@ -273,6 +334,11 @@ def _plot(path: pathlib.Path, rows: Sequence[Row], metric: str) -> None:
         axis.set_xlabel(key.removeprefix("config."))
     figure.axes[0].set_ylabel(metric)
     figure.savefig(path, dpi=100)
+
+
+def status(folder: pathlib.Path) -> str:
+    """What became of a run, see `Row`."""
+    return _result(folder).get("status", "unfinished")
 
 
 def _result(folder: pathlib.Path) -> dict[str, Any]:

@@ -5,12 +5,33 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
 from gan_jax.errors import UserError
+
+FORMS = ("linear", "log", "random", "lograndom")  # some values of a number
+RANGES = ("uniform", "loguniform")  # all of them, for an engine that chooses
+
+
+class Range(NamedTuple):
+    """The numbers that an engine may choose from."""
+
+    low: float
+    high: float
+    log: bool  # whether what counts between two of them is their ratio
+    whole: bool  # whether they are whole numbers
+
+    def text(self, value: float) -> str:
+        """A number as it is handed to a run's flags; one outside is the nearest bound."""
+        value = min(max(value, self.low), self.high)
+        return str(round(value)) if self.whole else repr(float(value))
+
+
+Space = dict[str, Range | list[str]]  # config key -> what it may be; a list: any of these texts
 
 
 def whole_keys(config: ConfigDict) -> frozenset[str]:
@@ -40,9 +61,56 @@ def product(sweeps: Sequence[str], seed: int, whole: Collection[str] = ()) -> di
     runs = {}
     for index, values in enumerate(itertools.product(*choices.values())):
         combination = dict(zip(choices, values, strict=True))
-        names = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in combination.items())
-        runs[f"{index:03d}-" + re.sub(r"[^\w.=,+-]", "_", names)[:100]] = combination
+        runs[run_name(f"{index:03d}", combination)] = combination
     return runs
+
+
+def run_name(number: str, values: Mapping[str, str]) -> str:
+    """The name of a run's folder: its number in the sweep, and its values for people."""
+    names = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())
+    return f"{number}-" + re.sub(r"[^\w.=,+-]", "_", names)[:100]
+
+
+def space(sweeps: Sequence[str], seed: int, whole: Collection[str] = ()) -> Space:
+    """What an engine may choose from: ranges `uniform(a,b)` and `loguniform(a,b)`, or any value of a list.
+
+    Args:
+      sweeps: a key and its range each, or what `expand` reads.
+      seed: of the draws of lists.
+      whole: keys of whole numbers.
+
+    Raises:
+      UserError: no sweep, an unreadable one, or a key that stands twice.
+    """
+    if not sweeps:
+        raise UserError("nothing to sweep: give --sweep='config.key=loguniform(1e-5,1e-3)' once or more")
+    choices: Space = {}
+    for definition in sweeps:
+        call = re.fullmatch(rf"\s*({'|'.join(RANGES)})\((.*)\)\s*", definition.partition("=")[2])
+        if call:
+            key = expand(definition.partition("=")[0] + "=0", seed)[0]
+            choice = _range(definition, call[1], call[2], key in whole)
+        else:
+            key, choice = expand(definition, seed, whole)
+        if key in choices:
+            raise UserError(f"--sweep={definition!r}: {key} is swept twice; give all its values in one")
+        choices[key] = choice
+    return choices
+
+
+def _range(definition: str, name: str, text: str, whole: bool) -> Range:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UserError(f"--sweep={definition!r}: expected {name}(lowest,highest)") from None
+    log = name == "loguniform"
+    if not (math.isfinite(low) and math.isfinite(high) and low < high) or (log and low <= 0):
+        raise UserError(f"--sweep={definition!r}: expected the lower number first{', above 0' if log else ''}")
+    if whole:
+        low, high = round(low), round(high)
+        if low >= high or (log and low < 1):
+            raise UserError(f"--sweep={definition!r}: holds no two whole numbers{' above 0' if log else ''}")
+    return Range(low, high, log, whole)
 
 
 def expand(definition: str, seed: int, whole: Collection[str] = ()) -> tuple[str, list[str]]:
@@ -96,11 +164,14 @@ def _series(definition: str, item: str, draw: random.Random, whole: bool) -> lis
     call = re.fullmatch(r"([a-z]+)\((.*)\)", item)
     if not call:
         return [item]
-    name, series = call[1], ("linear", "log", "random", "lograndom")
-    if name not in series:
-        close = difflib.get_close_matches(name, series, n=1)
+    name = call[1]
+    if name in RANGES:
+        instead = f"it stands alone, for --engine=optuna or pbt; here {name.replace('uniform', 'random')}(a,b,n)"
+        raise UserError(f"--sweep={definition!r}: {name}(...) is a range: {instead}")
+    if name not in FORMS:
+        close = difflib.get_close_matches(name, FORMS, n=1)
         nearest = f"; nearest: {close[0]}" if close else ""
-        raise UserError(f"--sweep={definition!r}: {name}(...) is none of {', '.join(series)}{nearest}")
+        raise UserError(f"--sweep={definition!r}: {name}(...) is none of {', '.join(FORMS)}{nearest}")
     try:
         first, last, count = call[2].split(",")
         a, b, n = float(first), float(last), int(count)

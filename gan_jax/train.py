@@ -92,7 +92,7 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop,
     keep = config.checkpoints.keep
     manager = checkpoint.open_manager(folder / "checkpoints", keep=keep, failed=watch.fail, **ranking)
     watch.saved = partial(checkpoint.newest_complete, manager)
-    if not (manager.all_steps() or config.transfer.workdir):  # the compiler is at work while State is drawn
+    if not (manager.all_steps() or config.transfer.workdir or config.transfer.state):  # the compiler works meanwhile
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages, due = _begin(run, abstract, mesh, manager, folder, dataset)
     _now("loading what the metrics need")
@@ -177,16 +177,20 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
     The last is what was due at the checkpoint and has not come to be, see `_sample_and_evaluate`.
     """
     restored = checkpoint.restore_newest(manager, abstract)
+    is_branch = restored is None
     if restored is None:
         if jax.process_index() == 0:
             logs.drop_lines_after(folder / "metrics.jsonl", -1)
             logs.drop_lines_after(folder / "evaluations.jsonl", -1)
-        fresh = runs.fresh_state(run)
-        if not run.config.transfer.workdir:
-            return parallel.replicate(runs.pack(run, fresh, mesh), mesh), Position(0, 0), logs.Averages(), ()
-        state, message = folders.transfer(run, parallel.replicate(fresh, mesh), run.config.transfer.workdir, mesh)
-        print(message, flush=True)
-        return _packed(run, mesh, state), Position(0, 0), logs.Averages(), ()
+        transfer = run.config.transfer
+        if not transfer.state:
+            fresh = runs.fresh_state(run)
+            if not transfer.workdir:
+                return parallel.replicate(runs.pack(run, fresh, mesh), mesh), Position(0, 0), logs.Averages(), ()
+            state, message = folders.transfer(run, parallel.replicate(fresh, mesh), transfer.workdir, mesh)
+            print(message, flush=True)
+            return _packed(run, mesh, state), Position(0, 0), logs.Averages(), ()
+        restored = folders.branch(run, transfer.state, mesh, manager, dataset.fingerprint)
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
     if not folders.is_same_data(folder, restored.run["data"], dataset.fingerprint):
@@ -199,7 +203,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         logs.add_missing(folder / "evaluations.jsonl", checkpoint.evaluation(manager, restored.step) or [])
     state, saved = _packed(run, mesh, restored.state), restored.run
     position = Position(restored.step, saved["position"])
-    due = _left(run, manager, folder, position, saved.get("due", ()))
+    due = () if is_branch else _left(run, manager, folder, position, saved.get("due", ()))  # the other run's, else
     return state, position, logs.Averages(saved["sums"]), due
 
 

@@ -14,8 +14,8 @@ PACKAGE = ROOT / "gan_jax"
 # From the top floor to the ground. A file imports from the floors below its own and from its own sub-package.
 FLOORS = (
     ("cli", "api"),  # the commands, and the same from Python
-    ("train", "sweep"),  # the loop, and the command that starts many of it
-    ("evaluate", "interop", "overview"),
+    ("train", "sweeps"),  # the loop, and engines that start many of it
+    ("evaluate", "interop", "overview", "sweep"),
     ("sample",),
     ("sample_flags", "programs", "sweep_flags"),
     ("enlarge_files", "fill_files"),
@@ -41,9 +41,10 @@ ONLY = {
     "losses": {"errors"},
     "penalties": {"errors"},
     "sweep_flags": {"errors", "config"},
+    "sweeps": {"sweep", "sweep_flags", "evaluate", "lock", "logs", "errors"},
     "sweep": {"errors", "logs", "sweep_flags", "signals", "cache", "provenance", "processes"},  # starts runs
 }  # fmt: skip
-HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors".split())
+HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors optuna".split())
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70  # lines
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,5 +1,7 @@
 """Runs that start from another run's parameters, with layers of the discriminator frozen."""
 
+import json
+import shutil
 import zlib
 
 import jax
@@ -105,6 +107,64 @@ def test_mistakes(source, tmp_path):
     with pytest.raises(UserError, match="frozen='b99': no such parameters; there are b4"):
         run = settings.build(_config(optim__discriminator__frozen="b99"), SHAPE)
         jax.eval_shape(lambda: runs.init_state(run))
+
+
+def _small(**overrides):
+    """Few layers; batches of 8."""
+    shallow = dict(generator__features="(4,)", generator__strides="(8,)", generator__kernel_size=8,
+                   discriminator__features="(4,4)", discriminator__strides="(4,2)", evaluation__metrics="()",
+                   total_images=32, every__log_images=24, checkpoints__keep=9)  # fmt: skip
+    return settings.digits(**{**shallow, **overrides})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("state") / "source"
+    with pytest.MonkeyPatch.context() as patch:
+        make_mesh = parallel.make_mesh
+        patch.setattr(parallel, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
+        train(_small(total_images=16), str(folder))
+    return folder
+
+
+def _whole(folder, step=None):
+    config, spec, _ = folders.read_folder(folder)
+    restored = folders.restore(runs.build(config, spec), folder, parallel.make_mesh(jax.devices()[:1]), step)
+    return jax.tree.map(np.asarray, restored.state)
+
+
+def _lines(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
+def test_a_new_run_goes_on_from_a_whole_state(trained, tmp_path, capsys):
+    """By the same settings it is bit for bit the run that was never cut, with its last line."""
+    assert train(_small(), str(tmp_path / "uncut"))
+    assert train(_small(transfer__state=str(trained)), str(tmp_path / "new"))
+    assert f"whole State of {trained}, step 2" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, _whole(tmp_path / "new", 2), _whole(trained))
+    ours, uncut = _whole(tmp_path / "new"), _whole(tmp_path / "uncut")
+    jax.tree.map(np.testing.assert_array_equal, ours, uncut)
+    assert (int(ours.step), int(ours.images)) == (4, 32)
+    assert _lines(tmp_path / "new")[-1] == _lines(tmp_path / "uncut")[-1]  # the first tells of steps since the cut
+    shutil.rmtree(tmp_path / "new" / "checkpoints" / "4")  # stopped before its end: it needs the other run no more
+    shutil.rmtree(tmp_path / "new" / "checkpoints" / "3")
+    assert train(_small(transfer__state=str(trained)), str(tmp_path / "new"))
+    jax.tree.map(np.testing.assert_array_equal, _whole(tmp_path / "new"), uncut)
+    assert "whole State" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"generator__features": "(6,)"}, "arrays of that State are not as this run's; params/generator/"),
+    ({"optim__generator__name": "sgd"}, "opt/generator/.* is int32.*, not missing"),
+    ({"total_images": 16}, "stands at 16 images, and config.total_images=16 counts them; give more"),
+    ({"transfer__workdir": "x"}, "config.transfer.state and config.transfer.workdir are both set"),
+])  # fmt: skip
+def test_a_state_that_does_not_fit(trained, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        train(_small(transfer__state=str(trained), **overrides), str(tmp_path / "run"))
 
 
 def test_the_order_of_the_discriminators_layers():

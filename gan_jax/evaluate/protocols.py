@@ -323,6 +323,16 @@ def better(kind: str) -> str:
     return "lower" if kind in _LOWER else "higher"
 
 
+def direction(name: str) -> str:
+    """Whether values of this name in a run's files are the better the `lower` or the `higher`; losses are the lower.
+
+    What stands behind a kind in a name says of which features it is, as in `fd_digits_classifier`.
+    """
+    protocol = parse(name)
+    lower = "/" in name or name.startswith((*_LOWER, *("fid", "kid", "pfid")))
+    return better(protocol.kind) if protocol else "lower" if lower else better(name)
+
+
 def unranked(name: str) -> str:
     """Why values of this metric have no order, for a message; empty where they have one."""
     return f"the better the {NEAR}, and neither the least nor the greatest is the best" if name in OF_IMAGES else ""
