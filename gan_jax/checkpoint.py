@@ -17,6 +17,8 @@ from jax import lax
 
 from gan_jax.errors import DivergedError, MissingPathError, UserError
 
+EVALUATION = "evaluation.json"  # within a checkpoint: what was measured of it, once it was saved
+
 
 class Restored(NamedTuple):
     """What `restore_newest` found."""
@@ -75,8 +77,8 @@ def open_manager(
 class _Best:
     """Preserves the checkpoint with the best metric; the newest of equals.
 
-    The metric is read from what was saved beside the state. Orbax keeps its own in a file that, once damaged, keeps it
-    from opening the whole folder.
+    The metric is read from what `attach` wrote, or from what was saved beside the state, where earlier versions had
+    it. Orbax keeps its own in a file that, once damaged, keeps it from opening the whole folder.
     """
 
     def __init__(self, folder: pathlib.Path, metric: str, lower_is_better: bool):
@@ -94,9 +96,11 @@ class _Best:
         return None if best is None else (best, metrics[best])
 
     def _metric(self, step: int) -> float | None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            metric = json.loads((self.folder / str(step) / "run" / "metadata").read_bytes())["metric"]
-            return float(metric[1]) if metric[0] == self.metric and math.isfinite(metric[1]) else None
+        for place in (EVALUATION, "run/metadata"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                metric = json.loads((self.folder / str(step) / place).read_bytes())["metric"]
+                if metric[0] == self.metric and math.isfinite(metric[1]):
+                    return float(metric[1])
         return None
 
 
@@ -105,14 +109,13 @@ def best(manager, metric: str, lower_is_better: bool = True) -> tuple[int, float
     return _Best(pathlib.Path(manager.directory), metric, lower_is_better).of(manager.all_steps())
 
 
-def save(manager, state, run: dict, metric: tuple[str, float] | None = None) -> None:
+def save(manager, state, run: dict) -> None:
     """Starts saving in the background; a step that is already saved is left alone.
 
     Args:
       manager: from `open_manager`.
       state: State on the devices; it may be donated as soon as this returns.
       run: JSON values to keep beside it.
-      metric: name and value by which the best checkpoint is kept, where one was measured.
     Raises:
       DivergedError: an array of the state holds NaN or infinity; nothing is saved.
       UserError: this save or an earlier one could not be written (a full disk, a lost folder).
@@ -122,7 +125,6 @@ def save(manager, state, run: dict, metric: tuple[str, float] | None = None) -> 
     step = int(state.step)
     if step in manager.all_steps():
         return
-    run = {**run, "metric": list(metric) if metric is not None and math.isfinite(metric[1]) else None}
     seal, poisoned = _seal(state, run)
     if poisoned:
         raise DivergedError(
@@ -132,6 +134,39 @@ def save(manager, state, run: dict, metric: tuple[str, float] | None = None) -> 
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({**run, "digest": seal}))
     what = f"the checkpoint of step {step}"
     _writing(manager, what, lambda: manager.save(step, args=args, force=True))
+
+
+def attach(manager, step: int, rows: list[dict], metric: tuple[str, float] | None) -> None:
+    """Waits for a step's save, and puts what was measured of it into its folder, whole or not at all.
+
+    A former best one goes with the next save.
+
+    Args:
+      manager: from `open_manager`; all processes call this.
+      step: the newest that `save` began with.
+      rows: what `evaluation` gives back, JSON values.
+      metric: name and value by which the best checkpoint is kept, where there is one.
+    Raises:
+      UserError: the save or the file could not be written.
+    """
+    _writing(manager, f"the checkpoint of step {step}", manager.wait_until_finished)
+    file = pathlib.Path(manager.directory) / str(step) / EVALUATION
+    content = {"metric": metric and list(metric), "rows": rows}
+    part = file.with_name(f".{file.name}.part")
+
+    def write():
+        part.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(part, file)
+
+    if jax.process_index() == 0:
+        _writing(manager, f"the evaluation of step {step}", write)
+
+
+def evaluation(manager, step: int) -> list[dict] | None:
+    """The rows that `attach` put beside a step; None where there are none that can be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads((pathlib.Path(manager.directory) / str(step) / EVALUATION).read_bytes())["rows"]
+    return None
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ import os
 import sys
 
 from gan_jax import help as help_texts
-from gan_jax import output, paths
-from gan_jax.errors import DivergedError, UserError
+from gan_jax import output, paths, signals
+from gan_jax.errors import STOPPED, DivergedError, Stopped, UserError
 
 DEFAULT_CONFIG = "digits_dcgan"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
@@ -20,7 +20,8 @@ DRAWN = ("inputs", "masks", "direction", "seeds", "labels", "truncation", "noise
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "border", "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {
-    "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id"),
+    "train": ("config", "workdir", "dry_run", "profile", "coordinator", "num_processes", "process_id",
+              "wait_seconds"),
     "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
                  "save_statistics", "compare"),
     "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "tile", "scale", "quality",
@@ -59,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"stopped by {stopped} before the first step; nothing is lost, the same command goes on", flush=True)
+        return STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -84,9 +88,8 @@ def _main(argv: list[str]) -> int:
     if command == "config":  # nothing of JAX
         return _config(argv)
     flags, overrides = parse(command, argv)
-    output.doing("starting JAX")
-    _prepare_jax()
-    output.doing(f"{command}: at work")
+    if command != "train":  # which takes the signals first
+        _prepare_jax(command)
     return COMMANDS[command](flags, overrides)
 
 
@@ -165,8 +168,9 @@ def _needed(flags: dict, name: str) -> str:
     return _one(flags, name)
 
 
-def _prepare_jax() -> None:
+def _prepare_jax(command: str) -> None:
     """Programs are kept; fewer words from the libraries."""
+    output.doing("starting JAX")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
@@ -178,22 +182,30 @@ def _prepare_jax() -> None:
     if "JAX_TRACEBACK_IN_LOCATIONS_LIMIT" not in os.environ:
         jax.config.update("jax_traceback_in_locations_limit", 0)
     parallel.silence()
+    output.doing(f"{command}: at work")
 
 
 def _train(flags: dict, overrides: list) -> int:
-    from gan_jax import parallel, runs
+    with signals.Stop(at_once=True) as stop:
+        _prepare_jax("train")
+        from gan_jax import runs
+        from gan_jax.processes import meeting
 
-    path = _one(flags, "config", DEFAULT_CONFIG)
-    config = runs.load_config(path, overrides)
-    parallel.initialize(
-        _one(flags, "coordinator"), _number(flags, "num_processes", 0), _number(flags, "process_id", -1)
-    )
-    from gan_jax.train import train
+        path = _one(flags, "config", DEFAULT_CONFIG)
+        config = runs.load_config(path, overrides)
+        from gan_jax.train import train  # before JAX may take SIGTERM, as this takes a while
 
-    workdir = _one(flags, "workdir") or default_workdir(path)
-    dry_run = _one(flags, "dry_run", "false") in ("true", "1")
-    train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"))
-    return 0
+        meeting.initialize(
+            _one(flags, "coordinator"),
+            _number(flags, "num_processes", 0),
+            _number(flags, "process_id", -1),
+            _number(flags, "wait_seconds", meeting.WAIT_SECONDS),
+        )
+        output.doing("train: at work")
+        workdir = _one(flags, "workdir") or default_workdir(path)
+        dry_run = _one(flags, "dry_run", "false") in ("true", "1")
+        is_complete = train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"), stop=stop)
+    return 0 if is_complete else STOPPED
 
 
 def default_workdir(path: str) -> str:
@@ -285,14 +297,12 @@ def _sweep(flags: dict, overrides: list) -> int:
     if engine == "optuna":
         texts = {name: _one(flags, name) for name in ("sampler", "pruner", "storage", "study") if name in flags}
         numbers = {name: _number(flags, name, 0) for name in ("trials", "startup", "warmup") if name in flags}
-        failures = study.search(*common, settings=study.Settings(**texts, **numbers), **settings)
-    elif engine == "pbt":
+        return study.search(*common, settings=study.Settings(**texts, **numbers), **settings)
+    if engine == "pbt":
         choices.check_schedules(config)
         numbers = {name: _number(flags, name, 0) for name in ("population", "rounds") if name in flags}
-        failures = population.evolve(*common, total_images=config.total_images, **numbers, **settings)
-    else:
-        failures = sweep.sweep(*common, **settings)
-    return 1 if failures else 0
+        return population.evolve(*common, total_images=config.total_images, **numbers, **settings)
+    return sweep.sweep(*common, **settings)
 
 
 def _config(argv: list[str]) -> int:

@@ -1,4 +1,6 @@
-"""Errors that a user can mend: the command line prints their message alone and exits with code 2."""
+"""Errors that a user can mend: the command line prints their message alone and exits with code 2. Other ends."""
+
+STOPPED = 75  # exit code of a command that a signal stopped, EX_TEMPFAIL: the same command goes on
 
 
 class UserError(ValueError):
@@ -14,3 +16,7 @@ class MissingPathError(UserError, FileNotFoundError):
 
 class DivergedError(RuntimeError):
     """A loss or a gradient became NaN or infinite; names the step, the phase and the term."""
+
+
+class Stopped(BaseException):
+    """A signal asked to stop, and what was under way is given up. No Exception: nobody is to take it for a failure."""

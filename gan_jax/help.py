@@ -24,7 +24,9 @@ FLAGS = {
   --config.logs=NAME,NAME      tell wandb, mlflow or a class of your own what is logged; docs/commands.md
   --dry_run                    print parameters, FLOPs, memory, devices and data, and exit
   --profile=DIR                trace 16 to 32 steps into DIR once all is compiled, for XProf and TensorBoard
-  --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several (detected on clusters)""",
+  --coordinator=HOST:PORT --num_processes=N --process_id=I   one process of several; what a launcher says (Slurm, Open
+                               MPI, MPICH, Kubernetes, a TPU pod) may be left out; docs/multi_host.md
+  --wait_seconds=N             how long to wait for the others; default 300""",
     "evaluate": """\
   --workdir=DIR                the run's folder
   --data=PATH                  where the run's data lie now, if they were moved; a=PATH,b=PATH of data with parts
@@ -91,7 +93,7 @@ FLAGS = {
   --startup=N --warmup=IMAGES  of optuna: trials before the two decide by what they saw; images before a run is pruned
   --storage=URL --study=NAME   of optuna: sqlite:///FILE (default study.db in the folder), journal:FILE or
                                postgresql://...; the study's name, default the folder's
-  --slurm='--gres=gpu:1 --time=60'   of slurm: what sbatch is asked for, for each task
+  --slurm=OPTIONS              of slurm: what sbatch is asked for, for each task, such as a GPU and some hours
   --task=INDEX                 of slurm: train one combination; the batch script gives it
   --population=N --rounds=N    of pbt: members, default 8; rounds in which they train, default 5""",
     "config": """\
@@ -111,7 +113,10 @@ FLAGS = {
   --truncation=PSI[,CUTOFF]    of the program; for models with styles
   --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest""",
 }
-EXIT_CODES = "exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files"
+EXIT_CODES = (
+    "exit codes: 0 done, 1 the run diverged or failed, 2 a mistake in flags, config or files,\n"
+    "            75 stopped by a signal, the same command goes on"
+)
 
 
 def overview() -> str:

@@ -56,6 +56,14 @@ def drop_lines_after(path: pathlib.Path, step: int) -> None:
         raise unwritable(path, error) from error
 
 
+def add_missing(path: pathlib.Path, rows: list[dict]) -> None:
+    """Appends those of the rows that the file does not have. Raises UserError where the disk does not take them."""
+    lines = {json.dumps(row) for row in read_lines(path)}
+    for row in rows:
+        if json.dumps(row) not in lines:
+            append_line(path, row)
+
+
 def read_lines(path: pathlib.Path) -> list[dict]:
     """The JSON objects of a file of lines, none where there is no file; a line cut short by a crash is passed over."""
     rows = []
@@ -181,11 +189,12 @@ class Log:
         *,
         total_images: int,  # the length of the run
         images: int = 0,  # where it stands
+        is_complete: bool = False,  # whether nothing is left to do: then the folder is left as it is
         active: bool = True,  # whether this process writes
         others=None,  # `loggers.Loggers`, which are told the same as TensorBoard
     ):
         self.active, self.workdir, self.total, self.others = active, workdir, total_images, others
-        self.was_complete = images >= total_images  # such a run's folder is left as it is
+        self.was_complete = is_complete
         self.images, self.last_images, self.last_time = images, images, time.monotonic()
         self.board = self.bar = None
         self.outcome = "failed"  # of `loggers.OUTCOMES`, until the loop has ended

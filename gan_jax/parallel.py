@@ -5,7 +5,6 @@ import functools
 import glob
 import logging
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -25,51 +24,6 @@ AXIS = "data"
 MODES = ("shard_map", "pmap")
 _TALKATIVE = ("absl", "asyncio", "orbax")  # loggers
 GPU_FILES = "/dev/nvidia[0-9]*"  # one a card
-
-
-def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
-    """Joins the processes of one run; with no argument, where a cluster (Slurm, MPI, TPU pod, Kubernetes) is found.
-
-    Args:
-      coordinator: `host:port` of process 0, or empty to detect the cluster.
-      num_processes: how many processes take part; 0 to detect.
-      process_id: this process's number from 0; -1 to detect.
-    Raises:
-      UserError: some of the three are given and others are not, or the processes could not meet.
-    """
-    are_set = [bool(coordinator), num_processes > 0, process_id >= 0]
-    if not any(are_set):
-        try:
-            jax.distributed.initialize()
-        except ValueError:  # no cluster is found: one process
-            return
-        except RuntimeError as error:  # JAX was in use before, in a notebook or a program of the caller's
-            _check_alone(error)
-        return
-    if not all(are_set):
-        raise UserError(
-            f"--coordinator={coordinator!r} --num_processes={num_processes} --process_id={process_id}: give all three, "
-            "or none to let the cluster be detected"
-        )
-    try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"process {process_id} of {num_processes} could not join {coordinator}: {error}") from error
-
-
-# What launchers call the number of their processes.
-_SIZES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
-
-
-def _check_alone(error: RuntimeError) -> None:
-    """Raises UserError where a launcher has started several processes, which can meet no more."""
-    if jax.process_count() > 1:  # they have met already
-        return
-    for name in _SIZES:
-        if os.environ.get(name, "1").isdigit() and int(os.environ.get(name, "1")) > 1:
-            raise UserError(
-                f"{name}={os.environ[name]}: JAX was used before its processes could meet; call gan_jax first"
-            ) from error
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:

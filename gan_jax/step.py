@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 
 from gan_jax import flat, optim, parallel
+from gan_jax.layers.by_platform import by_platform
 
 UPDATE, AVERAGE = "optimizer_update", "running_average"  # scopes of a profile, beside the phases' names
 
@@ -268,6 +270,7 @@ def descend(
             "update_norm": optim.global_norm(updates),
             "param_norm": optim.global_norm(moved),
         }
+        opt = _written_last(opt, metrics["update_norm"])
     state = state._replace(
         params={**state.params, **moved},
         variables=variables,
@@ -275,6 +278,27 @@ def descend(
         memory=memory,
     )
     return state, metrics
+
+
+def _written_last(opt_state: Any, update_norm: jax.Array) -> Any:
+    """The optimizer state, whose first moments on a CPU wait for the norm of the updates that are computed from them.
+
+    XLA:CPU computes a new first moment twice: for the State, and within the update. Written first into the buffer of
+    the old one, which is donated, it would make XLA copy that for the update: 10 of 103 ms of a step of pix2pix.
+    """
+
+    def wait(moment):
+        # Never 0: no norm is negative. XLA does not know that, so that the norm must come first.
+        ordered = lambda moment, norm: jnp.where(norm < 0, jnp.zeros((), moment.dtype), moment)  # noqa: E731
+        return by_platform(moment, update_norm, cpu=ordered, default=lambda moment, norm: moment)
+
+    def has_moment(node):
+        return isinstance(node, optax.ScaleByAdamState)
+
+    def waiting(node):
+        return node._replace(mu=jax.tree.map(wait, node.mu)) if has_moment(node) else node
+
+    return jax.tree.map(waiting, opt_state, is_leaf=has_moment)
 
 
 def _mean_metrics(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:

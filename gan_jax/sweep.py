@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from gan_jax import logs, provenance, sweep_flags
-from gan_jax.errors import UserError
+from gan_jax import logs, provenance, signals, sweep_flags
+from gan_jax.errors import STOPPED, UserError
+from gan_jax.processes import launchers
 
 GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
 _POLL_SECONDS = 0.1
@@ -50,10 +51,10 @@ def sweep(
 ) -> int:
     """Runs every combination, then prints the table of results and writes `sweep.csv` and `sweep.png`.
 
-    A failed run does not stop the others. SIGINT and SIGTERM stop the running ones gracefully and return.
+    A failed run does not stop the others. The signals that stop a run stop all running ones gracefully and return.
 
     Returns:
-      The number of combinations that are not done: they failed, or the sweep was stopped before.
+      The command's exit code: `STOPPED` where a signal left some combinations undone, else 1 where some failed, or 0.
     Raises:
       UserError: a sweep that cannot be read, or one that differs from the folder's `sweep.json`.
     """
@@ -71,7 +72,13 @@ def sweep(
     ]
     print(f"{len(combinations)} combinations, {len(pending)} to run, {jobs} at a time", flush=True)
     run_all(pending, jobs)
-    return sum(row.status != "done" for row in report(root, combinations, metric))
+    return exit_code(row.status for row in report(root, combinations, metric))
+
+
+def exit_code(statuses: Iterable[str]) -> int:
+    """The command's: `STOPPED` where some runs are unfinished, else 1 where some failed, or 0."""
+    statuses = set(statuses)
+    return STOPPED if "unfinished" in statuses else int("failed" in statuses)
 
 
 def report(root: pathlib.Path, combinations: dict[str, dict[str, str]], metric: str) -> list[Row]:
@@ -126,7 +133,6 @@ def run_all(
     jobs: int,  # runs at a time
     watch: Callable[[Sequence["Child"]], None] = lambda running: None,  # called several times a second
     ended: Callable[["Child"], None] = lambda child: None,  # called when a run has written its result
-    heed: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),  # signals that stop the runs
     request: signal.Signals = signal.SIGTERM,  # what tells a run to save and end
 ) -> list[int]:
     """Runs the commands, `jobs` at a time; on a signal it stops what runs, and returns.
@@ -135,7 +141,8 @@ def run_all(
       The signals that came; none where everything has run.
     """
     stop: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: stop.append(number)) for number in heed}
+    note = lambda number, frame: stop.append(number)  # noqa: E731
+    before = {number: signal.signal(number, note) for number in signals.heeded()}
     waiting, running = iter(pending), []
     try:
         while not stop:
@@ -181,7 +188,8 @@ class Child:
             self.offset = log.tell()
             # In a session of its own: Ctrl-C reaches the sweep alone, which then asks its children to end.
             streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-            self.process = subprocess.Popen(command, start_new_session=True, **streams)
+            environment = launchers.without(os.environ)  # a run of one process, wherever the sweep itself was started
+            self.process = subprocess.Popen(command, start_new_session=True, env=environment, **streams)
         print(f"{folder.name}: started", flush=True)
 
     def prune(self) -> None:
@@ -199,17 +207,13 @@ class Child:
         if code is None:
             return False
         seconds = round(time.monotonic() - self.start, 1)
-        stopped = "" if code else _stopped_early(self.folder)
-        result = {
-            "status": "failed" if code else "unfinished" if stopped else "done",
-            "returncode": code,
-            "seconds": seconds,
-            "message": stopped,
-            "command": shlex.join(self.command),  # goes on with it
-        }
-        if self.pruned_at and result["status"] != "done":
-            result["status"] = "pruned"
-        elif code:
+        status = {0: "done", STOPPED: "unfinished"}.get(code, "failed")
+        if self.pruned_at and status != "done":
+            status = "pruned"
+        message = _stopped_early(self.folder) if code == STOPPED else ""
+        result = {"status": status, "returncode": code, "seconds": seconds, "message": message}
+        result["command"] = shlex.join(self.command)  # goes on with it
+        if status == "failed":
             lines = self.log.read_bytes()[self.offset :].decode(errors="replace").strip().splitlines()
             result["message"] = "\n".join(lines[-20:]) or f"exit code {code}, and it printed nothing"
         _write_json(self.folder / "sweep_result.json", result)
@@ -221,13 +225,13 @@ class Child:
 
 
 def _stopped_early(folder: pathlib.Path) -> str:
-    """Where a run stood that saved and ended at a signal, which is no failure; empty for a complete one."""
+    """Where a run stood that saved and ended at a signal, which is no failure."""
     config = folder / "config.json"
-    if not config.exists():  # not a run's folder: some other program, whose exit code is all there is
-        return ""
+    if not config.exists():  # it had not begun
+        return "stopped by a signal"
     total = _read_json(config).get("total_images", 0)
     images = max((row.get("images", 0) for row in logs.read_lines(folder / "metrics.jsonl")), default=0)
-    return "" if images >= total else f"stopped by a signal, {images} of {total} images logged"
+    return f"stopped by a signal, {images} of {total} images logged"
 
 
 def _last_line(result: dict[str, Any]) -> str:

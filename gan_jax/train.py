@@ -1,10 +1,9 @@
-"""The loop: data, players, State, restore, stages, steps; log, sample, evaluate, save."""
+"""The loop: data, players, State, restore, stages, steps; log, save, sample, evaluate."""
 
 import contextlib
 import itertools
 import math
 import pathlib
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,14 +28,18 @@ from gan_jax import (
     programs,
     runs,
     sample,
+    signals,
     trace,
 )
 from gan_jax import config as configs
 from gan_jax import step as steps
+from gan_jax.errors import Stopped
 
 
 @output.lasting(patient=True)
-def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: str = "") -> bool:
+def train(
+    config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: str = "", stop: signals.Stop | None = None
+) -> bool:
     """Trains a run from its config, or goes on where the folder's run stood, whether anybody reads its lines or not.
 
     Args:
@@ -44,12 +47,16 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
       workdir: the run's folder.
       dry_run: print what would be trained, and return.
       profile: folder for a trace of a cycle of steps, or empty for none.
+      stop: takes the signals already; None: they are taken where training begins.
     Returns:
       True where the run is complete, False where a signal stopped it early; its state is saved either way.
     Raises:
       UserError: a mistake in config, data or folder, or a disk that does not take a file.
       DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
+      Stopped: a signal came before training began, where `stop` is `at_once`.
     """
+    stop = signals.Stop() if stop is None else stop
+    stop.among(jax.process_count())
     # Devices, data, players.
     mesh = parallel.make_mesh()
     _now("opening the data")
@@ -68,10 +75,10 @@ def train(config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: s
 
     traced = parallel.together(lambda: trace.Trace(profile))
     with contextlib.closing(parallel.together(lambda: folders.hold(workdir))):
-        return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers)
+        return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop)
 
 
-def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bool:
+def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop) -> bool:
     """The part of `train` that writes; the folder is this process's alone."""
     config = run.config
     _now("making or restoring the networks")
@@ -82,33 +89,34 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers) -> bo
     manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
     if not (manager.all_steps() or config.transfer.workdir or config.transfer.state):  # the compiler works meanwhile
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
-    state, position, averages = _begin(run, abstract, mesh, manager, folder, dataset)
+    state, position, averages, due = _begin(run, abstract, mesh, manager, folder, dataset)
     _now("loading what the metrics need")
     draw = sample.sampler(run, whole=bool(runs.sources(run)))
     given = parallel.together(lambda: sample.grid_given(run))
-    measure = evaluate.measurer(run)
+    measure = evaluate.measurer(run, check=stop.check)
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
-    log = _log(makers, folder, config, position)
+    log = _log(makers, folder, config, position, due)
     session = _Session(
         run, mesh, dataset, manager, log, averages, folder, draw, given,
-        measure, ranking["metric"], calls, traced, named,
+        measure, ranking["metric"], calls, traced, named, stop,
     )  # fmt: skip
 
     # Stages and steps.
-    with _signals() as stopped, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
+    stop.at_once = False
+    with stop, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
         log.say(_headline(run, mesh, dataset, position, state))
         if position.images == 0:
             _draw_reals(session)
+        halted = not _sample_and_evaluate(session, state, position, due)  # that an earlier attempt did not come to
+        log.restart_clock(position.images)
         for begin, stage in zip(games.begins(stages), stages, strict=True):
-            if position.images >= stage.end_images:
+            if halted or position.images >= stage.end_images:
                 continue
             session = session._replace(run=runs.build(config, run.spec, stage))
             if 0 < position.images == begin:
                 state = _with_fresh_optimizers(session, state)
-            state, position, halted = _play(session, state, position, stopped)
-            if halted:
-                break
-        complete = position.images >= config.total_images
+            state, position, halted = _play(session, state, position)
+        complete = position.images >= config.total_images and not halted
         log.outcome = "complete" if complete else "stopped"
     end = f"at {position.images} images, step {position.step}: {folder}"
     log.say(f"complete {end}" if complete else f"stopped {end}; the same command goes on from here")
@@ -122,12 +130,13 @@ class Position(NamedTuple):
     images: int  # also the position in the stream of samples
 
 
-def _log(makers: dict, folder: pathlib.Path, config: ConfigDict, position: Position) -> logs.Log:
+def _log(makers: dict, folder: pathlib.Path, config: ConfigDict, position: Position, due: tuple) -> logs.Log:
     """The run's files and other loggers, of the first process alone; a complete run has nothing to tell the others."""
-    active, is_complete = jax.process_index() == 0, position.images >= config.total_images
+    active, is_complete = jax.process_index() == 0, position.images >= config.total_images and not due
     settings = dict(configs.flatten(config))
     others = parallel.together(lambda: loggers.begin({} if is_complete else makers, folder, settings))
-    return logs.Log(folder, total_images=config.total_images, images=position.images, active=active, others=others)
+    length = {"total_images": config.total_images, "images": position.images, "is_complete": is_complete}
+    return logs.Log(folder, **length, active=active, others=others)
 
 
 class _Session(NamedTuple):
@@ -147,6 +156,7 @@ class _Session(NamedTuple):
     programs: programs.Programs
     trace: trace.Trace
     named: Callable  # what the steps keep as one vector a net -> named arrays
+    stop: signals.Stop
 
 
 def _stages(run: runs.Run) -> list[games.Stage]:
@@ -155,8 +165,11 @@ def _stages(run: runs.Run) -> list[games.Stage]:
     return [stage._replace(end_images=min(stage.end_images, run.config.total_images)) for stage in stages]
 
 
-def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages]:
-    """A fresh State, or the newest readable checkpoint's, as the steps keep it, with what belongs to it."""
+def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, Position, logs.Averages, tuple]:
+    """A fresh State, or the newest readable checkpoint's, as the steps keep it, with what belongs to it.
+
+    The last is what was due at the checkpoint and has not come to be, see `_sample_and_evaluate`.
+    """
     restored = checkpoint.restore_newest(manager, abstract)
     if restored is None:
         if jax.process_index() == 0:
@@ -166,10 +179,10 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         if not transfer.state:
             fresh = runs.fresh_state(run)
             if not transfer.workdir:
-                return parallel.replicate(runs.pack(run, fresh, mesh), mesh), Position(0, 0), logs.Averages()
+                return parallel.replicate(runs.pack(run, fresh, mesh), mesh), Position(0, 0), logs.Averages(), ()
             state, message = folders.transfer(run, parallel.replicate(fresh, mesh), transfer.workdir, mesh)
             print(message, flush=True)
-            return _packed(run, mesh, state), Position(0, 0), logs.Averages()
+            return _packed(run, mesh, state), Position(0, 0), logs.Averages(), ()
         restored = folders.branch(run, transfer.state, mesh, manager, dataset.fingerprint)
     for line in restored.broken:
         print(f"{line}; going on from step {restored.step}", flush=True)
@@ -180,8 +193,22 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
     if jax.process_index() == 0:
         logs.drop_lines_after(folder / "metrics.jsonl", restored.step)
         logs.drop_lines_after(folder / "evaluations.jsonl", restored.step)
+        logs.add_missing(folder / "evaluations.jsonl", checkpoint.evaluation(manager, restored.step) or [])
     state, saved = _packed(run, mesh, restored.state), restored.run
-    return state, Position(restored.step, saved["position"]), logs.Averages(saved["sums"])
+    position = Position(restored.step, saved["position"])
+    due = _left(run, manager, folder, position, saved.get("due", ()))
+    return state, position, logs.Averages(saved["sums"]), due
+
+
+def _left(run, manager, folder: pathlib.Path, position: Position, due: tuple) -> tuple[str, ...]:
+    """What of `due` an earlier attempt did not come to, as the first process finds it."""
+    has = {
+        "sample": (folder / "samples" / _fakes(position)).exists(),
+        "evaluate": checkpoint.evaluation(manager, position.step) is not None or not evaluate.wanted(run.config),
+    }
+    is_left = np.array([name in due and not has[name] for name in has])
+    is_left = parallel.from_first_process(is_left, is_left.shape, is_left.dtype)
+    return tuple(itertools.compress(has, is_left))
 
 
 def _packed(run, mesh, state: steps.State) -> steps.State:
@@ -195,16 +222,18 @@ def _with_fresh_optimizers(session: _Session, state: steps.State) -> steps.State
     return state._replace(opt=parallel.replicate(opt, session.mesh))
 
 
-def _play(session: _Session, state, position: Position, stopped: Callable[[], bool]):
-    """Steps of the run's stage: the state, the position, and whether a signal ended them before the stage's end."""
+def _play(session: _Session, state, position: Position):
+    """Steps of the run's stage: the state, the position, and whether a signal halted them."""
     run, stage, calls = session.run, session.run.stage, session.programs
     end, total = stage.end_images, run.config.total_images
     compiling = _begin_to_compile(run, calls, session.dataset, programs.shapes(state), position)
     session.log.leave_out(compiling.wait(session.log.say))
-    stream, halt = calls.stream(run, session.dataset, position.images), False
+    stream, halt = calls.stream(run, session.dataset, position.images), session.stop()
+    if halt:  # it came while the programs were compiled
+        _milestones(session, state, position, position, False, halt)
     _now("training")
     with contextlib.closing(stream):
-        while position.images < end:
+        while position.images < end and not halt:
             count = programs.length(run, position.step, position.images, end)
             batch = calls.put(run, [next(stream) for _ in range(count)])
             played, began = len(calls.calls), time.monotonic()
@@ -219,10 +248,7 @@ def _play(session: _Session, state, position: Position, stopped: Callable[[], bo
             session.averages.add(before.step + 1, metrics)
             session.log.advance(position.images)
             last = position.images >= total
-            halt = stopped() and not last
-            _milestones(session, state, before, position, last, halt)
-            if halt:
-                break
+            halt = not _milestones(session, state, before, position, last, session.stop() and not last)
     return state, position, halt
 
 
@@ -232,35 +258,49 @@ def _begin_to_compile(run, calls, dataset, shapes: steps.State, position: Positi
     return calls.compile_ahead(run, keys, shapes, programs.example(run, dataset))
 
 
-def _milestones(session: _Session, state, before: Position, now: Position, last: bool, halt: bool) -> None:
-    """What is due at this image count: log, sample, evaluate, save. Only these wait for the device.
+def _milestones(session: _Session, state, before: Position, now: Position, last: bool, halt: bool) -> bool:
+    """What is due at this image count: log, save, sample, evaluate. Only these wait for the device.
 
-    A run that is halted before its end only saves: resumed, it writes what it would have written uninterrupted.
+    All that may take long comes after the save. A run that is halted before its end only logs and saves: resumed, it
+    does what is left, and writes what it would have written uninterrupted. Returns whether the run goes on.
     """
     log, every = session.log, session.run.config.every
     reached = programs.MILESTONES if last else programs.milestones(every, before.images, now.images)
     if not (reached or halt):
-        return
+        return True
     session.averages.settle()
-    _now("drawing samples")
     if "log" in reached:
         log.scalars(now.step, now.images, session.averages.take())
-    if "sample" in reached:
-        _draw_fakes(session, state, now)
-    companions = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
-    metric = None
-    if "evaluate" in reached:
-        _now("measuring")
-        try:
-            metric = _evaluate(session, state, now, last)
-        except Exception:
-            checkpoint.save(session.manager, session.named(state), companions)  # what was trained outlives this failure
-            raise
-    if "checkpoint" in reached or halt or metric is not None:
-        _now("saving a checkpoint")
-        checkpoint.save(session.manager, session.named(state), companions, metric)
+    due = tuple(name for name in ("sample", "evaluate") if name in reached)
+    if "checkpoint" in reached or halt or ("evaluate" in reached and session.metric):
+        _save(session, state, now, due)
+    goes_on = not halt and _sample_and_evaluate(session, state, now, due)
     _now("")  # lines come at their intervals from here on
     log.restart_clock(now.images)
+    return goes_on
+
+
+def _save(session: _Session, state, now: Position, due: tuple) -> None:
+    """Begins to save the State, and what is still due at it."""
+    if now.step in (0, *session.manager.all_steps()):  # nothing is new
+        return
+    _now("saving a checkpoint")
+    companions = {"position": now.images, "data": session.dataset.fingerprint, "sums": session.averages.sums()}
+    checkpoint.save(session.manager, session.named(state), {**companions, "due": due})
+
+
+def _sample_and_evaluate(session: _Session, state, now: Position, due: tuple) -> bool:
+    """What is `due` of the two, of a State that is saved; False where a signal cut it short."""
+    if "sample" in due:
+        _now("drawing samples")
+        _draw_fakes(session, state, now)
+    if "evaluate" in due:
+        _now("measuring")
+        try:
+            _evaluate(session, state, now)
+        except Stopped:
+            return False
+    return True
 
 
 def _now(doing: str) -> None:
@@ -268,12 +308,15 @@ def _now(doing: str) -> None:
         output.doing(doing)
 
 
-def _evaluate(session: _Session, state, now: Position, last: bool) -> tuple[str, float] | None:
-    """Measures, tells, and returns the first metric's name and value."""
+def _evaluate(session: _Session, state, now: Position) -> None:
+    """Measures, keeps the values beside the checkpoint, by which the best is known, and tells them."""
+    last = now.images >= session.run.config.total_images
     rows = session.measure(session.named(state.ema), step=now.step, images=now.images, baselines=last)
     session.log.say(evaluate.table(rows))
+    if rows:
+        value = rows[0]["value"]
+        checkpoint.attach(session.manager, now.step, rows, None if value is None else (session.metric, value))
     session.log.evaluation(now.step, now.images, rows)
-    return (session.metric, rows[0]["value"]) if rows and rows[0]["value"] is not None else None
 
 
 def _draw_reals(session: _Session) -> None:
@@ -290,7 +333,11 @@ def _draw_reals(session: _Session) -> None:
 def _draw_fakes(session: _Session, state, now: Position) -> None:
     run, given = session.run, session.given
     fakes = sample.fixed_grid(run, session.draw, session.named(state.ema), given)
-    _save_picture(session, "fakes", now.images, sample.grid_picture(run, fakes, given), f"fakes_{now.images:09}.png")
+    _save_picture(session, "fakes", now.images, sample.grid_picture(run, fakes, given), _fakes(now))
+
+
+def _fakes(now: Position) -> str:
+    return f"fakes_{now.images:09}.png"
 
 
 def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, file: str) -> None:
@@ -303,49 +350,6 @@ def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, 
     except OSError as error:
         raise logs.unwritable(path, error) from error
     session.log.picture(name, seen, picture)
-
-
-@contextlib.contextmanager
-def _signals():
-    """Yields a function that tells, once a call, whether SIGTERM, SIGINT or SIGHUP came; a second one ends the program.
-
-    Among several processes SIGTERM stays with JAX's preemption service, whom `_agreed` asks; the others are passed on
-    to it. A SIGHUP that is ignored, as `nohup` has it, stays so.
-    """
-    received = []
-    several = jax.process_count() > 1
-
-    def handle(number, frame):
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        if several:
-            signal.raise_signal(signal.SIGTERM)
-
-    try:
-        heeded = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            heeded = (*heeded, signal.SIGHUP)
-        old = {number: signal.signal(number, handle) for number in heeded}
-    except ValueError:  # not the main thread: whoever runs us handles signals
-        old = {}
-    try:
-        calls = itertools.count(1)
-        yield lambda: _agreed(received, next(calls))
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _agreed(received: list, call: int) -> bool:
-    """Whether to stop now; several processes stop at one call, which JAX's preemption service agrees on.
-
-    It must be asked with every number in turn.
-    """
-    if jax.process_count() == 1:
-        return bool(received)
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.reached_preemption_sync_point(call)
 
 
 def _headline(run, mesh, dataset, position: Position, state) -> str:

@@ -25,10 +25,10 @@ FLOORS = (
     ("games", "lowered"),
     ("models", "step", "losses", "penalties", "augment"),
     ("layers", "optim", "features"),
-    ("flat", "initial"),  # a net's arrays as one vector; fresh values without a compiler
+    ("flat", "initial", "processes"),  # a net's arrays as one vector; fresh values without compiler; a run's processes
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
-     "provenance", "trace", "help", "loggers", "lock", "tiles"),
+     "provenance", "trace", "help", "loggers", "lock", "tiles", "signals"),
     ("specs", "modules", "cache", "catalog"),
     ("paths",),  # as people write them
     ("errors", "__init__"),
@@ -41,8 +41,8 @@ ONLY = {
     "losses": {"errors"},
     "penalties": {"errors"},
     "sweep_flags": {"errors", "config"},
-    "sweeps": {"sweep", "sweep_flags", "evaluate", "lock", "logs", "errors"},
-    "sweep": {"errors", "logs", "sweep_flags", "cache", "provenance"},  # starts runs as processes of their own
+    "sweeps": {"sweep", "sweep_flags", "evaluate", "lock", "logs", "signals", "errors"},
+    "sweep": {"errors", "logs", "sweep_flags", "signals", "cache", "provenance", "processes"},  # starts runs
 }  # fmt: skip
 HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors optuna".split())
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70  # lines

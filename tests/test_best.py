@@ -15,11 +15,6 @@ from tests import settings
 VALUES = {1: 30.0, 2: 10.0, 3: 20.0, 4: None}  # of fd, by step
 
 
-@pytest.fixture(autouse=True)
-def _initialized(monkeypatch):
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
-
-
 def write(folder, metrics: str, values: dict) -> pathlib.Path:
     """A run whose checkpoints have these values; the averages of step N are those of the start times N."""
     config = settings.digits(evaluation__metrics=metrics)
@@ -32,8 +27,9 @@ def write(folder, metrics: str, values: dict) -> pathlib.Path:
         for step, value in values.items():
             state = fresh._replace(step=np.int32(step), ema=jax.tree.map(lambda x, step=step: step * x, fresh.ema))
             companions = {"position": 8 * step, "data": dataset.fingerprint, "sums": {}}
-            metric = None if value is None else (name, value)
-            checkpoint.save(manager, parallel.replicate(state, parallel.make_mesh()), companions, metric)
+            checkpoint.save(manager, parallel.replicate(state, parallel.make_mesh()), companions)
+            if value is not None:
+                checkpoint.attach(manager, step, [], (name, value))
     return folder
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: what they hold, which of them stay, and what happens when one of them is damaged."""
 
+import json
 import shutil
 
 import jax
@@ -50,8 +51,10 @@ def at(state, step: int):
 
 
 def save(manager, state, metric=None):
-    named_metric = None if metric is None else metric if isinstance(metric, tuple) else ("", metric)
-    checkpoint.save(manager, state, {"position": 8 * int(state.step)}, named_metric)
+    checkpoint.save(manager, state, {"position": 8 * int(state.step)})
+    if metric is not None:
+        named_metric = metric if isinstance(metric, tuple) else ("", metric)
+        checkpoint.attach(manager, int(state.step), [], named_metric)
 
 
 def steps_in(folder) -> list[int]:
@@ -274,8 +277,32 @@ def test_a_damaged_best_one_only_ceases_to_be_the_best(run, state, tmp_path):
             for number, metric in zip(numbers, metrics, strict=True):
                 save(manager, at(state, number), metric)
         if 1 in numbers:
-            (folder / "1" / "run" / "metadata").write_bytes(b"\xff{")
+            (folder / "1" / "evaluation.json").write_bytes(b"\xff{")
     assert steps_in(folder) == [2, 5]
+
+
+def test_metrics_that_were_saved_beside_the_state_still_count(state, tmp_path):
+    """Earlier versions measured before they saved."""
+    manager = checkpoint.open_manager(tmp_path / "checkpoints", keep=1)
+    with checkpoint.closing(manager):
+        for step, value in enumerate((1.0, 2.0), 1):
+            checkpoint.save(manager, at(state, step), {"position": 8 * step, "metric": ["", value]})
+        save(manager, at(state, 3), 3.0)
+    assert steps_in(tmp_path / "checkpoints") == [1, 3] and checkpoint.best(manager, "") == (1, 1.0)
+
+
+def test_what_was_measured_is_there_whole_or_not_at_all(state, folder, run):
+    rows = [{"metric": "fd", "value": 2.5, "std": float("nan")}, {"metric": "kd", "value": None}]
+    manager = checkpoint.open_manager(folder, keep=4)
+    with checkpoint.closing(manager):
+        save(manager, at(state, 4))
+        checkpoint.attach(manager, 4, rows, None)
+        assert checkpoint.evaluation(manager, 3) is None
+    reader = checkpoint.open_manager(folder, read_only=True)
+    assert json.dumps(checkpoint.evaluation(reader, 4)) == json.dumps(rows) and checkpoint.best(reader, "") is None
+    assert checkpoint.restore_newest(reader, abstract(run)).step == 4
+    _truncate(folder / "4" / "evaluation.json")
+    assert checkpoint.evaluation(reader, 4) is None and checkpoint.restore_newest(reader, abstract(run)).step == 4
 
 
 def test_nothing_readable_is_an_error_and_nothing_is_deleted(run, folder):

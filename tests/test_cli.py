@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import cli, folders, images, logs, parallel, runs, sweep, sweep_flags
+from gan_jax import cli, folders, images, logs, runs, sweep, sweep_flags
 from tests import settings, test_logs
 
 SMOKE = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
@@ -23,19 +23,12 @@ SHALLOW = {"generator__features": "(4,)", "generator__strides": "(8,)", "discrim
 PLAIN += tuple(f"--config.{key.replace('__', '.')}={value}" for key, value in SHALLOW.items())
 
 
-@pytest.fixture(autouse=True)
-def _initialized(monkeypatch):
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Ten steps with a line every three, pictures every four: neither divides the end."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "initialize", lambda *args: None)
-        every = [f"--config.every.{k}_images={v}" for k, v in (("log", 24), ("sample", 32), ("checkpoint", 32))]
-        assert cli.main(["train", SMOKE, f"--workdir={folder}", *PLAIN, *every, "--config.total_images=80"]) == 0
+    every = [f"--config.every.{k}_images={v}" for k, v in (("log", 24), ("sample", 32), ("checkpoint", 32))]
+    assert cli.main(["train", SMOKE, f"--workdir={folder}", *PLAIN, *every, "--config.total_images=80"]) == 0
     return folder
 
 

@@ -162,7 +162,7 @@ def test_the_generator_is_given_the_labels_that_it_is_judged_by(reals, monkeypat
     labels_of = {}
     monkeypatch.setattr(measuring, "EQUIVARIANCE", {"eqt": "eqt_int"})
     monkeypatch.setattr(measuring.protocols, "wanted", lambda config, names: ("eqt", "ppl2_wend_20"))
-    rows = lambda run, ema, names, labels: labels_of.update(eqt=labels) or []  # noqa: E731
+    rows = lambda run, ema, names, labels, check: labels_of.update(eqt=labels) or []  # noqa: E731
     monkeypatch.setattr(measuring.equivariance, "rows", rows)
     walk = lambda ema, labels: labels_of.update(ppl=labels) or 0.0  # noqa: E731
     monkeypatch.setattr(measuring.path_lengths, "measurer", lambda *_: walk)

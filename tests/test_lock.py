@@ -116,11 +116,10 @@ def test_where_the_file_system_cannot_lock_the_number_tells(tmp_path, monkeypatc
     lock.take(tmp_path).close()
 
 
-def test_a_run_that_is_trained_is_left_alone(tmp_path, holder, capsys, monkeypatch):
-    from gan_jax import cli, parallel
+def test_a_run_that_is_trained_is_left_alone(tmp_path, holder, capsys):
+    from gan_jax import cli
     from tests import settings
 
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)
     command = ["train", f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke", f"--workdir={tmp_path}"]
     assert cli.main(command) == 2
     assert f"process {holder.pid} on" in capsys.readouterr().err

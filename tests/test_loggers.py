@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import cli, loggers, logs, parallel, programs, runs
+from gan_jax import cli, loggers, logs, programs, runs
 from gan_jax import config as configs
 from gan_jax.errors import UserError
 from tests import settings
@@ -71,7 +71,6 @@ number = 3
 @pytest.fixture(autouse=True)
 def own(tmp_path, monkeypatch):
     """The user's module, in the folder where the command is run."""
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
     (tmp_path / "own_loggers.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     yield

@@ -105,15 +105,15 @@ def test_a_run_ends_well_though_nobody_listens(tmp_path, without):
 
 
 def test_a_hang_up_stops_a_run_as_a_terminate_does(tmp_path, monkeypatch):
-    from gan_jax.train import _signals
+    from gan_jax.signals import Stop
 
-    with _signals() as stopped:
+    with Stop() as stopped:
         assert not stopped()
         signal.raise_signal(signal.SIGHUP)
         assert stopped()
     ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with _signals() as stopped:
+        with Stop() as stopped:
             signal.raise_signal(signal.SIGHUP)
             assert not stopped()
     finally:

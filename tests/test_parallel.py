@@ -70,39 +70,6 @@ def test_sample_index_counts_over_devices():
     np.testing.assert_array_equal(count(), np.arange(12))
 
 
-@pytest.mark.parametrize("arguments", [("host:1",), ("host:1", 2), ("", 2, 0), ("host:1", 0, 0), ("", 0, 1)])
-def test_initialize_wants_all_three_or_none(monkeypatch, arguments):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: pytest.fail("joined"))
-    with pytest.raises(UserError, match="give all three"):
-        parallel.initialize(*arguments)
-
-
-def test_initialize_passes_on_what_is_given_and_detects_otherwise(monkeypatch):
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
-    parallel.initialize("host:1", 2, 0)
-    parallel.initialize()
-    assert calls == [("host:1", 2, 0), ()]
-
-
-def test_initialize_without_a_cluster_is_one_process(monkeypatch):
-    def no_cluster(*args):
-        raise ValueError("coordinator_address should be defined.")
-
-    monkeypatch.setattr(jax.distributed, "initialize", no_cluster)
-    parallel.initialize()
-
-
-@pytest.mark.parametrize("error", [RuntimeError("DEADLINE_EXCEEDED: barrier"), ValueError("bad address")])
-def test_initialize_tells_who_could_not_join(monkeypatch, error):
-    def fail(*args):
-        raise error
-
-    monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(UserError, match=f"process 1 of 2 could not join host:1: {error}"):
-        parallel.initialize("host:1", 2, 1)
-
-
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_mean_averages_floats_and_leaves_integers_alone(mode):
     """An integer is a count, equal on every device; a float that is equal everywhere passes through too."""
@@ -234,20 +201,3 @@ def test_jax_may_say_why_a_gpu_is_not_used():
         assert logger.isEnabledFor(logging.WARNING)
     finally:
         logger.setLevel(level)
-
-
-def test_one_process_goes_on_where_jax_was_used_before(monkeypatch):
-    """As in a notebook; but several processes that can no longer meet are refused."""
-    jax.devices()
-    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    parallel.initialize()
-    assert jax.process_count() == 1
-
-    def late():
-        raise RuntimeError("jax.distributed.initialize() must be called before any JAX calls")
-
-    monkeypatch.setattr(jax.distributed, "initialize", late)
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="OMPI_COMM_WORLD_SIZE=2: JAX was used before"):
-        parallel.initialize()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gan_jax import cli, evaluate, folders, logs, parallel, runs
+from gan_jax.processes import meeting
 from gan_jax.train import train
 from tests import settings
 
@@ -30,10 +31,11 @@ MEASURED = [*SGD, ("evaluation.metrics", "fd,prdc,swd32,msssim8"), ("every.evalu
 
 
 @contextlib.contextmanager
-def _pair(workdir, overrides, second=(), **environment):
+def _pair(workdir, overrides, second=(), as_open_mpi=False, **environment):
     """Starts the two processes of a run and kills them at the end, whatever happens.
 
-    `second` is added to the environment of the second alone.
+    `second` is added to the environment of the second alone. They meet by flags or, as those of Open MPI 5's mpirun,
+    by their environment alone.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -42,15 +44,20 @@ def _pair(workdir, overrides, second=(), **environment):
     environment = {**os.environ, "XLA_FLAGS": " ".join([*flags, "--xla_force_host_platform_device_count=2"]),
                    "PYTHONUNBUFFERED": "1", **environment}  # fmt: skip
     command = [sys.executable, str(settings.ROOT / "launch.py"), "train", f"--config={CONFIG}",
-               f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
-               *(f"--config.{key}={value}" for key, value in overrides)]  # fmt: skip
+               f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in overrides)]  # fmt: skip
     with contextlib.ExitStack() as stack:
         processes = []
         for number in range(2):
             output = stack.enter_context(open(f"{workdir}.{number}.log", "w+"))
-            own = {**environment, **dict(second)} if number else environment
-            started = subprocess.Popen([*command, f"--process_id={number}"], env=own, stdout=output,
-                                       stderr=subprocess.STDOUT, cwd=settings.ROOT)  # fmt: skip
+            own = {**environment, **(dict(second) if number else {})}
+            place = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={number}"]
+            if as_open_mpi:
+                own |= {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(number),
+                        "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
+                        "PMIX_NAMESPACE": f"prterun-{workdir}@1"}  # fmt: skip
+                place = []
+            started = subprocess.Popen([*command, *place], env=own, stdout=output, stderr=subprocess.STDOUT,
+                                       cwd=settings.ROOT)  # fmt: skip
             stack.callback(started.wait)
             stack.callback(started.kill)
             processes.append(started)
@@ -92,9 +99,9 @@ def four_devices(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(four_devices, tmp_path_factory):
-    """The same by two processes, which find no prepared digits and prepare them at once."""
+    """The same by two processes, started as by mpirun, which find no prepared digits and prepare them at once."""
     workdir = tmp_path_factory.mktemp("two") / "run"
-    with _pair(workdir, MEASURED, GAN_JAX_DATA_DIR=str(workdir.parent / "data")) as processes:
+    with _pair(workdir, MEASURED, as_open_mpi=True, GAN_JAX_DATA_DIR=str(workdir.parent / "data")) as processes:
         assert _ended(processes, workdir) == [0, 0]
     return workdir
 
@@ -169,12 +176,31 @@ def test_a_signal_to_one_process_stops_both_at_one_step(two_processes, tmp_path)
             assert all(process.poll() is None for process in processes), _said(workdir, 0)
             time.sleep(0.1)
         processes[1].send_signal(signal.SIGTERM)
-        assert _ended(processes, workdir) == [0, 0]
+        assert _ended(processes, workdir) == [75, 75]
     assert "resumed at 24 images, step 3" in _said(workdir, 0)
     restored = _restored(workdir)
     assert restored.step == int(restored.state.step) >= 5
     assert f"stopped at {8 * restored.step} images, step {restored.step}" in _said(workdir, 0)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(restored.state.params)))
+
+
+def test_a_signal_to_one_process_ends_the_measurement_of_both(two_processes, tmp_path):
+    """The pair resumes the finished run for a step, of which it then measures 40,000 images. No value comes of it."""
+    workdir = tmp_path / "run"
+    shutil.copytree(two_processes, workdir)
+    before = evaluate.read(str(workdir))
+    longer = [*SGD, ("total_images", "8000"), ("evaluation.metrics", "msssim20000"), ("every.evaluate_images", "8"),
+              ("evaluation.batch_size", "8")]  # fmt: skip
+    with _pair(workdir, longer) as processes:
+        deadline = time.monotonic() + LIMIT
+        while not (workdir / "checkpoints" / "4").is_dir() and time.monotonic() < deadline:
+            assert all(process.poll() is None for process in processes), _said(workdir, 0)
+            time.sleep(0.1)
+        processes[1].send_signal(signal.SIGUSR2)
+        assert _ended(processes, workdir) == [75, 75]
+    assert "stopped at 32 images, step 4" in _said(workdir, 0) and "Traceback" not in _said(workdir, 1)
+    assert _restored(workdir).step == 4 and "evaluate" in _restored(workdir).run["due"]
+    assert evaluate.read(str(workdir)) == before
 
 
 def test_several_steps_a_call_on_a_resident_set_are_those_of_one_process(four_devices, two_processes, tmp_path):
@@ -199,7 +225,7 @@ def test_several_steps_a_call_on_a_resident_set_are_those_of_one_process(four_de
 @pytest.mark.parametrize("override", ["config.generator.widht=3", "config.batch_size=eight"])
 def test_a_mistake_in_the_config_is_told_before_joining(override, monkeypatch, capsys):
     """So that no process waits for one that has given up."""
-    monkeypatch.setattr(parallel, "initialize", lambda *args: pytest.fail("joined"))
+    monkeypatch.setattr(meeting, "initialize", lambda *args: pytest.fail("joined"))
     assert cli.main([f"--config={CONFIG}", f"--{override}", "--coordinator=127.0.0.1:1", "--num_processes=2",
                      "--process_id=1"]) == 2  # fmt: skip
     assert override.split("=")[0] in capsys.readouterr().err

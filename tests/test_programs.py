@@ -225,8 +225,7 @@ def test_the_order_holds_the_places_of_the_stream(rows):
     ("programs=phase", "config.programs='phase': expected one of auto, phases, steps"),
     ("resident_data=True", "config.resident_data=True: mixture:ring8 is no packed set"),
 ])  # fmt: skip
-def test_what_cannot_be_is_told_before_the_run_begins(tmp_path, monkeypatch, capfd, flag, told):
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
+def test_what_cannot_be_is_told_before_the_run_begins(tmp_path, capfd, flag, told):
     config = f"--config={settings.EXPERIMENTS / 'mixture_gan.py'}"
     assert cli.main(["train", config, f"--workdir={tmp_path / 'run'}", f"--config.{flag}"]) == 2
     error = capfd.readouterr().err

@@ -250,7 +250,7 @@ def test_a_metric_that_no_run_has(program, tmp_path, capsys):
 
 
 def test_a_run_stopped_by_a_signal_is_not_done(tmp_path, capsys):
-    """It saves and exits 0; its lines tell that it is not complete. The same sweep goes on with it."""
+    """It saves and exits 75, as the sweep then does. The same sweep goes on with it."""
     program = tmp_path / "program.py"
     program.write_text(
         "import json, pathlib, sys\n"
@@ -259,9 +259,10 @@ def test_a_run_stopped_by_a_signal_is_not_done(tmp_path, capsys):
         "images = 8 if not lines.exists() else 24\n"
         "(folder / 'config.json').write_text(json.dumps({'total_images': 24}))\n"
         "lines.open('a').write(json.dumps({'step': images // 8, 'images': images}) + '\\n')\n"
+        "sys.exit(0 if images == 24 else 75)\n"
     )
     folder, command = tmp_path / "sweep", [sys.executable, str(program)]
-    assert sweeping.sweep("f.py", [], ["config.a=2"], folder, command=command) == 1
+    assert sweeping.sweep("f.py", [], ["config.a=2"], folder, command=command) == 75
     (row,) = read_csv(folder)
     assert row["status"] == "unfinished" and row["message"] == "stopped by a signal, 8 of 24 images logged"
     assert sweeping.sweep("f.py", [], ["config.a=2"], folder, command=command) == 0
@@ -313,6 +314,18 @@ def test_jobs_run_at_the_same_time(program, tmp_path):
     assert sweeping.sweep("f.py", [], ["config.a=meet", "config.b=1,2"], folder, jobs=2, command=program) == 0
 
 
+def test_trials_are_runs_of_one_process_wherever_the_sweep_was_started(tmp_path, monkeypatch):
+    """As by srun: its variables would make the trials of a step meet each other."""
+    for name in ("SLURM_NTASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMIX_RANK", "TPU_WORKER_ID"):
+        monkeypatch.setenv(name, "3")
+    code = ("import json, os, pathlib, sys; folder = dict(flag.split('=', 1) for flag in sys.argv[2:])['--workdir']; "
+            "pathlib.Path(folder, 'environment.json').write_text(json.dumps(dict(os.environ)))")  # fmt: skip
+    sweeping.sweep("f.py", [], ["config.a=2"], tmp_path / "sweep", command=[sys.executable, "-c", code])
+    environment = json.loads((tmp_path / "sweep" / "000-a=2" / "environment.json").read_text())
+    assert environment["TPU_WORKER_ID"] == "3" and environment["PATH"] == os.environ["PATH"]
+    assert not [name for name in environment if name.startswith(("SLURM_", "OMPI_", "PMI_", "PMIX_"))]
+
+
 def test_a_changed_definition_is_refused(program, tmp_path):
     folder = tmp_path / "sweep"
     sweeping.sweep("f.py", [], ["config.a=2"], folder, command=program)
@@ -326,7 +339,7 @@ def test_a_changed_definition_is_refused(program, tmp_path):
         sweeping.sweep("f.py", [], ["config.a=2"], folder, jobs=0, command=program)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_stops_the_children_and_the_sweep_goes_on_later(program, tmp_path, number):
     folder = tmp_path / "sweep"
     code = (
@@ -341,7 +354,7 @@ def test_a_signal_stops_the_children_and_the_sweep_goes_on_later(program, tmp_pa
         time.sleep(0.05)
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=30)
-    assert process.returncode == 2, output  # one run was stopped, one never began
+    assert process.returncode == 75, output  # one run was stopped, one never began
     assert "stopped; the same command goes on from here" in output
     states = {row["a"]: row["status"] for row in read_csv(folder)}
     assert states == {"2": "done", "wait": "unfinished", "3": "unfinished"}

@@ -31,7 +31,7 @@ end = time.time() + (60 if a == "wait" else 0)
 while time.time() < end and not stop:
     time.sleep(0.02)
 if stop or a == "short":
-    sys.exit(0)
+    sys.exit(75)
 (folder / "metrics.jsonl").open("a").write(json.dumps({"step": 2, "images": 20, "net/loss": 1}) + "\\n")
 """
 

@@ -5,7 +5,7 @@ import contextlib
 import jax
 import pytest
 
-from gan_jax import cli, logs, parallel
+from gan_jax import cli, logs
 from gan_jax.step import Phase
 from gan_jax.trace import Trace
 from tests import settings
@@ -15,11 +15,6 @@ PLAIN = (
     "--config.evaluation.metrics=()", "--config.loss.r1_gamma=0", "--config.every.log_images=8",
     "--config.every.sample_images=1000", "--config.every.checkpoint_images=1000",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _initialized(monkeypatch):
-    monkeypatch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
 
 
 def _train(folder, images, *flags):

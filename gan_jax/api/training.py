@@ -6,10 +6,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import lowered, parallel, runs
+from gan_jax import lowered, runs
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Path
 from gan_jax.api.trained import TrainedRun, open_run
+from gan_jax.processes import meeting
 from gan_jax.train import train as train_loop
 
 
@@ -58,6 +59,6 @@ def train(
         config = load_config(config, overrides)
     workdir = arguments.path(workdir, "workdir")
     lowered.keep_compiled()
-    parallel.initialize()
+    meeting.initialize()
     train_loop(config, workdir, dry_run=bool(dry_run), profile=arguments.path(profile, "profile", optional=True))
     return None if dry_run else open_run(workdir)

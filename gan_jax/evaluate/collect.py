@@ -74,7 +74,9 @@ def chunks(total: int, batch: int) -> Iterator[tuple[int, np.ndarray]]:
         yield start, np.minimum(start + share, total - 1)
 
 
-def collect(needs: Needs, dispatch: Callable[[np.ndarray], dict[str, Any]], batch: int) -> Collected:
+def collect(
+    needs: Needs, dispatch: Callable[[np.ndarray], dict[str, Any]], batch: int, check: Callable[[], None] = lambda: None
+) -> Collected:
     """Runs a pass.
 
     Args:
@@ -82,9 +84,11 @@ def collect(needs: Needs, dispatch: Callable[[np.ndarray], dict[str, Any]], batc
       dispatch: indices (batch,) of images -> {`Want.key`: rows on the devices of this process} and, where there are
         consumers, {"images": uint8 rows}; it does not wait for the devices.
       batch: images of this process in one chunk.
+      check: called before each chunk; what it raises ends the pass.
     """
     keep, pending = _Keeper(needs), None
     for start, indices in chunks(needs.total(), batch):
+        check()
         result = dispatch(indices)
         if pending is not None:
             keep.take(*pending)

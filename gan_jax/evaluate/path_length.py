@@ -1,5 +1,7 @@
 """Perceptual path length of a run's generator; see `metrics.path_length` for the definition."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +20,11 @@ SECOND, PLACE = 101, 102  # folded into a sample's key: the path's other latent,
 FIRST_BATCH = {"cpu": 4}
 
 
-def measurer(run, protocol: Protocol, net: FeatureNet):
+def measurer(run, protocol: Protocol, net: FeatureNet, check: Callable[[], None] = lambda: None):
     """Compiles the protocol: (ema, labels (samples,) or None) -> the trimmed mean; all processes take part.
 
-    Step i, its noise included, is a function of the run's seed and of i. Both of its ends have one noise.
+    Step i, its noise included, is a function of the run's seed and of i. Both of its ends have one noise. `check` is
+    called before each batch; what it raises ends the measurement.
     """
     mesh = parallel.make_mesh(jax.local_devices())
     program = parallel.over_samples(_step(run, **protocol.options), mesh)
@@ -41,6 +44,8 @@ def measurer(run, protocol: Protocol, net: FeatureNet):
             first = FIRST_BATCH.get(jax.local_devices()[0].platform, 32) * mesh.size
             batch = collect.largest_batch(lambda b: dispatch(np.zeros(b, np.int64)), first, mesh.size)
         for _, places in collect.chunks(protocol.samples, batch):
+            check()
+            jax.block_until_ready(values[-2:-1])  # one batch ahead of the devices, so that the question comes in time
             values.append(dispatch(places))
         distances = [parallel.from_all_processes(np.asarray(value)) for value in values]
         return path_length.trimmed_mean(np.concatenate(distances)[: protocol.samples])

@@ -59,6 +59,7 @@ class Plans(NamedTuple):
     warnings: dict[tuple, str]  # of Frechet distances, whose bias takes longer to tell than they themselves
     seed: int
     targets: pairs.Targets | None = None  # what the images are to be, of metrics of pairs
+    check: Callable[[], None] = lambda: None  # see `ready`
 
     @property
     def samples(self) -> int:
@@ -85,6 +86,7 @@ class Plans(NamedTuple):
         of_fakes = fakes(needs) if needs.total() else Collected({}, {})
         rows = []
         for plan in self.plans:
+            self.check()
             if plan.protocol.kind == "ppl":
                 row_values = [Value("", path_length(plan), dict(plan.protocol.options))]
             else:
@@ -181,6 +183,7 @@ def of_whole_images(protocol: Protocol) -> bool:
 def ready(
     listed: list[Protocol], section: ConfigDict, *, open_reals: Callable, shape: tuple[int, ...], seed: int,
     fit_judge: Callable[[], FeatureNet] | None = None, targets: pairs.Targets | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Plans | None:
     """Loads what protocols need; None where none is listed.
 
@@ -192,6 +195,7 @@ def ready(
       seed: of what is drawn.
       fit_judge: () -> the classifier of the data, where they have one.
       targets: of metrics of pairs.
+      check: called between batches and protocols; what it raises ends the measurement.
     Raises:
       MissingPathError, UserError: weights, statistics or data that cannot be read, too few of them, or images of
         another shape than a protocol takes.
@@ -219,8 +223,8 @@ def ready(
     trees = {name: net.variables for name, net in nets.items() if net.outputs}
     mesh = parallel.make_mesh(jax.local_devices())
     variables = jax.device_put(trees, parallel.replicated(mesh))
-    forward = real_side.passing(nets, variables, section.batch_size)
-    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed, targets)
+    forward = real_side.passing(nets, variables, section.batch_size, check)
+    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed, targets, check)
 
 
 # What a protocol needs of images, and its values from what was kept of them.

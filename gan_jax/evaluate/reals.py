@@ -94,8 +94,10 @@ def statistics(reals: Reals, needs: Needs, nets: dict[str, FeatureNet], forward:
     return Collected(moments, rows)
 
 
-def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Callable:
-    """The pass over images of the host: (needs, images of places (n,)) -> Collected."""
+def passing(
+    nets: dict[str, FeatureNet], variables: dict, batch_size: int, check: Callable[[], None] = lambda: None
+) -> Callable:
+    """The pass over images of the host: (needs, images of places (n,)) -> Collected; `check` as of `collect`."""
     programs: dict[tuple, Callable] = {}
 
     def forward(needs: Needs, images: Callable[[np.ndarray], np.ndarray]) -> Collected:
@@ -108,7 +110,8 @@ def passing(nets: dict[str, FeatureNet], variables: dict, batch_size: int) -> Ca
         batch = collect.largest_batch(lambda count: run((), variables, np.repeat(one, count, 0)), first, mesh.size)
         ahead = prefetch((images(places) for _, places in collect.chunks(needs.total(), batch)), 2)
         try:
-            return collect.collect(needs, lambda _: run((), variables, parallel.together(lambda: next(ahead))), batch)
+            dispatch = lambda _: run((), variables, parallel.together(lambda: next(ahead)))  # noqa: E731
+            return collect.collect(needs, dispatch, batch, check)
         finally:
             ahead.close()
 

@@ -75,13 +75,17 @@ def listed_names(metrics: str) -> tuple[str, ...] | None:
     return tuple(part.strip() for part in metrics.split(",") if part.strip()) or None
 
 
-def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statistics: str = "") -> Measure:
+def measurer(
+    run: runs.Run, *, names: tuple[str, ...] | None = None, save_statistics: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> Measure:
     """Loads the networks that the metrics need; what it returns compiles at its first call, and never again.
 
     Args:
       run: from `runs.build`.
       names: metrics; None for the config's.
       save_statistics: file to write the reals' moments to, see `plans.Plans.save_statistics`.
+      check: called between batches, in all processes equally often; what it raises ends a measurement.
     Returns:
       (ema, *, step, images, baselines=False) -> rows with `metric`, `value`, `better` (lower or higher), `step`,
       `images` and the protocol: features and their SHA-256, preprocessing, counts, split, flips, seed, data, version
@@ -102,6 +106,7 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
         shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
         open_reals=lambda: parallel.together(partial(runs.open_field, config, drawn, config.evaluation.split)),
         targets=parallel.together(partial(_targets, run)) if set(listed) & set(protocols.PAIRED) else None,
+        check=check,
     )
     if save_statistics and not planned:
         raise UserError(f"--save_statistics={save_statistics}: none of the metrics has moments of a network's "
@@ -112,16 +117,18 @@ def measurer(run: runs.Run, *, names: tuple[str, ...] | None = None, save_statis
     inputs = parallel.together(lambda: _inputs(run, planned, config.evaluation.samples)) if listed else None
     images_of = _Pass(run, planned, inputs) if planned else None
     points_of = sample.sampler(run) if "modes" in listed else None
-    walks = {plan.protocol.name: path_lengths.measurer(run, plan.protocol, plan.net)
+    walks = {plan.protocol.name: path_lengths.measurer(run, plan.protocol, plan.net, check)
              for plan in (planned.plans if planned else ()) if plan.protocol.kind == "ppl"}
 
     def measure(ema: dict, *, step: int, images: int, baselines: bool = False) -> list[dict]:
         began, rows = time.monotonic(), []
+        if listed:
+            check()
         if points_of:
             rows += _modes(run, _points(run, points_of, inputs, ema))
         rows += returned(ema) if returned else []
         if moved:
-            rows += equivariance.rows(run, ema, moved, inputs.labels)
+            rows += equivariance.rows(run, ema, moved, inputs.labels, check)
         if planned:
             rows += planned.measure(
                 partial(images_of, ema), lambda plan: walks[plan.protocol.name](ema, inputs.labels), inputs.labels
@@ -215,7 +222,7 @@ class _Pass:
             batch = collect.largest_batch(lambda count: attempt(np.zeros(count, np.int64)), first, self._mesh.size)
             self._programs[kind] = program, batch
         program, batch = self._programs[kind]
-        return collect.collect(needs, partial(self._dispatch, program, here), batch)
+        return collect.collect(needs, partial(self._dispatch, program, here), batch, self._planned.check)
 
     def _dispatch(self, program: Callable, ema: dict, numbers: np.ndarray) -> dict[str, Any]:
         keys = sample.keys_from(self._run.config.seed, "evaluation", numbers)

@@ -15,9 +15,8 @@ import subprocess
 from collections.abc import Collection, Iterable, Sequence
 
 from gan_jax import logs, sweep, sweep_flags
-from gan_jax.errors import UserError
+from gan_jax.errors import STOPPED, UserError
 
-UNFINISHED = 75  # exit code of a task that saved and is to go on later; sysexits.h: try again
 NOTICE_SECONDS = 180  # before the end of a task's time, at which it saves; Slurm may be a minute late
 _PATIENCE_SECONDS = 60  # for an answer of Slurm's commands
 
@@ -83,7 +82,7 @@ def run_task(
     Slurm itself: the run saves where it can, and this asks for nothing.
 
     Returns:
-      The exit code: 0 for done, 1 for failed, UNFINISHED.
+      The exit code: 0 for done, 1 for failed, STOPPED.
     Raises:
       UserError: no such combination, or a folder of another sweep.
     """
@@ -96,14 +95,13 @@ def run_task(
         return 0
     arguments = sweep.train_command(command, config_flag, root / run, flags, values)
     # The run is asked by SIGINT: Slurm may have sent it the SIGTERM too, and a second one would end it at once.
-    heed = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    stop = sweep.run_all([(root / run, arguments)], 1, heed=heed, request=signal.SIGINT)
+    stop = sweep.run_all([(root / run, arguments)], 1, request=signal.SIGINT)
     state = sweep.status(root / run)
     if state in ("done", "failed"):
         return 0 if state == "done" else 1
     if not stop or stop == [signal.SIGUSR1]:
         _requeue()
-    return UNFINISHED
+    return STOPPED
 
 
 def _defined(config_flag, overrides, sweeps, workdir, seed, whole) -> tuple[pathlib.Path, dict[str, dict[str, str]]]:

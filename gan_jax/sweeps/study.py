@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax import lock, sweep, sweep_flags
-from gan_jax.errors import UserError
+from gan_jax.errors import STOPPED, UserError
 from gan_jax.sweeps import plots
 
 SAMPLERS = ("tpe", "random", "grid", "cmaes")
@@ -64,7 +64,7 @@ def search(
     """Works at a study until it has all its trials; prints the table, writes `sweep.csv` and pictures.
 
     Returns:
-      The number of trials that failed, or that this worker left unfinished.
+      The command's exit code: `STOPPED` where a signal left trials undone, else 1 where some failed, or 0.
     Raises:
       UserError: Optuna is missing, flags that make no sense, or a folder or study of another search.
     """
@@ -87,7 +87,8 @@ def search(
         rows = sweep.report(root, _all_runs(study, space), metric)
         lines = sweep.measured(root / rows[0].run, metric) if rows else []
         plots.draw(study, root, lines[-1].get("metric", metric) if lines else "value")
-    return worker.failures() + (settings.trials - len(worker.begun()) if stopped else 0)
+    is_undone = worker.has_unfinished() or (stopped and len(worker.begun()) < settings.trials)
+    return STOPPED if is_undone else int(worker.has_failures())
 
 
 def _checked(settings: Settings, space: sweep_flags.Space) -> Settings:
@@ -331,12 +332,15 @@ class _Worker:
                 self.study.tell(held.trial, value)
         held.owner.close()
 
-    def failures(self) -> int:
-        """Trials of the study that failed, and those of this worker that are not over."""
+    def has_unfinished(self) -> bool:
+        """Whether trials of this worker are not over."""
+        return not all(held.is_over for held in self.trials.values())
+
+    def has_failures(self) -> bool:
+        """Whether trials of the study failed."""
         from optuna.trial import TrialState
 
-        failed = sum(trial.state == TrialState.FAIL for trial in self.begun())
-        return failed + sum(not held.is_over for held in self.trials.values())
+        return any(trial.state == TrialState.FAIL for trial in self.begun())
 
     def close(self) -> None:
         """Leaves what is not over to others."""
