@@ -1,7 +1,6 @@
 """Orbax checkpoints of State, each with the data position and a digest by which a damaged one is known."""
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -12,9 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
+from gan_jax import digests
 from gan_jax.errors import DivergedError, MissingPathError, UserError
 
 EVALUATION = "evaluation.json"  # within a checkpoint: what was measured of it, once it was saved
@@ -36,6 +34,7 @@ def open_manager(
     metric: str = "",
     lower_is_better: bool = True,
     read_only: bool = False,
+    failed: Callable[[Exception], None] | None = None,
 ):
     """An Orbax CheckpointManager: asynchronous, atomic, keeps the `keep` newest and the best by its metric.
 
@@ -45,6 +44,7 @@ def open_manager(
       metric: name of the value by which the best is kept; values saved under another name do not count.
       lower_is_better: its order.
       read_only: for commands that only restore.
+      failed: is told of a save that fails in the background, while the other processes of the run wait for it.
     Raises:
       UserError: `keep` below 1, or a folder that cannot be made.
       MissingPathError: read-only, and there is no such folder.
@@ -69,9 +69,34 @@ def open_manager(
     try:
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
-        return ocp.CheckpointManager(folder, options=options, item_names=("state", "run"))
+        manager = ocp.CheckpointManager(folder, options=options, item_names=("state", "run"))
     except OSError as error:
         raise UserError(f"{folder}: checkpoints cannot be kept here: {_first_line(error)}") from error
+    if failed is not None and jax.process_count() > 1:
+        _tell_of_failures(manager, failed)
+    return manager
+
+
+def _tell_of_failures(manager, failed: Callable[[Exception], None]) -> None:
+    """Tells of a save that fails in the background before its thread waits for the other processes.
+
+    Orbax (0.12) raises such an error only after a barrier at which the others never arrive.
+    """
+    wait = manager._wait_for_checkpointers
+
+    def wait_and_tell():
+        try:
+            wait()
+        except Exception as error:
+            failed(_unwritten(manager, f"the checkpoint of step {_newest(manager)}", error))
+            raise
+
+    manager._wait_for_checkpointers = wait_and_tell
+
+
+def _newest(manager) -> int | None:
+    """The newest step that was saved, or is being saved."""
+    return max(manager.all_steps(), default=None)
 
 
 class _Best:
@@ -125,7 +150,7 @@ def save(manager, state, run: dict) -> None:
     step = int(state.step)
     if step in manager.all_steps():
         return
-    seal, poisoned = _seal(state, run)
+    seal, poisoned = digests.seal(state, run)
     if poisoned:
         raise DivergedError(
             f"step {step}: {poisoned[0]} is NaN or infinite, and {len(poisoned) - 1} more arrays of the state; "
@@ -187,22 +212,34 @@ def closing(manager):
 
 
 def _writing(manager, what: str, action: Callable) -> None:
+    before, is_of_before = _newest(manager), True
     try:
         manager.check_for_errors()
+        is_of_before = False
         action()
     except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the storage
-        newest = max(_complete_steps(manager), default=None)
-        last = "no checkpoint is complete yet" if newest is None else f"the checkpoint of step {newest} is complete"
-        raise UserError(
-            f"{manager.directory}: {what} could not be written: {_first_line(error)}; {last}. "
-            "Make room (or mend the folder) and run the same command again"
-        ) from error
+        if before is not None and (is_of_before or before not in manager.all_steps()):  # where its save has failed
+            what = f"the checkpoint of step {before}"
+        raise _unwritten(manager, what, error) from error
 
 
-def _complete_steps(manager) -> list[int]:
+def _unwritten(manager, what: str, error: Exception) -> UserError:
+    newest = newest_complete(manager)
+    last = "no checkpoint is complete yet" if newest is None else f"the checkpoint of step {newest} is complete"
+    advice = "Make room (or mend the folder) and run the same command again"
+    if any(isinstance(one, jax.errors.JaxRuntimeError) for one in (error, error.__cause__)):  # not the storage
+        last, advice = f"the processes could not end it together; {last}", "Run the same command again"
+    message = UserError(f"{manager.directory}: {what} could not be written: {_first_line(error)}; {last}. {advice}")
+    message.__cause__ = error
+    return message
+
+
+def newest_complete(manager) -> int | None:
+    """The newest step whose checkpoint is whole on the disk; None where there is none."""
     with contextlib.suppress(OSError):
-        return [int(p.name) for p in pathlib.Path(manager.directory).iterdir() if p.name.isdigit()]
-    return []
+        names = [path.name for path in pathlib.Path(manager.directory).iterdir()]
+        return max((int(name) for name in names if name.isdigit()), default=None)
+    return None
 
 
 def restore(manager, step: int, abstract_state) -> tuple[Any, dict]:
@@ -224,7 +261,7 @@ def restore(manager, step: int, abstract_state) -> tuple[Any, dict]:
         with _no_echoes():
             loaded = manager.restore(step, args=args)
         run = {key: value for key, value in loaded.run.items() if key != "digest"}
-        if _seal(loaded.state, run)[0] != loaded.run.get("digest"):
+        if digests.digest(loaded.state, run) != loaded.run.get("digest"):
             raise ValueError("its contents are not what was saved")
     except Exception as error:  # whatever a truncated or overwritten file makes the readers raise
         raise UserError(f"{manager.directory}/{step}: this checkpoint cannot be read: {_first_line(error)}") from error
@@ -314,62 +351,6 @@ def set_aside(manager, newer_than: int) -> None:
 
         multihost_utils.sync_global_devices("set_aside")
     manager.reload()
-
-
-def digest(state, run: dict | None = None) -> str:
-    """SHA-256 over paths, shapes, types and checksums of every array, and over `run`.
-
-    The checksums are taken on the device, from this process's first copy of each array, so that only a few bytes
-    of each array come to the host. A changed bit always shows; swapped elements do but for one case in 2^64.
-    """
-    return _seal(state, run or {})[0]
-
-
-def _seal(state, run: dict) -> tuple[str, list[str]]:
-    """The digest, and the paths of arrays with NaN or infinity in them."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda x: x.addressable_data(0), state))
-    checked = jax.device_get([_checksums(array) for _, array in leaves])
-    sha = hashlib.sha256(json.dumps(run, sort_keys=True).encode())
-    poisoned = []
-    for (path, array), (sums, finite) in zip(leaves, checked, strict=True):
-        name = jax.tree_util.keystr(path)
-        sha.update(f"{name} {array.shape} {array.dtype} {sums[0]:08x} {sums[1]:08x}".encode())
-        if not finite:
-            poisoned.append(name)
-    return sha.hexdigest(), poisoned
-
-
-@jax.jit
-def _checksums(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two sums modulo 2^32 of an array's words, uint32 (2,), and whether all of it is finite.
-
-    Each is the sum over i of mix(word_i xor mix(i + salt)): for a fixed i a bijection of the word, so that one
-    changed word never hides. One program serves all arrays of a shape: parameters, their averages and moments. All is
-    found in one reduction, which compiles in half the time of three.
-    """
-    words = _words(x)
-    places = lax.iota(jnp.uint32, words.size)
-    first, second = (_mix(words ^ _mix(places + jnp.uint32(salt))) for salt in (0, 0x9E3779B9))
-    broken = ~jnp.isfinite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros(x.shape, bool)
-    broken = jnp.repeat(broken.reshape(-1), max(words.size // max(x.size, 1), 1))  # wider types have several words
-    start = (jnp.uint32(0), jnp.uint32(0), jnp.bool_(False))
-    *sums, one = lax.reduce((first, second, broken), start, lambda a, b: (a[0] + b[0], a[1] + b[1], a[2] | b[2]), (0,))
-    return jnp.stack(sums), ~one
-
-
-def _words(x: jax.Array) -> jax.Array:
-    """The bits of any array as uint32 words, (N,)."""
-    if x.dtype == jnp.bool_:
-        return x.reshape(-1).astype(jnp.uint32)
-    bits = min(8 * x.dtype.itemsize, 32)  # wider types become two words an element
-    return lax.bitcast_convert_type(x.reshape(-1), f"uint{bits}").reshape(-1).astype(jnp.uint32)
-
-
-def _mix(h: jax.Array) -> jax.Array:
-    """The finaliser of MurmurHash3 (Appleby 2011), a bijection of 32 bits."""
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return h ^ (h >> 16)
 
 
 def _listing(manager) -> str:

@@ -43,6 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         return _main(argv)
+    except BaseException as error:
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Tells the user of an error in one line and gives the exit code, or raises it where there are no words for it."""
+    try:
+        raise error
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -188,7 +196,7 @@ def _prepare_jax(command: str) -> None:
 def _train(flags: dict, overrides: list) -> int:
     with signals.Stop(at_once=True) as stop:
         _prepare_jax("train")
-        from gan_jax import runs
+        from gan_jax import peers, runs
         from gan_jax.processes import meeting
 
         path = _one(flags, "config", DEFAULT_CONFIG)
@@ -203,8 +211,9 @@ def _train(flags: dict, overrides: list) -> int:
         )
         output.doing("train: at work")
         workdir = _one(flags, "workdir") or default_workdir(path)
-        dry_run = _one(flags, "dry_run", "false") in ("true", "1")
-        is_complete = train(config, workdir, dry_run=dry_run, profile=_one(flags, "profile"), stop=stop)
+        options = {"dry_run": _one(flags, "dry_run", "false") in ("true", "1"), "profile": _one(flags, "profile")}
+        with peers.watching(_exit_code) as watch:
+            is_complete = train(config, workdir, **options, stop=stop, watch=watch)
     return 0 if is_complete else STOPPED
 
 

@@ -23,6 +23,7 @@ from gan_jax.errors import UserError
 AXIS = "data"
 MODES = ("shard_map", "pmap")
 _TALKATIVE = ("absl", "asyncio", "orbax")  # loggers
+_LONGEST_MESSAGE = 500  # bytes of an error that other processes are told
 GPU_FILES = "/dev/nvidia[0-9]*"  # one a card
 
 
@@ -311,11 +312,14 @@ def together(action: Callable[[], Any]) -> Any:
     except UserError as error:
         failure = error
     failed = np.flatnonzero(from_all_processes(np.array([failure is not None])))
+    if not len(failed):
+        return result
+    text = " ".join(str(failure or "").split()).encode()[:_LONGEST_MESSAGE]
+    texts = from_all_processes(np.frombuffer(text.ljust(_LONGEST_MESSAGE), np.uint8)[None])
     if failure is not None:
         raise failure
-    if len(failed):
-        raise UserError(f"process {', '.join(map(str, failed))} could not begin; its own output says why")
-    return result
+    cause = bytes(texts[failed[0]]).decode(errors="replace").strip()
+    raise UserError(f"process {', '.join(map(str, failed))} could not begin: {cause}")
 
 
 def silence() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -24,7 +23,9 @@ from gan_jax import (
     loggers,
     logs,
     output,
+    overview,
     parallel,
+    peers,
     programs,
     runs,
     sample,
@@ -38,7 +39,8 @@ from gan_jax.errors import Stopped
 
 @output.lasting(patient=True)
 def train(
-    config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: str = "", stop: signals.Stop | None = None
+    config: ConfigDict, workdir: str, *, dry_run: bool = False, profile: str = "",
+    stop: signals.Stop | None = None, watch: peers.Watch | None = None,
 ) -> bool:
     """Trains a run from its config, or goes on where the folder's run stood, whether anybody reads its lines or not.
 
@@ -48,6 +50,7 @@ def train(
       dry_run: print what would be trained, and return.
       profile: folder for a trace of a cycle of steps, or empty for none.
       stop: takes the signals already; None: they are taken where training begins.
+      watch: of the processes of the run, which is told where the run stands.
     Returns:
       True where the run is complete, False where a signal stopped it early; its state is saved either way.
     Raises:
@@ -70,15 +73,15 @@ def train(
         parallel.check_groups(games.groups(run.game, config, run.nets), stage.batch_size, config.accumulate, mesh)
     calls = parallel.together(lambda: programs.prepare(run, dataset, mesh))
     if dry_run:
-        print(describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, calls))
+        print(overview.describe(runs.build(config, run.spec, stages[-1]), mesh, dataset, calls))
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
     with contextlib.closing(parallel.together(lambda: folders.hold(workdir))):
-        return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop)
+        return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop, watch or peers.Watch())
 
 
-def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop) -> bool:
+def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop, watch) -> bool:
     """The part of `train` that writes; the folder is this process's alone."""
     config = run.config
     _now("making or restoring the networks")
@@ -86,7 +89,9 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop)
     folder = parallel.together(lambda: folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset))
     abstract = runs.abstract_state(run, mesh)
     ranking = evaluate.ranking(config)
-    manager = checkpoint.open_manager(folder / "checkpoints", keep=config.checkpoints.keep, **ranking)
+    keep = config.checkpoints.keep
+    manager = checkpoint.open_manager(folder / "checkpoints", keep=keep, failed=watch.fail, **ranking)
+    watch.saved = partial(checkpoint.newest_complete, manager)
     if not (manager.all_steps() or config.transfer.workdir or config.transfer.state):  # the compiler works meanwhile
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages, due = _begin(run, abstract, mesh, manager, folder, dataset)
@@ -98,7 +103,7 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop)
     log = _log(makers, folder, config, position, due)
     session = _Session(
         run, mesh, dataset, manager, log, averages, folder, draw, given,
-        measure, ranking["metric"], calls, traced, named, stop,
+        measure, ranking["metric"], calls, traced, named, stop, watch,
     )  # fmt: skip
 
     # Stages and steps.
@@ -157,6 +162,7 @@ class _Session(NamedTuple):
     trace: trace.Trace
     named: Callable  # what the steps keep as one vector a net -> named arrays
     stop: signals.Stop
+    watch: peers.Watch
 
 
 def _stages(run: runs.Run) -> list[games.Stage]:
@@ -244,6 +250,7 @@ def _play(session: _Session, state, position: Position):
                 session.log.leave_out(time.monotonic() - began)
             before = position
             position = Position(before.step + count, before.images + count * stage.batch_size)
+            session.watch.step = position.step
             session.log.leave_out(session.trace.advance(run.phases, metrics, first, count))
             session.averages.add(before.step + 1, metrics)
             session.log.advance(position.images)
@@ -361,39 +368,3 @@ def _headline(run, mesh, dataset, position: Position, state) -> str:
         f"{dataset.contents}; "
         f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}{notes}"
     )
-
-
-def describe(run, mesh, dataset, calls: programs.Programs) -> str:
-    """What a dry run prints: parameters by layer, FLOPs and memory of each program of the stage, devices, data."""
-    from clu import parameter_overview
-
-    state = runs.abstract_state(run, mesh)
-    lines = [
-        parameter_overview.get_parameter_overview({net: p}, include_stats=False) for net, p in state.params.items()
-    ]
-    packed = runs.packed_shapes(run, state, mesh)
-    cycle = math.lcm(*(phase.every for phase in run.phases))
-    keys = set().union(*(calls.keys(run, step) for step in range(min(cycle, programs.LOOKED_AHEAD))))
-    calls.compile_ahead(run, keys, packed, programs.example(run, dataset)).wait(print)
-    for key in sorted(keys, key=programs.title):
-        compiled, seconds = calls.built(run, key, packed, programs.example(run, dataset))
-        costs = _costs(compiled, run.config.accumulate)
-        lines.append(f"{programs.title(key)}: {costs}, compiled in {seconds:.1f} s")
-    devices = jax.devices()
-    lines.append(
-        f"devices: {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es), {run.config.parallel}"
-    )
-    lines.append("data: " + ", ".join(f"{k} {v}" for k, v in dataset.protocol().items()))
-    lines += [f"data: {line}" for line in (dataset.contents, *dataset.notes)]
-    return "\n".join(lines)
-
-
-def _costs(compiled, accumulate: int) -> str:
-    """XLA counts the body of the loop over micro-batches once, and what is outside of it is small beside it."""
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    flops = accumulate * (cost[0] if isinstance(cost, list) else cost or {}).get("flops", float("nan"))
-    if memory is None:
-        return f"{flops / 1e9:.2f} GFLOP a device"
-    size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    shared = memory.alias_size_in_bytes
-    return f"{flops / 1e9:.2f} GFLOP and {(size - shared) / 2**20:.0f} MiB a device"

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "gan_jax"
 FLOORS = (
     ("cli", "api"),  # the commands, and the same from Python
     ("train", "sweeps"),  # the loop, and engines that start many of it
-    ("evaluate", "interop", "sweep"),
+    ("evaluate", "interop", "overview", "sweep"),
     ("sample",),
     ("sample_flags", "programs", "sweep_flags"),
     ("enlarge_files", "fill_files"),
@@ -29,8 +29,8 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace", "help", "loggers", "lock", "tiles", "signals"),
-    ("specs", "modules", "cache", "catalog"),
-    ("paths",),  # as people write them
+    ("specs", "modules", "cache", "catalog", "peers", "digests"),
+    ("paths", "connections"),  # as people write them; between processes
     ("errors", "__init__"),
 )
 # Narrower than their floor allows.

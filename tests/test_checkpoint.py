@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import checkpoint, parallel, runs
+from gan_jax import checkpoint, digests, parallel, runs
 from gan_jax.errors import DivergedError, MissingPathError, UserError
 from tests import settings
 
@@ -81,7 +81,7 @@ TREES = {
 
 
 def sealed(value) -> str:
-    return checkpoint.digest({"x": jnp.asarray(value), "y": jnp.zeros(3)})
+    return digests.digest({"x": jnp.asarray(value), "y": jnp.zeros(3)})
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -101,18 +101,18 @@ def test_digest_sees_order_place_shape_type_and_companions():
     x = np.array([1.0, -1.0, 2.0, 2.5], np.float32)
     others = [sealed(x[[1, 0, 2, 3]]), sealed(x[[0, 1, 3, 2]]), sealed(x[::-1]), sealed(x.reshape(2, 2))]
     others += [sealed(x.view(np.int32)), sealed(np.zeros(4, np.float32)), sealed(-np.zeros(4, np.float32))]
-    others += [checkpoint.digest({"x": jnp.asarray(x), "z": jnp.zeros(3)})]
-    others += [checkpoint.digest({"y": jnp.asarray(x), "x": jnp.zeros(3)})]
+    others += [digests.digest({"x": jnp.asarray(x), "z": jnp.zeros(3)})]
+    others += [digests.digest({"y": jnp.asarray(x), "x": jnp.zeros(3)})]
     assert len({sealed(x), *others}) == 1 + len(others)
     assert sealed(x) == sealed(x.copy())
     tree = {"x": jnp.asarray(x)}
-    assert checkpoint.digest(tree, {"a": 1, "b": [0.1, 2]}) == checkpoint.digest(tree, {"b": (0.1, 2), "a": 1})
-    assert checkpoint.digest(tree, {"a": 1}) != checkpoint.digest(tree, {"a": 2}) != checkpoint.digest(tree)
+    assert digests.digest(tree, {"a": 1, "b": [0.1, 2]}) == digests.digest(tree, {"b": (0.1, 2), "a": 1})
+    assert digests.digest(tree, {"a": 1}) != digests.digest(tree, {"a": 2}) != digests.digest(tree)
 
 
 def test_digest_does_not_depend_on_the_number_of_devices(state):
     everywhere = jax.device_put(state, parallel.replicated(parallel.make_mesh()))
-    assert checkpoint.digest(everywhere) == checkpoint.digest(at(state, int(state.step)))
+    assert digests.digest(everywhere) == digests.digest(at(state, int(state.step)))
 
 
 def test_saved_state_is_that_of_its_step_though_training_donates_it(run, tmp_path):
@@ -382,6 +382,36 @@ def test_a_save_that_fails_names_the_last_complete_checkpoint(state, folder, mon
         save(manager, at(state, 4))
     assert steps_in(folder) == [2, 3, 4]
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_step_whose_save_failed_is_named_and_its_watch_is_told(state, folder, monkeypatch):
+    """Not the step of the save at which it shows."""
+    import orbax.checkpoint as ocp
+
+    def broken(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    told = []
+    manager = checkpoint.open_manager(folder, keep=3)
+    checkpoint._tell_of_failures(manager, told.append)
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "finalize", broken)
+    save(manager, at(state, 4))
+    with pytest.raises(UserError) as error:
+        save(manager, at(state, 5))
+    expected = "the checkpoint of step 4 could not be written: [Errno 30] Read-only file system; the checkpoint of step"
+    assert expected in str(error.value) and [str(one) for one in told] == [str(error.value)]
+
+
+def test_a_save_that_another_process_leaves_is_no_full_disk(state, folder, monkeypatch):
+    manager = checkpoint.open_manager(folder, keep=3)
+
+    def left(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("Gloo AllGather failed: Connection reset by peer")
+
+    monkeypatch.setattr(manager, "save", left)
+    with pytest.raises(UserError, match="step 4 could not be written.*could not end it together") as error:
+        save(manager, at(state, 4))
+    assert "Make room" not in str(error.value) and "the checkpoint of step 3 is complete" in str(error.value)
 
 
 def test_an_error_of_the_block_is_told_and_its_save_completes(state, folder):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gan_jax import augment, checkpoint, folders, games, initial, losses, parallel, runs, sample, specs
+from gan_jax import augment, digests, folders, games, initial, losses, parallel, runs, sample, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
@@ -306,7 +306,7 @@ def test_a_run_resumed_in_mid_fade_and_at_a_stages_end_is_the_same_run(tmp_path,
     assert train(config_of(total_images=64, **rarely), str(tmp_path / "whole"))
     (run, resumed), (_, whole) = state_of(tmp_path / "resumed"), state_of(tmp_path / "whole")
     assert games.begins(stages_of(run.config)) == (0, 24, 48)
-    assert checkpoint.digest(resumed) == checkpoint.digest(whole)
+    assert digests.digest(resumed) == digests.digest(whole)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [line["discriminator/lod"] for line in lines] == [1, 1, 1, 0.75, 0.5, 0.25, 0, 0]
     counts = [x for path, x in jax.tree_util.tree_leaves_with_path(whole.opt) if "count" in jax.tree_util.keystr(path)]

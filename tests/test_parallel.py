@@ -143,9 +143,15 @@ def test_together_fails_everywhere_where_it_fails_once(monkeypatch, mine):
         if mine:
             raise UserError("mine")
 
+    def from_all_processes(rows):
+        if rows.dtype == bool:
+            return np.array([rows[0], False, True])
+        theirs = np.frombuffer(b"the disk is full".ljust(rows.shape[1]), np.uint8)
+        return np.stack([rows[0], np.full_like(theirs, ord(" ")), theirs])
+
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    monkeypatch.setattr(parallel, "from_all_processes", lambda rows: np.array([rows[0], False, True]))
-    with pytest.raises(UserError, match="mine" if mine else "process 2 could not begin"):
+    monkeypatch.setattr(parallel, "from_all_processes", from_all_processes)
+    with pytest.raises(UserError, match="mine" if mine else "process 2 could not begin: the disk is full"):
         parallel.together(action)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,11 +32,12 @@ MEASURED = [*SGD, ("evaluation.metrics", "fd,prdc,swd32,msssim8"), ("every.evalu
 
 
 @contextlib.contextmanager
-def _pair(workdir, overrides, second=(), as_open_mpi=False, **environment):
+def _pair(workdir, overrides, second=(), as_open_mpi=False, config=CONFIG, failing=(), **environment):
     """Starts the two processes of a run and kills them at the end, whatever happens.
 
     `second` is added to the environment of the second alone. They meet by flags or, as those of Open MPI 5's mpirun,
-    by their environment alone.
+    by their environment alone. `failing` is the script and its argument that the second plays instead of the command
+    line.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -43,8 +45,8 @@ def _pair(workdir, overrides, second=(), as_open_mpi=False, **environment):
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     environment = {**os.environ, "XLA_FLAGS": " ".join([*flags, "--xla_force_host_platform_device_count=2"]),
                    "PYTHONUNBUFFERED": "1", **environment}  # fmt: skip
-    command = [sys.executable, str(settings.ROOT / "launch.py"), "train", f"--config={CONFIG}",
-               f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in overrides)]  # fmt: skip
+    command = ["train", f"--config={config}", f"--workdir={workdir}",
+               *(f"--config.{key}={value}" for key, value in overrides)]  # fmt: skip
     with contextlib.ExitStack() as stack:
         processes = []
         for number in range(2):
@@ -56,8 +58,9 @@ def _pair(workdir, overrides, second=(), as_open_mpi=False, **environment):
                         "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
                         "PMIX_NAMESPACE": f"prterun-{workdir}@1"}  # fmt: skip
                 place = []
-            started = subprocess.Popen([*command, *place], env=own, stdout=output, stderr=subprocess.STDOUT,
-                                       cwd=settings.ROOT)  # fmt: skip
+            script = failing if number and failing else [str(settings.ROOT / "launch.py")]
+            started = subprocess.Popen([sys.executable, *script, *command, *place], env=own, stdout=output,
+                                       stderr=subprocess.STDOUT, cwd=settings.ROOT)  # fmt: skip
             stack.callback(started.wait)
             stack.callback(started.kill)
             processes.append(started)
@@ -240,3 +243,50 @@ def test_a_mistake_of_one_process_ends_both(tmp_path):
     assert "process 1 could not begin" in _said(run, 0) and "Traceback" not in _said(run, 0)
     assert "cannot be written" in _said(run, 1) and "Traceback" not in _said(run, 1)
     assert not run.exists()
+
+
+# Long runs of a tiny game, of which one process fails.
+ENDLESS = [("total_images", "80000000"), ("every.sample_images", "80000000"), ("every.log_images", "8"),
+           ("every.checkpoint_images", "80")]  # fmt: skip
+MIXTURE = f"{settings.EXPERIMENTS / 'mixture_gan.py'}:smoke"
+
+
+def _errors(workdir, number):
+    """What a process said of errors; all lines, so that no stack of Python's or C++'s stays unseen."""
+    lines = _said(workdir, number).splitlines()
+    return lines[next((place for place, line in enumerate(lines) if line.startswith("error: ")), 0) :]
+
+
+@pytest.mark.parametrize(
+    "what, message",
+    [
+        ("read", "photo.png: this image is damaged"),
+        ("save", "checkpoints: the checkpoint of step 20 could not be written: [Errno 30] Read-only file system; the "
+                 "checkpoint of step 10 is complete. Make room (or mend the folder) and run the same command again"),
+    ],
+)  # fmt: skip
+def test_what_fails_in_one_process_is_one_line_in_both(tmp_path, what, message):
+    """The other one waits for it in a step, or in the thread that saves."""
+    run, script = tmp_path / "run", settings.ROOT / "tests" / "failing_process.py"
+    with _pair(run, ENDLESS, config=MIXTURE, failing=(str(script), what), PYTHONPATH=str(settings.ROOT)) as processes:
+        assert _ended(processes, run) == [2, 2]
+    ((first,), (second,)) = _errors(run, 0), _errors(run, 1)
+    assert second.startswith("error: ") and second.endswith(message)
+    assert first == "error: process 1 left: " + second.removeprefix("error: ")
+
+
+def test_a_first_process_that_is_killed_ends_the_other(tmp_path):
+    """It is JAX's coordinator, without which JAX would abort the other with a stack."""
+    run = tmp_path / "run"
+    with _pair(run, ENDLESS, config=MIXTURE) as processes:
+        deadline = time.monotonic() + LIMIT
+        while len(logs.read_lines(run / "metrics.jsonl")) < 25 and time.monotonic() < deadline:
+            assert all(process.poll() is None for process in processes), _said(run, 0)
+            time.sleep(0.05)
+        processes[0].kill()
+        assert _ended(processes, run) == [-signal.SIGKILL, 1]
+    (line,) = _errors(run, 1)
+    name = socket.gethostname()
+    saved = re.fullmatch(rf"error: process 0 \({name}\) ended without a word, as a killed one does; "
+                         r"(?:step \d+ was not saved; )?the same command goes on from step (\d+)", line)  # fmt: skip
+    assert saved and int(saved[1]) >= 10 and (run / "checkpoints" / saved[1]).is_dir()

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import checkpoint, cli, folders, logs, parallel, runs
+from gan_jax import cli, digests, folders, logs, parallel, runs
 from gan_jax import step as steps
 from gan_jax.train import train
 from tests import settings
@@ -189,7 +189,7 @@ def saved_steps(workdir) -> list[int]:
 
 def test_a_damaged_newest_checkpoint_is_told_and_replaced(command, workdir):
     assert saved_steps(workdir) == [2, 3]
-    reference = checkpoint.digest(final_state(workdir).state)
+    reference = digests.digest(final_state(workdir).state)
     shutil.rmtree(workdir / "checkpoints" / "3" / "state" / "d")
     code, out, err = command("sample", workdir, f"--out={workdir / 'out'}", "--seeds=0")
     assert code == 0 and "checkpoints/3: this checkpoint cannot be read" in out and "using step 2" in out
@@ -199,7 +199,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_replaced(command, workdir):
     assert "checkpoints/3: this checkpoint cannot be read" in out and "going on from step 2" in out
     assert "resumed at 16 images" in out and saved_steps(workdir) == [2, 3]
     assert (workdir / "broken_checkpoints" / "3").is_dir()
-    assert checkpoint.digest(final_state(workdir).state) == reference
+    assert digests.digest(final_state(workdir).state) == reference
     assert [row["step"] for row in rows_of(workdir)] == [1, 2, 3]
 
 
@@ -219,7 +219,7 @@ def test_a_longer_run_is_the_same_run(command, workdir, tmp_path):
     assert code == 0 and "resumed at 24 images, step 3" in out
     code, _, _ = command("train", tmp_path / "whole", "--config.total_images=40")
     a, b = final_state(workdir), final_state(tmp_path / "whole")
-    assert a.step == 5 and checkpoint.digest(a.state) == checkpoint.digest(b.state)
+    assert a.step == 5 and digests.digest(a.state) == digests.digest(b.state)
 
 
 def test_a_complete_run_is_left_as_it_is(command, workdir):

@@ -11,7 +11,7 @@ import sys
 import jax
 import pytest
 
-from gan_jax import checkpoint, cli, errors, evaluate, folders, logs, parallel, programs, runs, signals
+from gan_jax import checkpoint, cli, digests, errors, evaluate, folders, logs, parallel, programs, runs, signals
 from gan_jax.evaluate import collect
 from tests import settings
 
@@ -28,13 +28,11 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_this_process():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "initialize", lambda *args: None)  # JAX runs already
-        name = "jax_persistent_cache_min_compile_time_secs"
-        before = getattr(jax.config, name)
-        jax.config.update(name, 0.0)
-        yield
-        jax.config.update(name, before)
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0.0)
+    yield
+    jax.config.update(name, before)
 
 
 def command(workdir) -> int:
@@ -56,7 +54,7 @@ def assert_same_run(workdir, whole):
         config, spec, _ = folders.read_folder(folder)
         states.append(folders.restore(runs.build(config, spec), folder, parallel.make_mesh(jax.devices()[:1])))
     assert states[0].step == states[1].step == 5 and states[0].run == states[1].run
-    assert checkpoint.digest(states[0].state) == checkpoint.digest(states[1].state)
+    assert digests.digest(states[0].state) == digests.digest(states[1].state)
     assert evaluations(workdir) == evaluations(whole)
     rows = ([{**row, "images_per_second": 0} for row in logs.read_lines(path / "metrics.jsonl")]
             for path in (workdir, whole))  # fmt: skip

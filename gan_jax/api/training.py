@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import lowered, runs
+from gan_jax import lowered, peers, runs
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Path
 from gan_jax.api.trained import TrainedRun, open_run
@@ -39,7 +39,7 @@ def train(
     """Trains a run, or goes on where the folder's run stood.
 
     An interrupt (in a notebook: Interrupt kernel) lets it end its step and save; the same call goes on from there.
-    Outside the main thread it leaves all signals alone.
+    Outside the main thread it leaves all signals alone. Among several processes the end of another one ends this one.
 
     Args:
       config: from `load_config`, or an experiment's name or path as it takes it.
@@ -60,5 +60,7 @@ def train(
     workdir = arguments.path(workdir, "workdir")
     lowered.keep_compiled()
     meeting.initialize()
-    train_loop(config, workdir, dry_run=bool(dry_run), profile=arguments.path(profile, "profile", optional=True))
+    profile = arguments.path(profile, "profile", optional=True)
+    with peers.watching() as watch:
+        train_loop(config, workdir, dry_run=bool(dry_run), profile=profile, watch=watch)
     return None if dry_run else open_run(workdir)
