@@ -72,7 +72,13 @@ def sweep(
     ]
     print(f"{len(combinations)} combinations, {len(pending)} to run, {jobs} at a time", flush=True)
     run_all(pending, jobs)
-    return exit_code([row.status for row in report(root, combinations, metric)])
+    return exit_code(row.status for row in report(root, combinations, metric))
+
+
+def exit_code(statuses: Iterable[str]) -> int:
+    """The command's: `STOPPED` where some runs are unfinished, else 1 where some failed, or 0."""
+    statuses = set(statuses)
+    return STOPPED if "unfinished" in statuses else int("failed" in statuses)
 
 
 def report(root: pathlib.Path, combinations: dict[str, dict[str, str]], metric: str) -> list[Row]:
@@ -88,11 +94,6 @@ def report(root: pathlib.Path, combinations: dict[str, dict[str, str]], metric: 
         csv.writer(file).writerows(lines)
     _plot(root / "sweep.png", rows, metric)
     return rows
-
-
-def exit_code(statuses: Collection[str]) -> int:
-    """Of a sweep whose runs have these: `STOPPED` where some are unfinished, else 1 where some failed, or 0."""
-    return STOPPED if "unfinished" in statuses else int("failed" in statuses)
 
 
 def train_command(
@@ -140,8 +141,8 @@ def run_all(
       The signals that came; none where everything has run.
     """
     stop: list[int] = []
-    heeded = signals.heeded()
-    before = {number: signal.signal(number, lambda number, frame: stop.append(number)) for number in heeded}
+    note = lambda number, frame: stop.append(number)  # noqa: E731
+    before = {number: signal.signal(number, note) for number in signals.heeded()}
     waiting, running = iter(pending), []
     try:
         while not stop:
@@ -209,9 +210,9 @@ class Child:
         status = {0: "done", STOPPED: "unfinished"}.get(code, "failed")
         if self.pruned_at and status != "done":
             status = "pruned"
-        message = _stopped_early(self.folder) if status == "unfinished" else ""
-        result = {"status": status, "returncode": code, "seconds": seconds, "message": message,
-                  "command": shlex.join(self.command)}  # goes on with it  # fmt: skip
+        message = _stopped_early(self.folder) if code == STOPPED else ""
+        result = {"status": status, "returncode": code, "seconds": seconds, "message": message}
+        result["command"] = shlex.join(self.command)  # goes on with it
         if status == "failed":
             lines = self.log.read_bytes()[self.offset :].decode(errors="replace").strip().splitlines()
             result["message"] = "\n".join(lines[-20:]) or f"exit code {code}, and it printed nothing"

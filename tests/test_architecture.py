@@ -41,7 +41,7 @@ ONLY = {
     "losses": {"errors"},
     "penalties": {"errors"},
     "sweep_flags": {"errors", "config"},
-    "sweeps": {"sweep", "sweep_flags", "evaluate", "lock", "logs", "errors"},
+    "sweeps": {"sweep", "sweep_flags", "evaluate", "lock", "logs", "signals", "errors"},
     "sweep": {"errors", "logs", "sweep_flags", "signals", "cache", "provenance", "processes"},  # starts runs
 }  # fmt: skip
 HEAVY = tuple("jax flax optax orbax tensorflow_datasets grain matplotlib sklearn skimage safetensors optuna".split())

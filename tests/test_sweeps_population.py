@@ -91,7 +91,7 @@ def test_who_copies_whom():
 
 
 def test_a_population_without_a_value_ends(in_process, tmp_path, capsys):
-    assert evolve(tmp_path / "population", command="nothing") == 1  # runs of the second round are not done
+    assert evolve(tmp_path / "population", command="nothing") == 1
     assert "no member has a value of the metric" in capsys.readouterr().out and len(in_process) == 3
     with pytest.raises(UserError, match="holds another sweep:\n  population: 3 -> 4"):
         evolve(tmp_path / "population", population=4)

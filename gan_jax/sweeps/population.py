@@ -49,7 +49,7 @@ def evolve(
     Who copies whom, and all values, follow from the seed and the runs' files: the same command goes on.
 
     Returns:
-      The command's exit code: `STOPPED` where a signal ended it, else 1 where some runs are not done, or 0.
+      The command's exit code: `STOPPED` where a signal left runs undone, else 1 where some are not done, or 0.
     Raises:
       UserError: flags that make no sense, or a folder of another sweep.
     """
@@ -63,6 +63,7 @@ def evolve(
     sweep.check_definition(root, definition, {})
     everyone: list[Member] = []
     members: list[Member] = []
+    stopped = False
     for number in range(rounds):
         members = _next(root, members, space, number, population, metric, better, seed)
         everyone += members
@@ -74,13 +75,14 @@ def evolve(
             for member in members
             if sweep.status(root / member.run) not in (("done", "failed") if is_settled else ("done",))
         ]
-        if stopped := bool(sweep.run_all(pending, jobs)):
+        stopped = bool(sweep.run_all(pending, jobs))
+        if stopped:
             break
         if all(_value(root, member, metric) is None for member in members):
             print("no member has a value of the metric: the population ends here", flush=True)
             break
     rows = sweep.report(root, {member.run: member.values for member in everyone}, metric)
-    is_whole = len(rows) == population * rounds and all(row.status == "done" for row in rows)
+    is_whole = sum(row.status == "done" for row in rows) == population * rounds
     return STOPPED if stopped else int(not is_whole)
 
 

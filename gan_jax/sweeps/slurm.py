@@ -95,8 +95,7 @@ def run_task(
         return 0
     arguments = sweep.train_command(command, config_flag, root / run, flags, values)
     # The run is asked by SIGINT: Slurm may have sent it the SIGTERM too, and a second one would end it at once.
-    heed = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    stop = sweep.run_all([(root / run, arguments)], 1, heed=heed, request=signal.SIGINT)
+    stop = sweep.run_all([(root / run, arguments)], 1, request=signal.SIGINT)
     state = sweep.status(root / run)
     if state in ("done", "failed"):
         return 0 if state == "done" else 1

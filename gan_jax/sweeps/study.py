@@ -64,8 +64,7 @@ def search(
     """Works at a study until it has all its trials; prints the table, writes `sweep.csv` and pictures.
 
     Returns:
-      The command's exit code: `STOPPED` where a signal ended the search, else 1 where some of this worker's trials
-      failed, or 0.
+      The command's exit code: `STOPPED` where a signal left trials undone, else 1 where some failed, or 0.
     Raises:
       UserError: Optuna is missing, flags that make no sense, or a folder or study of another search.
     """
@@ -88,7 +87,8 @@ def search(
         rows = sweep.report(root, _all_runs(study, space), metric)
         lines = sweep.measured(root / rows[0].run, metric) if rows else []
         plots.draw(study, root, lines[-1].get("metric", metric) if lines else "value")
-    return STOPPED if stopped else int(worker.failures() > 0)
+    is_undone = worker.has_unfinished() or (stopped and len(worker.begun()) < settings.trials)
+    return STOPPED if is_undone else int(worker.has_failures())
 
 
 def _checked(settings: Settings, space: sweep_flags.Space) -> Settings:
@@ -332,12 +332,15 @@ class _Worker:
                 self.study.tell(held.trial, value)
         held.owner.close()
 
-    def failures(self) -> int:
-        """Trials of the study that failed, and those of this worker that are not over."""
+    def has_unfinished(self) -> bool:
+        """Whether trials of this worker are not over."""
+        return not all(held.is_over for held in self.trials.values())
+
+    def has_failures(self) -> bool:
+        """Whether trials of the study failed."""
         from optuna.trial import TrialState
 
-        failed = sum(trial.state == TrialState.FAIL for trial in self.begun())
-        return failed + sum(not held.is_over for held in self.trials.values())
+        return any(trial.state == TrialState.FAIL for trial in self.begun())
 
     def close(self) -> None:
         """Leaves what is not over to others."""
