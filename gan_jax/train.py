@@ -47,16 +47,16 @@ def train(
       workdir: the run's folder.
       dry_run: print what would be trained, and return.
       profile: folder for a trace of a cycle of steps, or empty for none.
-      stop: takes the signals already; None: they are taken where training begins.
+      stop: takes the signals already, and knows the processes; None: they are taken where training begins.
     Returns:
       True where the run is complete, False where a signal stopped it early; its state is saved either way.
     Raises:
       UserError: a mistake in config, data or folder, or a disk that does not take a file.
       DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
-      Stopped: a signal came before training began, where `stop` is `at_once`.
     """
-    stop = signals.Stop() if stop is None else stop
-    stop.among(jax.process_count())
+    if stop is None:
+        stop = signals.Stop()
+        stop.among(jax.process_count())
     # Devices, data, players.
     mesh = parallel.make_mesh()
     _now("opening the data")
@@ -74,6 +74,7 @@ def train(
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
+    stop.end = None  # what is open from here on is to be closed
     with contextlib.closing(parallel.together(lambda: folders.hold(workdir))):
         return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop)
 
@@ -102,12 +103,11 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop)
     )  # fmt: skip
 
     # Stages and steps.
-    stop.at_once = False
     with stop, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
         log.say(_headline(run, mesh, dataset, position, state))
         if position.images == 0:
             _draw_reals(session)
-        halted = not _sample_and_evaluate(session, state, position, due)  # that an earlier attempt did not come to
+        halted = stop() or not _sample_and_evaluate(session, state, position, due)  # what an earlier attempt left
         log.restart_clock(position.images)
         for begin, stage in zip(games.begins(stages), stages, strict=True):
             if halted or position.images >= stage.end_images:
