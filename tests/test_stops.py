@@ -162,7 +162,7 @@ def test_a_signal_before_the_steps_is_heeded(workdir, monkeypatch, capfd, phase)
     if phase in ("importing", "joining", "opening"):
         with pytest.raises(Ended, match="75"):
             command(workdir)
-        line = f"stopped by {signal.Signals(number).name} before training began, nothing is lost; the same command goes on\n"
+        line = f"stopped by {signal.Signals(number).name} before training began, nothing is lost; the same command"
     else:
         assert command(workdir) == STOPPED
         line = "stopped at 16 images, step 2"
