@@ -9,7 +9,7 @@ import sys
 
 from gan_jax import help as help_texts
 from gan_jax import output, paths, signals
-from gan_jax.errors import STOPPED, DivergedError, Stopped, UserError
+from gan_jax.errors import STOPPED, DivergedError, UserError
 
 DEFAULT_CONFIG = "digits_dcgan"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
@@ -68,9 +68,6 @@ def _exit_code(error: BaseException) -> int:
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
-    except Stopped as stopped:
-        print(f"stopped by {stopped} before the first step; nothing is lost, the same command goes on", flush=True)
-        return STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -194,8 +191,10 @@ def _prepare_jax(command: str) -> None:
 
 
 def _train(flags: dict, overrides: list) -> int:
-    with signals.Stop(at_once=True) as stop:
+    with signals.Stop(_end) as stop:
         _prepare_jax("train")
+        import jax
+
         from gan_jax import peers, runs
         from gan_jax.processes import meeting
 
@@ -203,18 +202,27 @@ def _train(flags: dict, overrides: list) -> int:
         config = runs.load_config(path, overrides)
         from gan_jax.train import train  # before JAX may take SIGTERM, as this takes a while
 
-        meeting.initialize(
-            _one(flags, "coordinator"),
-            _number(flags, "num_processes", 0),
-            _number(flags, "process_id", -1),
-            _number(flags, "wait_seconds", meeting.WAIT_SECONDS),
-        )
-        output.doing("train: at work")
         workdir = _one(flags, "workdir") or default_workdir(path)
         options = {"dry_run": _one(flags, "dry_run", "false") in ("true", "1"), "profile": _one(flags, "profile")}
+        coordinator, processes = _one(flags, "coordinator"), _number(flags, "num_processes", 0)
+        place, seconds = _number(flags, "process_id", -1), _number(flags, "wait_seconds", meeting.WAIT_SECONDS)
+        meeting.initialize(coordinator, processes, place, seconds)
         with peers.watching(_exit_code) as watch:
+            with stop.noted():
+                stop.among(jax.process_count())
+            output.doing("train: at work")
             is_complete = train(config, workdir, **options, stop=stop, watch=watch)
     return 0 if is_complete else STOPPED
+
+
+def _end(name: str) -> None:
+    """Ends the process where a signal came and nothing is to be saved.
+
+    To raise there is not safe: compiled modules abort while they are imported, and callbacks of JAX swallow it.
+    """
+    with contextlib.suppress(OSError):
+        os.write(1, f"stopped by {name} before training began, nothing is lost; the same command goes on\n".encode())
+    os._exit(STOPPED)
 
 
 def default_workdir(path: str) -> str:

@@ -18,5 +18,5 @@ class DivergedError(RuntimeError):
     """A loss or a gradient became NaN or infinite; names the step, the phase and the term."""
 
 
-class Stopped(BaseException):
-    """A signal asked to stop, and what was under way is given up. No Exception: nobody is to take it for a failure."""
+class Stopped(Exception):
+    """A signal asked to stop, and what was under way is given up."""

@@ -1,7 +1,9 @@
 """Signals that ask a run to stop: taken as early as the command begins, and heeded where nothing is lost."""
 
+import contextlib
 import itertools
 import signal
+from collections.abc import Callable, Iterator
 
 from gan_jax.errors import Stopped
 
@@ -22,9 +24,9 @@ class Stop:
     them, and the others are passed on to it.
     """
 
-    def __init__(self, *, at_once: bool = False):
-        """`at_once`: a signal raises `Stopped` where it comes, while there is nothing to save; else it is noted."""
-        self.at_once = at_once
+    def __init__(self, end: Callable[[str], None] | None = None):
+        """`end`: called with a signal's name where it comes; None: signals are noted, until somebody asks."""
+        self.end = end
         self._names: list[str] = []  # of the signals that came
         self._before: dict = {}  # signal -> its handler outside
         self._several = self._is_agreed = False
@@ -45,9 +47,20 @@ class Stop:
             signal.signal(number, handler)
         self._before.clear()
 
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within the block signals are noted, while other processes may wait for this one; then one ends it."""
+        end, self.end = self.end, None
+        yield
+        self.end = end
+        if self._names and end and not self._several:
+            end(self._names[-1])
+
     def among(self, processes: int) -> None:
         """Says how many processes the run has, which have met; JAX took SIGTERM when they did."""
         self._several = processes > 1
+        if self._several and self._names:
+            signal.raise_signal(signal.SIGTERM)
         if self._before:
             self.__enter__()
 
@@ -56,8 +69,8 @@ class Stop:
         signal.signal(number, signal.SIG_DFL)
         if self._several:
             signal.raise_signal(signal.SIGTERM)
-        elif self.at_once:
-            raise Stopped(self._names[-1])
+        elif self.end:
+            self.end(self._names[-1])
 
     def __call__(self) -> bool:
         """Whether to stop now. Several processes ask equally often, and are told so at one question."""

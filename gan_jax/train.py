@@ -49,17 +49,17 @@ def train(
       workdir: the run's folder.
       dry_run: print what would be trained, and return.
       profile: folder for a trace of a cycle of steps, or empty for none.
-      stop: takes the signals already; None: they are taken where training begins.
+      stop: takes the signals already, and knows the processes; None: they are taken where training begins.
       watch: of the processes of the run, which is told where the run stands.
     Returns:
       True where the run is complete, False where a signal stopped it early; its state is saved either way.
     Raises:
       UserError: a mistake in config, data or folder, or a disk that does not take a file.
       DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
-      Stopped: a signal came before training began, where `stop` is `at_once`.
     """
-    stop = signals.Stop() if stop is None else stop
-    stop.among(jax.process_count())
+    if stop is None:
+        stop = signals.Stop()
+        stop.among(jax.process_count())
     # Devices, data, players.
     mesh = parallel.make_mesh()
     _now("opening the data")
@@ -77,6 +77,7 @@ def train(
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
+    stop.end = None  # what is open from here on is to be closed
     with contextlib.closing(parallel.together(lambda: folders.hold(workdir))):
         return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop, watch or peers.Watch())
 
@@ -107,12 +108,11 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop,
     )  # fmt: skip
 
     # Stages and steps.
-    stop.at_once = False
     with stop, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
         log.say(_headline(run, mesh, dataset, position, state))
         if position.images == 0:
             _draw_reals(session)
-        halted = not _sample_and_evaluate(session, state, position, due)  # that an earlier attempt did not come to
+        halted = stop() or not _sample_and_evaluate(session, state, position, due)  # what an earlier attempt left
         log.restart_clock(position.images)
         for begin, stage in zip(games.begins(stages), stages, strict=True):
             if halted or position.images >= stage.end_images:
@@ -177,7 +177,6 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
     The last is what was due at the checkpoint and has not come to be, see `_sample_and_evaluate`.
     """
     restored = checkpoint.restore_newest(manager, abstract)
-    is_branch = restored is None
     if restored is None:
         if jax.process_index() == 0:
             logs.drop_lines_after(folder / "metrics.jsonl", -1)
@@ -203,7 +202,7 @@ def _begin(run, abstract, mesh, manager, folder, dataset) -> tuple[steps.State, 
         logs.add_missing(folder / "evaluations.jsonl", checkpoint.evaluation(manager, restored.step) or [])
     state, saved = _packed(run, mesh, restored.state), restored.run
     position = Position(restored.step, saved["position"])
-    due = () if is_branch else _left(run, manager, folder, position, saved.get("due", ()))  # the other run's, else
+    due = _left(run, manager, folder, position, saved.get("due", ()))
     return state, position, logs.Averages(saved["sums"]), due
 
 
