@@ -22,6 +22,10 @@ ADDRESS = "127.0.0.1:1"  # nobody listens there; the store is the fixture's
 class Store(dict):
     """Stands in for the store of JAX's coordinator."""
 
+    def __init__(self, *values):
+        super().__init__(*values)
+        self.deleted = threading.Event()
+
     def key_value_set(self, key, value, allow_overwrite=False):
         assert allow_overwrite
         self[key] = value
@@ -31,6 +35,7 @@ class Store(dict):
 
     def key_value_delete(self, key):
         del self[key]
+        self.deleted.set()
 
 
 @pytest.fixture
@@ -57,14 +62,14 @@ def meet(monkeypatch, exits):
     everyone = []
 
     def meet(count):
-        state = {"client": Store(), "num_processes": count, "coordinator_address": ADDRESS}
+        store = Store()
+        state = {"client": store, "num_processes": count, "coordinator_address": ADDRESS}
         for name, value in state.items():
             monkeypatch.setattr(global_state, name, value)
         for process in range(count):
             monkeypatch.setattr(global_state, "process_id", process)
             everyone.append(peers._meet())
-        with everyone[0]._changed:
-            assert everyone[0]._changed.wait_for(lambda: len(everyone[0]._lines) == count - 1, LIMIT)
+        assert store.deleted.wait(LIMIT)  # all are connected
         return everyone
 
     yield meet
