@@ -195,8 +195,8 @@ def _train(flags: dict, overrides: list) -> int:
         _prepare_jax("train")
         import jax
 
-        from gan_jax import peers, runs
-        from gan_jax.processes import meeting
+        from gan_jax import runs
+        from gan_jax.processes import meeting, peers
 
         path = _one(flags, "config", DEFAULT_CONFIG)
         config = runs.load_config(path, overrides)

@@ -25,7 +25,6 @@ from gan_jax import (
     output,
     overview,
     parallel,
-    peers,
     programs,
     runs,
     sample,
@@ -35,6 +34,7 @@ from gan_jax import (
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import Stopped
+from gan_jax.processes import peers
 
 
 @output.lasting(patient=True)

@@ -29,8 +29,8 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace", "help", "loggers", "lock", "tiles", "signals"),
-    ("specs", "modules", "cache", "catalog", "peers", "digests"),
-    ("paths", "connections"),  # as people write them; between processes
+    ("specs", "modules", "cache", "catalog", "digests"),
+    ("paths",),  # as people write them
     ("errors", "__init__"),
 )
 # Narrower than their floor allows.

@@ -6,11 +6,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import lowered, peers, runs
+from gan_jax import lowered, runs
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Path
 from gan_jax.api.trained import TrainedRun, open_run
-from gan_jax.processes import meeting
+from gan_jax.processes import meeting, peers
 from gan_jax.train import train as train_loop
 
 

@@ -12,8 +12,8 @@ import jax
 import pytest
 from jax._src.distributed import global_state
 
-from gan_jax import connections, peers
 from gan_jax.errors import DivergedError, UserError
+from gan_jax.processes import connections, peers
 
 LIMIT = 60  # seconds until something counts as hung
 ADDRESS = "127.0.0.1:1"  # nobody listens there; the store is the fixture's

@@ -16,8 +16,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from gan_jax import connections
 from gan_jax.errors import DivergedError, UserError
+from gan_jax.processes import connections
 
 KEY = "gan_jax/peers"  # in the store of JAX's coordinator: where process 0 listens
 GRACE_SECONDS = 3.0  # for a main thread to end by its own error, before the watch ends the process
