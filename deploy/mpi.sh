@@ -12,20 +12,23 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
 if [ $# = 0 ]; then echo "usage: $0 [options of mpirun] -- [flags of train]" >&2; exit 2; fi
 shift
 
-# A process is not bound to one core: XLA uses several. The timeout is what the others have, in seconds, once one has
-# ended; with mpirun's own of 1 s they could be killed while they save.
+# Of a SIGTERM mpirun tells its processes late, see below. SIGUSR1 it passes on at once, and the run heeds it.
+launcher='' is_signalled=''
+pass_on() { is_signalled=yes; if [ -n "$launcher" ]; then kill -USR1 "$launcher"; fi; }
+trap pass_on TERM INT HUP
+
+# A process is not bound to one core: XLA uses several. Once one has ended with a code, mpirun sends the others SIGTERM
+# after the timeout, in seconds, and SIGKILL after it once more. All save together, and end within a second of each other.
 set -m  # Ctrl-C comes here, and not to mpirun
-mpirun --bind-to none --mca odls_base_sigkill_timeout 60 "${options[@]}" \
+mpirun --bind-to none --mca odls_base_sigkill_timeout 5 "${options[@]}" \
   "${PYTHON:-.venv/bin/python}" launch.py train "$@" &
 launcher=$!
+if [ -n "$is_signalled" ]; then pass_on; fi
 
-# Of a SIGTERM mpirun tells the processes only after that timeout. SIGUSR1 it passes on at once, and the run heeds it.
-is_signalled=
-trap 'is_signalled=yes; kill -USR1 "$launcher"' TERM INT HUP
-code=0
-wait "$launcher" || code=$?
+ended=0 is_signalled=yes
 while [ -n "$is_signalled" ]; do  # a signal ends `wait` early
-  is_signalled= code=0
+  is_signalled='' code=0
   wait "$launcher" || code=$?
+  if [ "$code" != 127 ]; then ended=$code; fi  # 127: its code was known already
 done
-exit "$code"
+exit "$ended"
