@@ -37,6 +37,7 @@ def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> lis
 
 def main(reference: str, *others: str) -> int:
     """Prints a line for each of the others; the exit code is 1 where one differs."""
+    parallel.silence()
     expected, lines, code = arrays(reference), losses(reference), 0
     assert expected and lines, f"{reference}: nothing to compare with"
     for other in others:
@@ -45,7 +46,7 @@ def main(reference: str, *others: str) -> int:
             code = 1
             print(f"{other}: not the bits of {reference}: {', '.join(different[:5]) or 'metrics.jsonl'}")
         else:
-            print(f"{other}: {len(expected)} arrays and {len(lines)} lines of losses, bit for bit")
+            print(f"{pathlib.Path(other).name}: {len(expected)} arrays and {len(lines)} lines of losses, bit for bit")
     return code
 
 
