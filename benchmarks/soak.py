@@ -49,7 +49,7 @@ from gan_jax.errors import UserError  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results" / "soak.json"
 OUTCOMES = ("equal", "clear error", "fault")
 TRIES = 3  # of a harm for whose instant a run was over too soon
-HARMS_OF_A_LANE = 8
+HARMS_OF_A_LANE = 12
 REACH = {"save": 3.0}  # times the loop's own part of a phase: the background goes on with it
 SMOKE = ("SIGKILL", "SIGTERM", "checkpoint truncated", "log's disk full")
 
@@ -141,13 +141,15 @@ class Event:
     step: int = 0  # of the newest good checkpoint afterwards
     in_write: bool = False  # whether a checkpoint was begun and not complete
     is_complete: bool = False  # whether the run came to its end all the same
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the whole start
+    ended_after: float = 0.0  # seconds from the harm to the end of the last process
 
     def row(self) -> dict:
         """For the report."""
         row = {"kind": self.harm.kind, "drawn": self.harm.phase, "fell_in": self.fell_in, "processes": self.harm.count}
         row |= {"outcome": self.outcome, "codes": self.codes, "step": self.step, "in_write": self.in_write}
-        return row | {"seconds": round(self.seconds, 1)} | ({"message": self.message} if self.message else {})
+        row |= {"seconds": round(self.seconds, 1), "ended_after": round(self.ended_after, 1)}
+        return row | ({"message": self.message} if self.message else {})
 
 
 class Soak:
@@ -158,7 +160,7 @@ class Soak:
         self.base, self.steps, self.is_mounted, self.keep = base, steps, is_mounted, keep
         self.wholes: dict[tuple[int, str], Whole] = {}
         self.events: list[Event] = []
-        self._numbers = itertools.count(1)
+        self.chains: list[Chain] = []
 
     def play(self, harms: list[Harm], jobs: int) -> None:
         """Plays all harms in lanes, side by side."""
@@ -181,8 +183,10 @@ class Soak:
             whole.close()
 
     def _chain(self, count: int, data: str) -> Chain:
-        folder = self.base / f"run{next(self._numbers):03}"
-        return Chain(folder, self.base / "cache", count, data, steps=self.steps, mounted=self.is_mounted)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="run", dir=self.base))
+        chain = Chain(folder, self.base / "cache", count, data, steps=self.steps, mounted=self.is_mounted)
+        self.chains.append(chain)
+        return chain
 
     def _whole(self, count: int, data: str) -> Whole:
         """A run as the harmed ones are, which tells how long its phases take, and one with a checkpoint a step."""
@@ -230,6 +234,7 @@ class Soak:
             with contextlib.contextmanager(kind.apply)(chain, attempt, harm):
                 event.codes = attempt.end(PEER_SECONDS if kind.leaves_one else LIMIT_SECONDS)
                 event.in_write = chain.is_saving()
+            event.ended_after = time.monotonic() - instant
             event.fell_in = attempt.phase_at(instant)
             event.outcome, event.message = judged(attempt, event.codes, harm)
             event.step = self._good_step(chain, kind)
@@ -330,11 +335,12 @@ def summary(soak: Soak) -> dict:
     for event in events:
         cell = cells.setdefault(event.harm.kind, {}).setdefault(event.fell_in or event.harm.phase, {})
         cell[event.outcome] = cell.get(event.outcome, 0) + 1
-    ends = [event.seconds for event in events if KINDS[event.harm.kind].leaves_one]
+    ends = [event.ended_after for event in events if KINDS[event.harm.kind].leaves_one]
     return {
         "kills": len(events),
         "outcomes": counted,
         "of_processes": {str(n): sum(event.harm.count == n for event in events) for n in (1, 2)},
+        "starts": sum(chain.starts for chain in soak.chains),
         "in_write": sum(event.in_write for event in events),
         "longest_after_a_peer": round(max(ends, default=0.0), 1),
         "table": {kind: cells[kind] for kind in KINDS if kind in cells},

@@ -157,10 +157,10 @@ class Chain:
     """One run's folder, on a small disk of its own where that can be had, and how its command is given."""
 
     def __init__(self, folder: pathlib.Path, cache: pathlib.Path, count: int, data: str, *, steps: int, mounted: bool):
-        """Makes the folder.
+        """Makes its disk.
 
         Args:
-          folder: is made; holds the run, its data and what its processes print.
+          folder: holds the run, its data and what its processes print.
           cache: of compiled programs.
           count: of processes.
           data: of `DATA`.
@@ -172,7 +172,7 @@ class Chain:
         self.disk, self.pictures = folder / "disk", folder / "pictures"
         self.run = self.disk / "run"
         self.clock, self.good = 0.0, 0  # seconds that its clock is set by; the newest good checkpoint's step
-        self.events: list = []  # what was done to it
+        self.starts, self.events = 0, []  # of its command; what was done to it
         self.disk.mkdir(parents=True)
         if mounted:
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "soak", str(self.disk)], check=True)
@@ -196,7 +196,8 @@ class Chain:
             values["data.name"] = f"folder:{self.pictures}"
         words = ["train", f"--config={ROOT / 'experiments' / 'mixture_gan.py'}:smoke", f"--workdir={self.run}"]
         words += [f"--config.{key}={value}" for key, value in values.items()]
-        outputs = self.folder / f"start{sum(1 for _ in self.folder.glob('start*')):03}"
+        self.starts += 1
+        outputs = self.folder / f"start{self.starts:03}"
         outputs.mkdir()
         return Attempt(words, count or self.count, self._environment(), outputs)
 

@@ -239,7 +239,7 @@ def plan(kills: int, seed: int, counts: tuple[int, ...], names: tuple[str, ...])
             turns[name] = [(phase, count) for phase in KINDS[name].phases for count in own]
             draw.shuffle(turns[name])
         phase, count = turns[name].pop()
-        occurrence = 1 if phase in ("start", "compile") else draw.randint(1, 3)
+        occurrence = 1 if phase in ("start", "compile") else draw.randint(1, 2)
         harms.append(Harm(name, phase, occurrence, draw.random(), count, draw.randrange(count), draw.random()))
     return harms
 
