@@ -29,10 +29,10 @@ SETTINGS = {
 }  # fmt: skip
 EVERY_STEP = {"every.checkpoint_images": BATCH, "checkpoints.keep": 1000}
 PICTURES = {"data.resolution": 8, "data.channels": 1, "evaluation.metrics": "()"}
-PHASES = {  # what the loop says that it does -> the phase of a run
+PHASES = {  # what the loop says that it does -> the phase of a run; of what processes say who meet, `start`
     "starting JAX": "start", "train: at work": "start", "opening the data": "start",
     "making or restoring the networks": "compile", "loading what the metrics need": "compile",
-    "training": "step", "": "step", "drawing samples": "step", "sampling": "sample", "measuring": "evaluate",
+    "training": "step", "": "step", "drawing samples": "sample", "measuring": "evaluate",
     "saving a checkpoint": "save",
 }  # fmt: skip
 LIMIT_SECONDS = 240.0  # until a process counts as hung
@@ -105,7 +105,7 @@ class Attempt:
         *lines, self._rest = (self._rest + received).split(b"\n")
         for line in lines:
             began, _, text = line.decode().partition(" ")
-            phase = PHASES[text]
+            phase = PHASES.get(text, "start")
             if not self.told or self.told[-1].phase != phase:
                 self.told.append(Told(phase, float(began)))
         return bool(received)

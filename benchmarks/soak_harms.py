@@ -64,8 +64,9 @@ def sigkill(chain: Chain, attempt: Attempt, harm: Harm) -> Iterator[None]:
 
 
 def sigterm(chain: Chain, attempt: Attempt, harm: Harm) -> Iterator[None]:
-    """SIGTERM to all processes, or of two to one alone."""
-    attempt.send(signal.SIGTERM, harm.target if harm.chance < 0.5 else None)
+    """SIGTERM to all processes, or of two that have met to one alone."""
+    is_one = harm.phase != "start" and harm.chance < 0.5
+    attempt.send(signal.SIGTERM, harm.target if is_one else None)
     yield
 
 
@@ -78,7 +79,7 @@ def sigterm_sigkill(chain: Chain, attempt: Attempt, harm: Harm) -> Iterator[None
 
 
 def one_killed(chain: Chain, attempt: Attempt, harm: Harm) -> Iterator[None]:
-    """SIGKILL to one of two."""
+    """SIGKILL to one of two that have met; before, the other one would wait for it as for one that comes late."""
     attempt.send(signal.SIGKILL, harm.target)
     yield
 
@@ -202,7 +203,7 @@ KINDS = {
     "SIGKILL": Kind(sigkill, 50, may_fail=False),
     "SIGTERM": Kind(sigterm, 30, may_fail=False),
     "SIGKILL after SIGTERM": Kind(sigterm_sigkill, 24, may_fail=False),
-    "one of two killed": Kind(one_killed, 24, counts=(2,), leaves_one=True),
+    "one of two killed": Kind(one_killed, 24, phases=LATER, counts=(2,), leaves_one=True),
     "disk full": Kind(disk_full, 16, needs_mount=True),
     "disk read-only": Kind(read_only, 12, needs_mount=True),
     "log's disk full": Kind(log_full, 8, phases=LATER),

@@ -23,7 +23,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # started as a script
     sys.path.insert(0, str(ROOT))
 
-SAMPLING = "sampling"  # told beside what the loop names: of a milestone that samples
 SILLY = ".nfs000000000000002a00000001"  # what a deleted open file is called in its folder
 
 
@@ -113,24 +112,10 @@ def _telling(descriptor: int, doing: Callable[[str], None]) -> Callable[[str], N
             os.write(descriptor, f"{time.monotonic():.6f} {text}\n".encode())
 
     def both(text: str) -> None:
-        if text == "training":
-            _tell_of_sampling(tell)
         tell(text)
         doing(text)
 
     return both
-
-
-def _tell_of_sampling(tell: Callable[[str], None]) -> None:
-    from gan_jax import sample
-
-    draw = sample.fixed_grid
-
-    def telling(*args):
-        tell(SAMPLING)
-        return draw(*args)
-
-    sample.fixed_grid = telling
 
 
 if __name__ == "__main__":
