@@ -73,11 +73,11 @@ def _flags(arguments):
     add("--seed", type=int, default=0, help="of kinds, phases and instants")
     add("--processes", type=_numbers, default=(1, 2), help="of a run: 1,2 or one of them")
     add("--harms", type=lambda text: tuple(text.split(",")), default=tuple(KINDS), help="kinds, with commas between")
-    add("--steps", type=int, default=96, help="length of a run")
+    add("--steps", type=int, default=48, help="length of a run")
     add("--jobs", type=int, default=2, help="runs that are harmed side by side")
     add("--folder", type=pathlib.Path, help="where the runs lie; by default in the system's for temporary files")
     add("--keep", type=pathlib.Path, help="folder for copies of runs with faults; by default none are kept")
-    return reports.parse(parser, arguments, kills=len(SMOKE), processes=(1,), harms=SMOKE, jobs=1, steps=32)
+    return reports.parse(parser, arguments, kills=len(SMOKE), processes=(1,), harms=SMOKE, jobs=1, steps=24)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
