@@ -178,9 +178,9 @@ class Soak:
                 done.result()
 
     def close(self) -> None:
-        """Takes the disks of the whole runs away."""
-        for whole in self.wholes.values():
-            whole.close()
+        """Takes all disks away."""
+        for chain in self.chains:
+            chain.close()
 
     def _chain(self, count: int, data: str) -> Chain:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="run", dir=self.base))
@@ -243,7 +243,7 @@ class Soak:
         finally:
             attempt.close()
             event.seconds = time.monotonic() - attempt.began
-        event.message = event.message.replace(str(chain.disk), "")
+        event.message = chain.plain(event.message)
         is_over = event.codes[:1] == [0] and "complete at" in attempt.output(0)
         event.is_complete = is_over and not kind.damages
         chain.events.append(event)
@@ -309,7 +309,7 @@ class Soak:
 
     def _blame(self, chain: Chain, what: str) -> None:
         """A run that did not end as the whole one speaks against all that was done to it."""
-        what = what.replace(str(chain.disk), "")
+        what = chain.plain(what)
         print(f"fault after {len(chain.events)} harms: {what}", flush=True)
         for event in chain.events:
             event.outcome, event.message = "fault", f"{event.message} {what}".strip()

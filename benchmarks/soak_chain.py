@@ -183,6 +183,11 @@ class Chain:
         """Takes its disk away."""
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.disk)], check=False)
+        self.mounted = False
+
+    def plain(self, text: str) -> str:
+        """A message without this machine's paths and name."""
+        return text.replace(str(self.disk), "").replace(str(self.folder), "").replace(socket.gethostname(), "HOST")
 
     def start(self, count: int = 0, **settings) -> Attempt:
         """The command, by all processes or so many, with other settings beside the chain's own."""
@@ -251,10 +256,6 @@ class Whole:
         if step not in self._digests:
             self._digests[step] = restored(self._chain, step)
         return self._digests[step]
-
-    def close(self) -> None:
-        """Takes the run's disk away."""
-        self._chain.close()
 
 
 def restored(chain: Chain, step: int) -> str:
