@@ -1,6 +1,7 @@
 """A run of the soak: started again and again in one folder until it is complete, and compared with a whole one."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -14,8 +15,9 @@ import time
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from gan_jax import checkpoint, folders, logs, parallel, runs
+from gan_jax import folders, logs, parallel, runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "benchmarks" / "soak_run.py"
@@ -232,7 +234,6 @@ DATA = ("points", "pictures")
 
 def _write_pictures(folder: pathlib.Path) -> None:
     """Sixteen pictures of 8x8, the same in every chain, of one time."""
-    import numpy as np
     from PIL import Image
 
     folder.mkdir()
@@ -259,13 +260,21 @@ class Whole:
 
 
 def restored(chain: Chain, step: int) -> str:
-    """The digest of a checkpoint, read as `train` reads it. Raises UserError where it cannot be read."""
+    """SHA-256 of a checkpoint's State, bit for bit, and of its position, data and sums, read as `train` reads it.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     with _READING:
         config, spec, _ = folders.read_folder(chain.run)
         mesh = parallel.make_mesh(jax.devices()[:1])
         loaded = folders.restore(runs.build(config, spec), chain.run, mesh, step)
         saved = {key: loaded.run[key] for key in ("position", "data", "sums")}  # and not what was measured
-        return checkpoint.digest(loaded.state, saved)
+        digest = hashlib.sha256(json.dumps(saved, sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(loaded.state):
+            array = np.asarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode() + array.tobytes())
+        return digest.hexdigest()
 
 
 def rows(chain: Chain) -> dict[str, list[dict]]:
