@@ -77,7 +77,7 @@ def _flags(arguments):
     add("--jobs", type=int, default=2, help="runs that are harmed side by side")
     add("--folder", type=pathlib.Path, help="where the runs lie; by default in the system's for temporary files")
     add("--keep", type=pathlib.Path, help="folder for copies of runs with faults; by default none are kept")
-    return reports.parse(parser, arguments, kills=len(SMOKE), processes=(1,), harms=SMOKE, jobs=1, steps=24)
+    return reports.parse(parser, arguments, kills=len(SMOKE), processes=(1,), harms=SMOKE, jobs=1, steps=32)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -161,6 +161,7 @@ class Soak:
         self.wholes: dict[tuple[int, str], Whole] = {}
         self.events: list[Event] = []
         self.chains: list[Chain] = []
+        self.not_reached: list[str] = []  # harms for whose instant every run was over too soon
 
     def play(self, harms: list[Harm], jobs: int) -> None:
         """Plays all harms in lanes, side by side."""
@@ -205,7 +206,9 @@ class Soak:
         chain = None
         try:
             for harm in harms:
-                for _ in range(TRIES):
+                for number in range(TRIES):
+                    if number:  # in a new folder: as soon as may be
+                        harm = harm._replace(occurrence=1, fraction=harm.fraction / 2)  # noqa: PLW2901
                     chain = chain or self._chain(harm.count, KINDS[harm.kind].data)
                     event = self._harmed(chain, harm)
                     if event is None or event.is_complete or event.outcome == "fault":
@@ -214,6 +217,7 @@ class Soak:
                     if event:
                         break
                 else:
+                    self.not_reached.append(f"{harm.kind}, {harm.phase}")
                     print(f"{harm.kind}, {harm.phase}: the run was over before, {TRIES} times", flush=True)
             if chain:
                 self._go_on(chain, chain.start())
@@ -338,6 +342,7 @@ def summary(soak: Soak) -> dict:
     ends = [event.ended_after for event in events if KINDS[event.harm.kind].leaves_one]
     return {
         "kills": len(events),
+        "not_reached": soak.not_reached,
         "outcomes": counted,
         "of_processes": {str(n): sum(event.harm.count == n for event in events) for n in (1, 2)},
         "starts": sum(chain.starts for chain in soak.chains),
