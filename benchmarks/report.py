@@ -15,17 +15,20 @@ from collections.abc import Callable
 from gan_jax.errors import UserError
 
 
-def parser(doc: str, results: pathlib.Path, *, repeats: tuple[int, str], smoke: str) -> argparse.ArgumentParser:
+def parser(
+    doc: str, results: pathlib.Path, *, smoke: str, repeats: tuple[int, str] | None = None
+) -> argparse.ArgumentParser:
     """The flags that every benchmark has; it adds its own.
 
     Args:
       doc: of the benchmark's module.
       results: the JSON file that is written by default.
-      repeats: how many by default, and of what.
       smoke: what the smoke form is.
+      repeats: how many by default, and of what; None for one that repeats nothing.
     """
     options = argparse.ArgumentParser(description=doc.splitlines()[0])
-    options.add_argument("--repeats", type=int, default=repeats[0], help=repeats[1])
+    if repeats:
+        options.add_argument("--repeats", type=int, default=repeats[0], help=repeats[1])
     options.add_argument("--smoke", action="store_true", help=f"{smoke}, nothing written unless --out is given")
     options.add_argument("--out", type=pathlib.Path, help=f"JSON file, by default benchmarks/results/{results.name}")
     options.set_defaults(results=results)
