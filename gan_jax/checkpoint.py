@@ -94,7 +94,7 @@ class _Best:
         return None if best is None else (best, metrics[best])
 
     def _metric(self, step: int) -> float | None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             metric = json.loads((self.folder / str(step) / "run" / "metadata").read_bytes())["metric"]
             return float(metric[1]) if metric[0] == self.metric and math.isfinite(metric[1]) else None
         return None

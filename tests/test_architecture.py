@@ -29,7 +29,7 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace", "help", "loggers", "lock", "tiles"),
-    ("specs", "modules", "cache", "catalog"),
+    ("specs", "modules", "cache", "catalog", "archives"),
     ("paths",),  # as people write them
     ("errors", "__init__"),
 )
