@@ -16,6 +16,7 @@ from gan_jax.errors import plain
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack as much at once as they like
 ROOM, TIMES = 1 << 26, 4  # the arrays of an .npz file take at most ROOM bytes and TIMES its length
+_HEADER = 1000  # characters that tell an array's shape and type; Python's parser would try to read any text
 _NUMBER = 8  # bytes that a number may take once it is read, whatever its type in the file
 
 
@@ -91,7 +92,9 @@ def _array(data: bytes) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(file)
         headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, is_fortran, dtype = headers[version](file)
+        if version not in headers:
+            raise Unreadable(f"an array of the format {version[0]}.{version[1]}, which is not read")
+        shape, is_fortran, dtype = headers[version](file, max_header_size=_HEADER)
         if dtype.hasobject:
             raise Unreadable("it holds pickled objects in place of numbers")
         start = file.tell()

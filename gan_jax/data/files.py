@@ -230,7 +230,7 @@ def _of_zip(path: pathlib.Path) -> Files:
         parts = name.rstrip("/").split("/")
         if _is_junk(parts):
             continue
-        if shown(name) != name or len(name) > LONGEST or len(parts) > DEEPEST:
+        if "\n" in name or shown(name) != name or len(name) > LONGEST or len(parts) > DEEPEST:
             raise UserError(
                 f"{path} holds a file with the name {plain(name, 60)}: expected up to {LONGEST} characters, none of "
                 f"them for control, in up to {DEEPEST} folders. Pack it anew."

@@ -166,7 +166,7 @@ def _of_inks(image, keep: dict, notes: list[str]):
 
 
 def _raw(tile) -> str:
-    return tile.args if isinstance(tile.args, str) else str(tile.args[0])
+    return tile.args if isinstance(tile.args, str) else str(tile.args[0]) if tile.args else ""
 
 
 def _is_deep(image) -> bool:

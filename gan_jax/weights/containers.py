@@ -42,8 +42,7 @@ def read_file(path: os.PathLike | str, prefix: str = "") -> Contents:
             start = file.read(9)
             lengthy = start[4:] == b"\x00\x00\x00\x00{"  # of safetensors: the header's length, and the header
             is_torch = not lengthy and start.startswith((b"PK\x03\x04", b"\x80"))  # the length may begin as a pickle
-            file.seek(0)
-            data = file.read() if is_torch else b""
+        data = path.read_bytes() if is_torch else b""
     except OSError as error:
         raise UserError(f"{prefix}{path}: cannot be read: {error.strerror}") from error
     try:
