@@ -4,6 +4,7 @@ All is drawn from one generator of random numbers, so that a seed is an input. W
 damaged before the checksum is made, too: else nothing behind it would be reached.
 """
 
+import functools
 import io
 import json
 import random
@@ -71,6 +72,8 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 def _pickle(rng: random.Random) -> bytes:
     numbers = {str(n): np.arange(rng.choice((0, 1, 6, 500)), dtype=np.float32) for n in range(rng.randrange(3))}
+    if rng.random() < 0.02:
+        return _lying_zip("archive/data.pkl", rng)
     kind = rng.randrange(6)
     if kind == 0:
         return b"\x80\x04" + bytes(rng.choice(PLAIN) for _ in range(rng.choice((5, 20, 80)))) + b"."
@@ -173,7 +176,25 @@ def _nested(depth: int) -> list:
 # Zips.
 
 
+@functools.cache
+def _bomb(mib: int = 100) -> bytes:
+    """Zeros, deflated: a kB for each MiB."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_FULL_FLUSH)) * mib + b"\3\0"
+
+
+def _lying_zip(name: str, rng: random.Random) -> bytes:
+    """One member that unpacks to 100 MiB, and says something else."""
+    body, says = _bomb(), rng.choice((0, 10, 1000, 2**22, 100 << 20))
+    numbers = struct.pack("<HHHHHIIIH", 20, 0, 8, 0, 33, 0, len(body), says, len(name))
+    local = b"PK\3\4" + numbers + b"\0\0" + name.encode() + body
+    entry = b"PK\1\2\x14\0" + numbers + bytes(10) + bytes(4) + bytes(2) + name.encode()
+    return local + entry + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(entry), len(local), 0)
+
+
 def _zip(rng: random.Random) -> bytes:
+    if rng.random() < 0.02:
+        return _lying_zip(rng.choice(("0.png", "dataset.json")), rng)
     file, names = io.BytesIO(), []
     folders = rng.choice((("",), ("cat/", "dog/"), ("train/cat/", "train/dog/"), ("train/", "test/"), ("./", "b\\")))
     with zipfile.ZipFile(file, "w", _method(rng)) as archive:
@@ -257,7 +278,7 @@ def _png(rng: random.Random) -> bytes:
 
 
 def _extra(rng: random.Random) -> tuple[bytes, bytes]:
-    bomb = zlib.compress(bytes(1 << 21 if rng.random() < 0.1 else 10))
+    bomb = b"x\xda" + _bomb() if rng.random() < 0.1 else zlib.compress(bytes(10))
     return rng.choice((
         (b"zTXt", b"a\0\0" + bomb), (b"iTXt", b"a\0\1\0\0\0" + bomb), (b"iCCP", b"a\0\0" + bomb),
         (b"eXIf", b"II*\0\x08\0\0\0" + rng.randbytes(40)), (b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"),
@@ -295,6 +316,8 @@ def _picture(rng: random.Random) -> bytes:
 
 
 def _npz(rng: random.Random) -> bytes:
+    if rng.random() < 0.02:
+        return _lying_zip(rng.choice(("w.npy", "mu.npy")), rng)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", _method(rng)) as archive:
         names = rng.choice((("mu", "sigma"), ("mu", "sigma", "count"), ("w",), ("w", "seeds"), ("mu", "\x1b", "w")))
