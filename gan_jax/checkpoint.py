@@ -122,7 +122,7 @@ class _Best:
 
     def _metric(self, step: int) -> float | None:
         for place in (EVALUATION, "run/metadata"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
                 metric = json.loads((self.folder / str(step) / place).read_bytes())["metric"]
                 if metric[0] == self.metric and math.isfinite(metric[1]):
                     return float(metric[1])

@@ -9,7 +9,7 @@ import sys
 
 from gan_jax import help as help_texts
 from gan_jax import output, paths, signals
-from gan_jax.errors import STOPPED, DivergedError, UserError
+from gan_jax.errors import STOPPED, DivergedError, UserError, shown
 
 DEFAULT_CONFIG = "digits_dcgan"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
@@ -52,7 +52,7 @@ def _exit_code(error: BaseException) -> int:
     try:
         raise error
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,6 +23,8 @@ from gan_jax import images
 from gan_jax.errors import UserError
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts", ".3gp")
+DEMUXERS = "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"  # ffmpeg's for these; no list of other files
+MOST_PIXELS = 178_956_970  # of a frame, as Pillow has it for pictures
 ENDING = ".mp4"
 SEGMENT_PIXELS, SEGMENT_FRAMES = 2**28, 250  # the most that a segment has
 COLOURS = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
@@ -53,7 +55,7 @@ def open_film(path: pathlib.Path) -> Film:
     Raises:
       UserError: there is no ffmpeg, or it reads no pictures in the file.
     """
-    done = subprocess.run([_program(), "-hide_banner", "-i", str(path)], capture_output=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run([_program(), "-hide_banner", *_input(path)], capture_output=True, stdin=subprocess.DEVNULL)
     words = done.stderr.decode(errors="replace")
     streams = [line.strip() for line in words.splitlines() if line.strip().startswith("Stream #")]
     pictures = [line for line in streams if "Video:" in line and "(attached pic)" not in line]
@@ -87,9 +89,15 @@ def _program() -> str:
     return images.find_ffmpeg("a film needs ffmpeg", "")
 
 
+def _input(path: pathlib.Path) -> list[str]:
+    """The arguments that name a film to ffmpeg: a file that holds all of itself, and asks for no other one."""
+    limits = ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, "-max_pixels", str(MOST_PIXELS)]
+    return [*limits, "-i", f"file:{path}"]
+
+
 def _first_frame(path: pathlib.Path) -> tuple[int, int]:
     """(H, W) of the frames as ffmpeg gives them, upright."""
-    command = [_program(), "-v", "error", "-i", str(path), "-map", "0:V:0", "-frames:v", "1", "-c:v", "ppm"]
+    command = [_program(), "-v", "error", *_input(path), "-map", "0:V:0", "-frames:v", "1", "-c:v", "ppm"]
     done = subprocess.run([*command, "-f", "image2pipe", "-"], capture_output=True, stdin=subprocess.DEVNULL)
     match = re.match(rb"P6\s+(\d+)\s+(\d+)\s", done.stdout)
     if not match:
@@ -109,7 +117,7 @@ def frames(film: Film, first: int = 0) -> Iterator[np.ndarray]:
     Raises:
       UserError: after the last frame, of a film that is damaged or cut off.
     """
-    command = [_program(), "-v", "error", "-i", str(film.path), "-map", "0:V:0", "-fps_mode", "cfr", "-r"]
+    command = [_program(), "-v", "error", *_input(film.path), "-map", "0:V:0", "-fps_mode", "cfr", "-r"]
     command += [str(film.rate), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     size = film.width * film.height * 3
     with tempfile.TemporaryFile() as words:
@@ -186,7 +194,7 @@ def _ready(folder: pathlib.Path, identity: dict) -> int:
     note = folder / "identity.json"
     try:
         is_same = json.loads(note.read_text()) == identity
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         is_same = False
     if not is_same:
         shutil.rmtree(folder, ignore_errors=True)
@@ -235,7 +243,7 @@ def _join(
     """
     listing, part = folder / "segments.txt", out.with_name(f".{out.name}.part")
     listing.write_text("".join(f"file '{segment.name}'\nduration {float(seconds):.9f}\n" for segment in segments))
-    command = [_program(), "-y", "-v", "error", "-f", "concat", "-safe", "0", "-i", str(listing), "-i", str(film.path)]
+    command = [_program(), "-y", "-v", "error", "-f", "concat", "-safe", "0", "-i", str(listing), *_input(film.path)]
     command += ["-map", "0:v:0", "-map", "1:a?", "-map_metadata", "1", "-c:v", "copy"]
     ends = ["-movflags", "+faststart", "-f", "mp4", str(part)]
     try:

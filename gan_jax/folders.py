@@ -153,7 +153,7 @@ def _read_summary(folder: pathlib.Path) -> dict:
     """`data.json`; empty where it is not there or cannot be read."""
     try:
         summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
 
@@ -176,7 +176,7 @@ def read_config(file: pathlib.Path) -> ConfigDict:
     """
     try:
         return configs.complete(configs.from_json(file.read_text(encoding="utf-8")), runs.defaults)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"{file}: cannot be read as a run's config: {error}"
         raise UserError(f"{message}; bring it back, or give another --workdir") from error
 
@@ -197,7 +197,7 @@ def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, specs.Spec, dic
         summary = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         spec = summary.pop("spec")
         return config, specs.from_json(spec), summary
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         file = folder / "data.json"
         raise UserError(f"{file}: cannot be read: {error}; delete it, and `train` writes it anew") from error
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gan_jax.errors import MissingPathError, UserError
+from gan_jax import archives
+from gan_jax.errors import MissingPathError, UserError, plain
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
@@ -70,7 +71,7 @@ def load(path: str, num_ws: int, w_size: int) -> tuple[np.ndarray, np.ndarray | 
     """
     arrays = _read(path)
     if "w" not in arrays:
-        held = ", ".join(sorted(arrays)) or "nothing"
+        held = plain(", ".join(sorted(arrays))) or "nothing"
         raise UserError(f"--dlatents={path}: holds {held}; expected an array named w, as --save_dlatents writes it")
     w, seeds = arrays["w"], arrays.get("seeds")
     expected = f"expected (N, {num_ws}, {w_size}), or (N, {w_size}) for all layers alike"
@@ -84,7 +85,7 @@ def load(path: str, num_ws: int, w_size: int) -> tuple[np.ndarray, np.ndarray | 
     if broken:
         raise UserError(f"--dlatents={path}: w has values that are not finite, in {broken} of {len(w)} entries")
     if w.ndim == 2:
-        w = np.repeat(w[:, None], num_ws, axis=1)
+        w = np.broadcast_to(w[:, None], (len(w), num_ws, w_size))  # a view: the file says how large it is
     return w, _seeds(path, seeds, len(w))
 
 
@@ -93,12 +94,8 @@ def _read(path: str) -> dict[str, np.ndarray | None]:
     if not os.path.exists(path):
         raise MissingPathError(f"--dlatents={path}: no such file; `sample --save_dlatents` writes one")
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("it holds a single array without a name")
-        with file:
-            return {name: file[name] if name in ("w", "seeds") else None for name in file.files}
-    except Exception as error:  # whatever a damaged file makes the readers raise
+        return archives.arrays(path, ("w", "seeds"))
+    except OSError as error:
         raise UserError(f"--dlatents={path}: cannot be read as an .npz file of plain arrays: {error}") from error
 
 

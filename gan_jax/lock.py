@@ -93,7 +93,7 @@ def _owner(file: IO) -> Owner | None:
     try:
         file.seek(0)
         return Owner(**json.loads(file.read()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -188,8 +188,11 @@ def _one_slash(name: str) -> str:
 def _read_ids(workdir: pathlib.Path) -> dict[str, str]:
     path = workdir / IDS
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+        ids = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(ids, dict):
+            raise ValueError("it is no object")
+        return ids
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} has no ids that can be read; remove it, and another run begins there") from error
 
 

@@ -68,7 +68,7 @@ def read_lines(path: pathlib.Path) -> list[dict]:
     """The JSON objects of a file of lines, none where there is no file; a line cut short by a crash is passed over."""
     rows = []
     for line in () if not path.is_file() else path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
 

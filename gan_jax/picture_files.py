@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from gan_jax import output
-from gan_jax.errors import UserError
+from gan_jax.errors import UserError, shown
 from gan_jax.logs import duration
 
 
@@ -23,7 +23,7 @@ class Failures:
         """Says it, unless it is the only file's, whose error `raise_any` raises."""
         self.errors.append(error)
         if self._count > 1:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {shown(error)}", file=sys.stderr, flush=True)
 
     def raise_any(self, out: object) -> None:
         """Raises UserError, with a count, where there are some."""

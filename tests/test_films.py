@@ -181,3 +181,29 @@ def test_a_film_never_takes_its_own_place(film):
 ])  # fmt: skip
 def test_rates_are_read(words, rate):
     assert films._rate(films.RATE.search(words)) == rate
+
+
+@pytest.mark.parametrize("text", [
+    "ffconcat version 1.0\nfile old.mp4\n",
+    "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nold.mp4\n#EXT-X-ENDLIST\n",
+])  # fmt: skip
+def test_a_list_of_other_files_that_is_called_a_film_is_refused(film, text):
+    """ffmpeg alone goes by the content, and would open what the list names."""
+    path = film.with_name("list.mp4")
+    path.write_text(text)
+    if text.startswith("ffconcat"):
+        _ffmpeg("-i", path, film.with_name("opened.mp4"))
+    with pytest.raises(UserError, match="list.mp4: a film without a stream of pictures"):
+        films.open_film(path)
+
+
+def test_frames_of_more_pixels_than_any_picture_has_are_refused(film, monkeypatch):
+    monkeypatch.setattr(films, "MOST_PIXELS", 34 * 21 - 1)
+    with pytest.raises(UserError, match="old.mp4: "):
+        films.open_film(film)
+
+
+def test_a_film_whose_name_looks_like_an_address(film, tmp_path):
+    path = tmp_path / "concat:a.mp4"
+    path.write_bytes(film.read_bytes())
+    assert films.open_film(path).width == 34

@@ -4,15 +4,13 @@ import os
 import pathlib
 import stat
 import tarfile
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from gan_jax import paths
+from gan_jax import archives, paths
 from gan_jax.data.fit import SKIP, unusable
-from gan_jax.errors import MissingPathError, UserError
+from gan_jax.errors import MissingPathError, UserError, plain, shown
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".jpe", ".apng",
@@ -20,11 +18,10 @@ SUFFIXES = (
     ".sgi", ".qoi", ".xbm", ".xpm",
 )  # fmt: skip
 MOST_BYTES = 1 << 29  # of one picture's file, unpacked: Pillow's largest picture takes less
+LABEL_BYTES = 1 << 14  # of a `dataset.json`, for each picture; and one MiB
+LONGEST, DEEPEST = 1024, 32  # characters of a name in a zip, and its parts: each of its folders is remembered
 ELSEWHERE = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
              stat.S_IFBLK: "a device"}  # fmt: skip
-
-
-UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class NotAFile(OSError):
@@ -73,8 +70,8 @@ def list_inputs(path: str, flag: str = "--inputs") -> Files:
     place = pathlib.Path(paths.expanded(path, flag))
     if not place.exists():
         raise MissingPathError(f"{flag}={path}: there is no picture, folder or .zip at {place.absolute()}")
-    if place.is_file() and not zipfile.is_zipfile(place):  # asked in this order: a pipe would never answer
-        return Files(place.parent, {place.name: ()}, (), (), lambda name: place.read_bytes())
+    if place.is_file() and not archives.is_zip(place):  # asked in this order: a pipe would never answer
+        return Files(place.parent, {place.name: ()}, (), (), lambda name: _read(place, MOST_BYTES))
     files = list_files(path)
     return files._replace(pictures=dict(sorted(files.pictures.items())))
 
@@ -83,7 +80,7 @@ def read_bytes(full: str, name: str, load: Callable[[str], bytes], way_out: str 
     """The bytes of the picture `name`, called `full` in errors; see `unusable`. Raises CorruptImageError."""
     try:
         return load(name)
-    except UNREADABLE as error:
+    except OSError as error:
         raise unusable(full, error, way_out) from error
 
 
@@ -160,7 +157,7 @@ def _of_folder(root: pathlib.Path) -> Files:
     def load(name: str) -> bytes:
         if name in reasons:
             raise NotAFile(reasons[name])
-        return (root / name).read_bytes()
+        return _read(root / name, _most(name, pictures))
 
     notes = [f"{root}: {repeated} link(s) to folders that are read already, passed over"] if repeated else []
     return Files(root, pictures, tuple(others), tuple(folders), load, tuple(notes))
@@ -201,14 +198,27 @@ def _content(path: str) -> tuple[tuple, str]:
         if kind != stat.S_IFREG:
             reason = f"it is {ELSEWHERE.get(kind, 'no file')}, not a file"
         elif status.st_size > MOST_BYTES:
-            reason = _too_large(status.st_size)
+            reason = _too_large(status.st_size, MOST_BYTES)
     except OSError as error:
         reason = f"it is a link to nothing ({os.readlink(path)})" if os.path.islink(path) else str(error.strerror)
     return ((reason,), reason) if reason else ((status.st_size, status.st_mtime_ns), "")
 
 
-def _too_large(size: int) -> str:
-    return f"it unpacks to {size / 2**30:.1f} GiB, and no picture takes more than {MOST_BYTES / 2**30:.1f}"
+def _read(path: pathlib.Path, most: int) -> bytes:
+    if (size := path.stat().st_size) > most:
+        raise NotAFile(_too_large(size, most))
+    return path.read_bytes()
+
+
+def _most(name: str, pictures: dict) -> int:
+    """Bytes that a file may have: a picture, or the labels of so many pictures."""
+    return MOST_BYTES if _is_picture(name) else min((1 << 20) + LABEL_BYTES * len(pictures), MOST_BYTES)
+
+
+def _too_large(size: int, most: int) -> str:
+    if most == MOST_BYTES:
+        return f"it unpacks to {size / 2**30:.1f} GiB, and no picture takes more than {most / 2**30:.1f}"
+    return f"it unpacks to {size / 2**20:.1f} MiB, and labels of so many pictures take at most {most / 2**20:.1f}"
 
 
 def _of_zip(path: pathlib.Path) -> Files:
@@ -220,27 +230,33 @@ def _of_zip(path: pathlib.Path) -> Files:
         parts = name.rstrip("/").split("/")
         if _is_junk(parts):
             continue
+        if "\n" in name or shown(name) != name or len(name) > LONGEST or len(parts) > DEEPEST:
+            raise UserError(
+                f"{path} holds a file with the name {plain(name, 60)}: expected up to {LONGEST} characters, none of "
+                f"them for control, in up to {DEEPEST} folders. Pack it anew."
+            )
         is_folder = name.endswith("/")
         folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + is_folder)}
         if not is_folder:
             entries[name] = info
 
     def load(name: str) -> bytes:
-        if entries[name].file_size > MOST_BYTES:
-            raise NotAFile(_too_large(entries[name].file_size))
-        return archive.read(entries[name])
+        most = _most(name, pictures)
+        if entries[name].file_size > most:
+            raise NotAFile(_too_large(entries[name].file_size, most))
+        return archives.read(archive, entries[name], most)
 
     pictures = {name: (info.file_size, info.CRC) for name, info in entries.items() if _is_picture(name)}
     others = tuple(name for name in entries if name not in pictures)
     return Files(path, pictures, others, tuple(sorted(folders)), load)
 
 
-def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
+def _open_zip(path: pathlib.Path):
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path} is neither a folder nor a file: give a folder or a .zip of images.")
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        return archives.open_zip(path)
+    except OSError as error:
         if _is_picture(path.name):
             raise UserError(f"{path} is one picture: expected a folder or a .zip of images.") from error
         if _is_tar(path):

@@ -1,18 +1,23 @@
 """One picture of any size and mode to uint8 (H, W, C): crop, convert, resize."""
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gan_jax.data.checks import natural, unknown
-from gan_jax.errors import UserError
+from gan_jax.errors import UserError, plain
 
 CROPS = ("center", "none")
 FILTERS = ("box", "bilinear", "lanczos", "bicubic", "nearest")
 MEND = "Mend or remove it."
 SKIP = "Mend or remove it; a run passes over such images with data.skip_corrupt=True."
 LOOKED_AT = 8  # pictures of a set whose colours are looked at before it is used
+READABLE = (  # formats; no PostScript, for which Pillow would start an interpreter that runs what the file says
+    "PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "TGA", "JPEG2000", "DDS", "ICO", "ICNS", "PCX",
+    "PSD", "SGI", "QOI", "XBM", "XPM",
+)  # fmt: skip
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -22,7 +27,7 @@ class CorruptImageError(UserError):
 
 def unusable(name: str, reason: object, way_out: str) -> CorruptImageError:
     """The error for one picture of a set, with the way out: `SKIP` where a config stands behind it, else `MEND`."""
-    return CorruptImageError(f"{name} cannot be used: {reason}. {way_out}")
+    return CorruptImageError(f"{name} cannot be used: {plain(reason)}. {way_out}")
 
 
 class Fit(NamedTuple):
@@ -93,7 +98,7 @@ def _eight_bit(image):
         values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise CorruptImageError(f"mode {image.mode!r} with values outside 0..65535")
-        return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8))
+        return Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode == "F":
         raise CorruptImageError("floating-point pixels; save it with 8 bits a channel")
     if image.mode in ("P", "PA"):
@@ -156,6 +161,20 @@ def decode(data: bytes, fit: Fit, name: str, *, upright: bool = False, way_out: 
     return opened(data, lambda image: fit_image(image, fit), name, upright=upright, way_out=way_out)
 
 
+def open_image(data: bytes):
+    """The PIL image in encoded bytes, of one of `READABLE` formats; its pixels are not decoded. Raises as Pillow does.
+    """
+    from PIL import Image
+
+    file = io.BytesIO(data)
+    Image.preinit()
+    try:
+        return Image.open(file, formats=[form for form in READABLE if form in Image.OPEN])
+    except Image.UnidentifiedImageError:
+        Image.init()  # the rarer formats, which take longer to import
+        return Image.open(file, formats=[form for form in READABLE if form in Image.OPEN])
+
+
 def opened(data: bytes, use: Callable, name: str, *, upright: bool = False, way_out: str = SKIP) -> Any:
     """What `use` makes of the PIL image in encoded bytes.
 
@@ -168,12 +187,10 @@ def opened(data: bytes, use: Callable, name: str, *, upright: bool = False, way_
     Raises:
       CorruptImageError: names the picture and the reason.
     """
-    import io
-
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             image.load()
             return use(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # PIL's plugins raise nearly everything on a damaged file

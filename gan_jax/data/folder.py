@@ -2,14 +2,13 @@
 
 import functools
 import hashlib
-import io
 import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gan_jax.data.files import Files, NotAFile, list_files, list_inputs, read_bytes
-from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, unusable
+from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, open_image, unusable
 from gan_jax.data.folder_labels import select
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
@@ -142,7 +141,7 @@ def _size(full: str, data: bytes) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             width, height = image.size
             sideways = image.getexif().get(ORIENTATION, 1) >= 5
     except Image.UnidentifiedImageError as error:  # whose own words name an object in memory

@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from gan_jax.data.files import UNREADABLE, Files
-from gan_jax.errors import UserError
+from gan_jax.data.files import Files
+from gan_jax.errors import UserError, plain
 
 MOST_CLASSES = 1 << 17
 LABELS = "dataset.json"  # of stylegan2-ada's dataset tool
@@ -175,8 +175,8 @@ def _of_file(files: Files, place: str, paths: tuple[str, ...]):
     file = f"{files.root}/{place}{LABELS}"
     try:
         content = json.loads(files.load(f"{place}{LABELS}"))
-    except (*UNREADABLE, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {error}. Make it again, or take it away.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {plain(error)}. Make it again, or take it away.") from error
     if not isinstance(content, dict) or "labels" not in content:
         return None
     if content["labels"] is None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gan_jax.data.fit import MEND, CorruptImageError, opened, unusable
+from gan_jax.data.fit import MEND, CorruptImageError, open_image, opened, unusable
 from gan_jax.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -78,7 +78,7 @@ def _header(data: bytes, name: str, use):
 
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow would refuse it with other words
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             Image.MAX_IMAGE_PIXELS = limit
             return use(image)
     except Exception as error:  # Pillow's plugins raise nearly everything on a damaged file
@@ -166,7 +166,7 @@ def _of_inks(image, keep: dict, notes: list[str]):
 
 
 def _raw(tile) -> str:
-    return tile.args if isinstance(tile.args, str) else str(tile.args[0])
+    return tile.args if isinstance(tile.args, str) else str(tile.args[0]) if tile.args else ""
 
 
 def _is_deep(image) -> bool:
@@ -181,9 +181,7 @@ def _deep(image, data: bytes) -> np.ndarray | None:
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise CorruptImageError(f"mode {image.mode!r} with values outside 0..65535")
         return _with_key(values.astype(np.uint16)[..., None], image.info.get("transparency"))
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as first:
+    with open_image(data) as first:
         raws = {match.group(0) for tile in first.tile if (match := DEEP_RAW.fullmatch(_raw(tile)))}
     if len(raws) != 1 or image.mode not in ("RGB", "RGBA"):
         return None
@@ -198,9 +196,7 @@ def _deep(image, data: bytes) -> np.ndarray | None:
 
 def _load_as(data: bytes, raw: str):
     """The picture, as if its file said that its pixels are `raw`."""
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(data))
+    image = open_image(data)
     tiles = []
     for tile in image.tile:
         args = raw if isinstance(tile.args, str) else (raw, *tile.args[1:])

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import checkpoint, folders, initial, runs, specs
 from gan_jax import config as configs
-from gan_jax.errors import UserError
+from gan_jax.errors import UserError, plain
 from gan_jax.interop import architectures, names, networks, pictures
 from gan_jax.interop.networks import LARGEST, UNKNOWN_DATA, Network, Weights
 from gan_jax.weights import containers
@@ -55,6 +56,7 @@ def import_weights(source: str, workdir: str, config: str = "", overrides=()) ->
     contents = [containers.read_file(file, "--from=") for file in files]
     with _errors_about(source):
         weights = _read(contents)
+        _check_names(weights.config or {}, overrides)
     if weights.config is not None and config:
         raise UserError(f"--config={config}: the file has its own config; leave the flag out, or override its keys")
     experiment = configs.load(config) if config else None
@@ -95,10 +97,24 @@ def _errors_about(source: str, *, prefix: bool = True):
     except (UserError, Damaged) as error:
         if not prefix:
             raise
-        raise UserError(f"--from={source}: {error}") from error
+        raise UserError(f"--from={source}: {plain(error, 1000)}") from error
     except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"--from={source}: no network can be built of what the file says: {message:.300}") from error
+        message = plain(f"{type(error).__name__}: {error}")
+        raise UserError(f"--from={source}: no network can be built of what the file says: {message}") from error
+
+
+def _check_names(config: Mapping[str, Any], overrides: Collection[tuple[str, str]]) -> None:
+    """Refuses a file's config that names modules by a dotted path, whose code would run, unless overrides do so too.
+
+    Raises:
+      UserError: such a name that the user has not given.
+    """
+    for key, value in configs.flatten(config):
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        is_name = key in ("game", "logs") or (key.endswith(".name") and not key.startswith("data."))
+        if is_name and "." in text and (key, text) not in overrides:
+            flag = plain(f"--config.{key}={text}")
+            raise UserError(f"the file names a module whose code would run: add {flag} if it is yours or you trust it")
 
 
 def _sha256(source: os.PathLike | str) -> str:
@@ -280,7 +296,7 @@ def _read_export(contents: containers.Contents) -> Weights:
         spec = specs.from_json(spec)
         config, averaged = configs.from_json(contents.metadata["config"]), contents.metadata["averaged"].split(",")
         data["fingerprint"] = str(data["fingerprint"])
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"its metadata cannot be read: {type(error).__name__}: {error}") from error
     nets: dict[str, dict[str, np.ndarray]] = {}
     for name, value in contents.value.items():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gan_jax import archives
 from gan_jax.errors import MissingPathError, UserError
 
 
@@ -223,11 +224,7 @@ def _read(path: os.PathLike | str) -> dict[str, np.ndarray]:
     if not os.path.exists(path):
         raise MissingPathError(f"{path}: no such file; expected an .npz file of moments.")
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("it holds a single array without a name")
-        with file:
-            return {name: file[name] for name in ("mu", "sigma", "count") if name in file.files}
-    except Exception as error:  # whatever a damaged file makes the readers raise
-        reason = "it is none" if "pickle" in str(error) else error  # numpy's own words advise to run what it holds
-        raise UserError(f"{path}: cannot be read as an .npz file of plain arrays: {reason}") from error
+        arrays = archives.arrays(path, ("mu", "sigma", "count"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as an .npz file of plain arrays: {error}") from error
+    return {name: array for name, array in arrays.items() if array is not None}

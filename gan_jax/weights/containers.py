@@ -4,12 +4,13 @@ import io
 import os
 import pathlib
 import struct
-import zipfile
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
-from gan_jax.errors import MissingPathError, UserError
+from gan_jax import archives
+from gan_jax.errors import MissingPathError, UserError, plain
 from gan_jax.weights import pickles
 from gan_jax.weights.pickles import Damaged, Storage
 
@@ -40,18 +41,19 @@ def read_file(path: os.PathLike | str, prefix: str = "") -> Contents:
         with path.open("rb") as file:
             start = file.read(9)
             lengthy = start[4:] == b"\x00\x00\x00\x00{"  # of safetensors: the header's length, and the header
-            data = b"" if lengthy else start + file.read()  # the length may begin as a pickle does
+            is_torch = not lengthy and start.startswith((b"PK\x03\x04", b"\x80"))  # the length may begin as a pickle
+        data = path.read_bytes() if is_torch else b""
     except OSError as error:
         raise UserError(f"{prefix}{path}: cannot be read: {error.strerror}") from error
     try:
         if lengthy:
             return _safetensors(path)
-        if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
+        if is_torch:
             return Contents(_read_torch(data, nested=_read_nested), len(data))
     except UserError as error:
-        raise UserError(f"{prefix}{path}: refused: {error}") from error
+        raise UserError(f"{prefix}{path}: refused: {plain(error)}") from error
     except Exception as error:  # Damaged, and whatever else a broken file makes of its readers
-        reason = str(error)[:200] if isinstance(error, Damaged) else f"{type(error).__name__}: {str(error)[:200]}"
+        reason = plain(error, 200) if isinstance(error, Damaged) else f"{type(error).__name__}: {plain(error, 200)}"
         raise UserError(f"{prefix}{path}: the file is damaged: {reason}; fetch it again") from error
     raise UserError(f"{prefix}{path}: expected a .pkl, .pth or .safetensors file, and this begins with {start[:8]!r}")
 
@@ -102,29 +104,30 @@ def _legacy(file: io.BytesIO) -> Any:
 
 def _zipped(data: bytes) -> Any:
     """torch's zip format: `data.pkl` refers to the members `data/<key>`."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if sum(info.file_size for info in archive.infolist()) > len(data):
+    with archives.open_zip(io.BytesIO(data)) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        if sum(info.file_size for info in members.values()) > len(data):
             raise Damaged("its parts are larger than itself")
-        return _unzipped(archive, set(archive.namelist()))
+        return _unzipped(members, lambda name: archives.read(archive, members[name], len(data)))
 
 
-def _unzipped(archive: zipfile.ZipFile, names: set[str]) -> Any:
-    roots = [name.removesuffix("data.pkl") for name in names if name.rpartition("/")[2] == "data.pkl"]
+def _unzipped(members: Collection[str], load: Callable[[str], bytes]) -> Any:
+    roots = [name.removesuffix("data.pkl") for name in members if name.rpartition("/")[2] == "data.pkl"]
     if len(roots) != 1:
         raise UserError("this zip file holds no weights that torch has saved")
     (root,) = roots
-    if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+    if f"{root}byteorder" in members and load(f"{root}byteorder") != b"little":
         raise UserError("its numbers are stored with the highest byte first, which is not supported")
     storages: dict[str, Storage] = {}
 
     def storage(pid: Any) -> Storage:
         key, entry = pickles.storage_of(pid)
         if key not in storages:
-            entry.fill(archive.read(f"{root}data/{key}"))
+            entry.fill(load(f"{root}data/{key}"))
             storages[key] = entry
         return storages[key]
 
-    return pickles.read_bytes(archive.read(f"{root}data.pkl"), storage=storage)
+    return pickles.read_bytes(load(f"{root}data.pkl"), storage=storage)
 
 
 def _safetensors(path: pathlib.Path) -> Contents:

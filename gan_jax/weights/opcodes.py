@@ -3,6 +3,7 @@
 import pickletools
 
 _REFUSED = ("EXT", "NEXT_BUFFER", "LONG4")  # copyreg's registry, data outside of the file, numbers of any length
+_MOST = 1 << 22  # steps of a pickle: each may make an object of a hundred bytes, and takes some microseconds here
 _PUT, _GET = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 _KEYS = frozenset(
     ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
@@ -24,13 +25,16 @@ def check(file) -> None:
     tuple in a tuple).
 
     Raises:
-      Damaged: another key; a place in memory beyond the pickle's length; a step that is refused, or lacks its values.
+      Damaged: another key; a place in memory beyond the pickle's length; a step that is refused, or lacks its values;
+        more steps than the largest networks have.
     """
     stack: list[str] = []
     marks: list[int] = []  # lengths of the stack
     memory: dict[int, str] = {}
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         name, before = opcode.name, opcode.stack_before
+        if number >= _MOST:
+            raise Damaged(f"more than {_MOST:,} steps")
         if name.startswith(_REFUSED):
             raise Damaged(f"the step {name}")
         if name == "MARK":
