@@ -17,7 +17,7 @@ LATER = ("compile", "step", "sample", "evaluate", "save")  # from when on the fo
 TRAINING = LATER[1:]
 PHASES = ("start", *LATER)
 PEER_SECONDS = 60.0  # in which a process ends whose neighbour has died
-CODES = {"complete or stopped": (0, 75), "one line of error": (1, 2)}  # 75 only where a signal asked to stop
+ONE_LINE = (1, 2)  # exit codes that come with one line of error
 DAY = 86_400.0
 # Lines of standard error that are no word of ours: of the libraries in C++ when another process is gone.
 _NOISE = re.compile(r"[IWEF]\d{4} |\*\*\* |\s+@|#|WARNING: All log messages before absl|\s*$")
@@ -260,15 +260,20 @@ def judged(attempt: Attempt, codes: list[int | None], harm: Harm) -> tuple[str, 
       Fault: one hung, ended with a code that says nothing, or told more or less than one line.
     """
     is_stopped = any(signal.SIGTERM in signals for signals in attempt.signals)
-    may_fail = KINDS[harm.kind].may_fail or len(codes) > 1  # the neighbour of one that was ended
+    kind = KINDS[harm.kind]
+    is_killed = any(signal.SIGKILL in signals for signals in attempt.signals)
+    may_fail = kind.may_fail or kind.leaves_one or (is_killed and len(codes) > 1)  # the neighbour of a killed one
     message = ""
     for number, code in enumerate(codes):
         errors = attempt.errors(number)
         if code is None:
             raise Fault(f"process {number} did not end: {errors[-300:]}")
-        if code < 0 and -code in attempt.signals[number] or code == 0 or code == 75 and is_stopped:
+        if code == 0 or (code == 75 and is_stopped):
             continue
-        if not (may_fail and code in CODES["one line of error"]):
+        # SIGTERM has its usual effect in the first moments alone, while Python itself starts.
+        if -code in attempt.signals[number] and (-code != signal.SIGTERM or harm.phase == "start"):
+            continue
+        if not (may_fail and code in ONE_LINE):
             raise Fault(f"process {number} ended with {code}: {errors[-600:]}")
         if fault := one_line(errors):
             raise Fault(f"process {number} ended with {code} and {fault}")

@@ -13,8 +13,11 @@ if [ $# = 0 ]; then echo "usage: $0 [options of mpirun] -- [flags of train]" >&2
 shift
 
 # Of a SIGTERM mpirun tells its processes late, see below. SIGUSR1 it passes on at once, and the run heeds it.
-launcher='' is_signalled=''
-pass_on() { is_signalled=yes; if [ -n "$launcher" ]; then kill -USR1 "$launcher"; fi; }
+launcher='' is_signalled='' is_passed_on=''
+pass_on() {  # the first one alone: a second SIGUSR1 would end the run at once
+  is_signalled=yes
+  if [ -n "$launcher" ] && [ -z "$is_passed_on" ]; then is_passed_on=yes; kill -USR1 "$launcher"; fi
+}
 trap pass_on TERM INT HUP
 
 # A process is not bound to one core: XLA uses several. Once one has ended with a code, mpirun sends the others SIGTERM

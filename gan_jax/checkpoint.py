@@ -82,7 +82,9 @@ def _tell_of_failures(manager, failed: Callable[[Exception], None]) -> None:
 
     Orbax (0.12) raises such an error only after a barrier at which the others never arrive.
     """
-    wait = manager._wait_for_checkpointers
+    wait = getattr(manager, "_wait_for_checkpointers", None)  # not Orbax's to promise: without it nothing is told early
+    if wait is None:
+        return
 
     def wait_and_tell():
         try:
@@ -189,8 +191,10 @@ def attach(manager, step: int, rows: list[dict], metric: tuple[str, float] | Non
 
 def evaluation(manager, step: int) -> list[dict] | None:
     """The rows that `attach` put beside a step; None where there are none that can be read."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads((pathlib.Path(manager.directory) / str(step) / EVALUATION).read_bytes())["rows"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        rows = json.loads((pathlib.Path(manager.directory) / str(step) / EVALUATION).read_bytes())["rows"]
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+            return rows
     return None
 
 

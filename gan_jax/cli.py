@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import functools
 import gc
 import os
 import sys
@@ -60,13 +61,13 @@ def _exit_code(error: BaseException) -> int:
     except OSError as error:  # storage that fails outside the run's own files, such as the cache
         if error.errno not in STORAGE:
             raise
-        where = error.filename or "standard output"
+        where = shown(error.filename or "standard output")
         print(
             f"error: {where}: {error.strerror}; make room or mend it, and run the same command again", file=sys.stderr
         )
         return 2
     except DivergedError as error:
-        print(f"diverged: {error}", file=sys.stderr)
+        print(f"diverged: {shown(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -93,7 +94,7 @@ def _main(argv: list[str]) -> int:
     if command == "config":  # nothing of JAX
         return _config(argv)
     flags, overrides = parse(command, argv)
-    if command != "train":  # which takes the signals first
+    if command not in ("train", "sweep"):  # which take the signals first
         _prepare_jax(command)
     return COMMANDS[command](flags, overrides)
 
@@ -191,7 +192,7 @@ def _prepare_jax(command: str) -> None:
 
 
 def _train(flags: dict, overrides: list) -> int:
-    with signals.Stop(_end) as stop:
+    with signals.Stop(functools.partial(_end, "before training began")) as stop:
         _prepare_jax("train")
         import jax
 
@@ -204,24 +205,27 @@ def _train(flags: dict, overrides: list) -> int:
 
         workdir = _one(flags, "workdir") or default_workdir(path)
         options = {"dry_run": _one(flags, "dry_run", "false") in ("true", "1"), "profile": _one(flags, "profile")}
-        coordinator, processes = _one(flags, "coordinator"), _number(flags, "num_processes", 0)
-        place, seconds = _number(flags, "process_id", -1), _number(flags, "wait_seconds", meeting.WAIT_SECONDS)
-        meeting.initialize(coordinator, processes, place, seconds)
+        meeting.initialize(
+            _one(flags, "coordinator"),
+            _number(flags, "num_processes", 0),
+            _number(flags, "process_id", -1),
+            _number(flags, "wait_seconds", meeting.WAIT_SECONDS),
+            joining=stop.note,
+        )
         with peers.watching(_exit_code) as watch:
-            with stop.noted():
-                stop.among(jax.process_count())
+            stop.among(jax.process_count())
             output.doing("train: at work")
             is_complete = train(config, workdir, **options, stop=stop, watch=watch)
     return 0 if is_complete else STOPPED
 
 
-def _end(name: str) -> None:
-    """Ends the process where a signal came and nothing is to be saved.
+def _end(when: str, name: str) -> None:
+    """Ends the command where a signal came and nothing is to be saved.
 
     To raise there is not safe: compiled modules abort while they are imported, and callbacks of JAX swallow it.
     """
     with contextlib.suppress(OSError):
-        os.write(1, f"stopped by {name} before training began, nothing is lost; the same command goes on\n".encode())
+        os.write(1, f"stopped by {name} {when}, nothing is lost; the same command goes on\n".encode())
     os._exit(STOPPED)
 
 
@@ -283,6 +287,12 @@ def _sample(flags: dict, overrides: list) -> int:
 
 
 def _sweep(flags: dict, overrides: list) -> int:
+    with signals.Stop(functools.partial(_end, "while no run trains")):
+        _prepare_jax("sweep")
+        return _engine(flags, overrides)
+
+
+def _engine(flags: dict, overrides: list) -> int:
     from gan_jax import runs, sweep, sweep_flags, sweeps
     from gan_jax.evaluate import protocols
     from gan_jax.sweeps import choices, population, slurm, study

@@ -326,7 +326,9 @@ def branch(run: runs.Run, workdir: str, mesh, manager, fingerprint: str):
     print(f"whole State of {workdir}, step {restored.step}", flush=True)
     saved = {**{name: restored.run[name] for name in ("position", "sums")}, "data": fingerprint}
     checkpoint.save(manager, restored.state, saved)
-    return restored._replace(run=saved)
+    for line in restored.broken:
+        print(f"{workdir}: {line}", flush=True)
+    return restored._replace(run=saved, broken=())
 
 
 def _shapes(run: runs.Run, mesh) -> dict[str, str]:

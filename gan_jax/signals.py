@@ -1,9 +1,8 @@
 """Signals that ask a run to stop: taken as early as the command begins, and heeded where nothing is lost."""
 
-import contextlib
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from gan_jax.errors import Stopped
 
@@ -29,10 +28,16 @@ class Stop:
         self.end = end
         self._names: list[str] = []  # of the signals that came
         self._before: dict = {}  # signal -> its handler outside
+        self._depth = 0  # of `with` blocks, one within another
         self._several = self._is_agreed = False
         self._questions = itertools.count(1)
 
     def __enter__(self) -> "Stop":
+        self._depth += 1
+        self._take_over()
+        return self
+
+    def _take_over(self) -> None:
         for number in heeded():
             if number == signal.SIGTERM and self._several:
                 continue
@@ -40,29 +45,26 @@ class Stop:
                 self._before.setdefault(number, signal.signal(number, self._take))
             except ValueError:  # not the main thread
                 break
-        return self
 
     def __exit__(self, *failure) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
 
-    @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Within the block signals are noted, while other processes may wait for this one; then one ends it."""
-        end, self.end = self.end, None
-        yield
-        self.end = end
-        if self._names and end and not self._several:
-            end(self._names[-1])
+    def note(self) -> None:
+        """From now on signals are noted until somebody asks: other processes wait for this one, or files are open."""
+        self.end = None
 
     def among(self, processes: int) -> None:
         """Says how many processes the run has, which have met; JAX took SIGTERM when they did."""
         self._several = processes > 1
         if self._several and self._names:
             signal.raise_signal(signal.SIGTERM)
-        if self._before:
-            self.__enter__()
+        if self._depth:
+            self._take_over()
 
     def _take(self, number: int, frame) -> None:
         self._names.append(signal.Signals(number).name)

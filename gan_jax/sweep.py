@@ -22,6 +22,8 @@ from gan_jax import logs, provenance, signals, sweep_flags
 from gan_jax.errors import STOPPED, UserError
 from gan_jax.processes import launchers
 
+# What asks a run to save and end. A launcher may have sent it the SIGTERM that came here; a second one would end it.
+REQUEST = signal.SIGINT
 GRACE_SECONDS = 120.0  # a child that has not ended by itself so long after it was asked to is killed
 _POLL_SECONDS = 0.1
 
@@ -133,7 +135,6 @@ def run_all(
     jobs: int,  # runs at a time
     watch: Callable[[Sequence["Child"]], None] = lambda running: None,  # called several times a second
     ended: Callable[["Child"], None] = lambda child: None,  # called when a run has written its result
-    request: signal.Signals = signal.SIGTERM,  # what tells a run to save and end
 ) -> list[int]:
     """Runs the commands, `jobs` at a time; on a signal it stops what runs, and returns.
 
@@ -156,7 +157,10 @@ def run_all(
                 running.remove(child)
                 ended(child)
     finally:
-        _stop(running, stop, request)
+        _stop(running, stop)
+        for child in running:
+            if child.process.returncode >= 0 and child.ended():  # a killed one has no result
+                ended(child)
         for number, handler in before.items():
             signal.signal(number, handler)
     if stop:
@@ -164,10 +168,11 @@ def run_all(
     return stop
 
 
-def _stop(running: list["Child"], stop: list[int], request: signal.Signals) -> None:
+def _stop(running: list["Child"], stop: list[int]) -> None:
     """Asks the children to save and end; a second signal, or GRACE_SECONDS, kills them."""
     for child in running:
-        child.process.send_signal(request)
+        if not child.pruned_at:  # which was asked already
+            child.process.send_signal(REQUEST)
     deadline = time.monotonic() + GRACE_SECONDS
     while any(child.process.poll() is None for child in running):
         if len(stop) > 1 or time.monotonic() > deadline:
@@ -196,7 +201,7 @@ class Child:
         """Asks it to save and end, because it is not worth going on with; called again, sees that it does."""
         if not self.pruned_at:
             self.pruned_at = time.monotonic()
-            self.process.terminate()
+            self.process.send_signal(REQUEST)
             print(f"{self.folder.name}: pruned", flush=True)
         elif time.monotonic() - self.pruned_at > GRACE_SECONDS:
             self.process.kill()

@@ -36,6 +36,8 @@ from gan_jax import step as steps
 from gan_jax.errors import Stopped
 from gan_jax.processes import peers
 
+REALS = "reals.png"  # in the run's `samples`
+
 
 @output.lasting(patient=True)
 def train(
@@ -77,7 +79,7 @@ def train(
         return True
 
     traced = parallel.together(lambda: trace.Trace(profile))
-    stop.end = None  # what is open from here on is to be closed
+    stop.note()  # what is open from here on is to be closed
     with contextlib.closing(parallel.together(lambda: folders.hold(workdir))):
         return _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop, watch or peers.Watch())
 
@@ -110,7 +112,7 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop,
     # Stages and steps.
     with stop, contextlib.closing(log), checkpoint.closing(manager), contextlib.closing(traced):
         log.say(_headline(run, mesh, dataset, position, state))
-        if position.images == 0:
+        if not (folder / "samples" / REALS).exists():
             _draw_reals(session)
         halted = stop() or not _sample_and_evaluate(session, state, position, due)  # what an earlier attempt left
         log.restart_clock(position.images)
@@ -334,7 +336,7 @@ def _draw_reals(session: _Session) -> None:
     size = dataset.size or count
     examples = dataset.examples(np.linspace(0, size - 1, min(count, size)).astype(np.int64))
     reals = examples[games.drawn(run.game, run.config)]
-    _save_picture(session, "reals", 0, sample.picture(reals), "reals.png")
+    _save_picture(session, "reals", 0, sample.picture(reals), REALS)
 
 
 def _draw_fakes(session: _Session, state, now: Position) -> None:

@@ -66,6 +66,18 @@ def test_one_process_opens_no_port(started, monkeypatch, environment):
     assert joined == []
 
 
+def test_who_joins_is_told_when_all_are_there(started, monkeypatch):
+    """From then on the others wait for this process."""
+    order = []
+    joined = started(SLURM)
+    monkeypatch.setattr(rendezvous, "meet", lambda here, seconds: order.append("met"))
+    meeting.initialize(joining=lambda: order.append(f"{len(joined)} joined"))
+    assert order == ["met", "0 joined"] and len(joined) == 1
+    started()
+    meeting.initialize(joining=lambda: order.append("alone"))
+    assert order == ["met", "0 joined"]
+
+
 @pytest.mark.parametrize("environment", [SLURM, OPEN_MPI_5, {"PMIX_RANK": "1"}, {"JOB_COMPLETION_INDEX": "1"}])
 def test_a_process_can_be_told_that_it_is_alone(started, environment):
     joined = started(environment)

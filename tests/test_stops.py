@@ -224,3 +224,22 @@ def test_each_signal_is_noted_and_a_second_one_ends_the_program(number):
         with pytest.raises(errors.Stopped):
             stop.check()
     assert signal.getsignal(number) == before
+
+
+def test_signals_are_noted_once_others_wait_and_passed_on_to_jax():
+    """Until then one ends the command. A block within another leaves the handlers to the outer one."""
+    before, ends, passed_on = signal.getsignal(signal.SIGUSR1), [], []
+    with signals.Stop(ends.append) as stop:
+        signal.raise_signal(signal.SIGUSR2)
+        assert ends == ["SIGUSR2"]
+        stop.note()
+        signal.raise_signal(signal.SIGUSR1)
+        assert ends == ["SIGUSR2"] and stop()
+        signal.signal(signal.SIGTERM, lambda *_: passed_on.append("SIGTERM"))  # as JAX takes it when processes meet
+        stop.among(2)
+        assert passed_on == ["SIGTERM"]
+        with stop:
+            signal.raise_signal(signal.SIGUSR1)
+        assert passed_on == ["SIGTERM"] * 2
+        assert signal.getsignal(signal.SIGINT) == stop._take
+    assert signal.getsignal(signal.SIGUSR1) == before

@@ -32,7 +32,8 @@ if a == "wait":
     try:
         time.sleep(60)
     except KeyboardInterrupt:
-        sys.exit("interrupted directly")
+        print("saved")
+        sys.exit(75)
 if a == "bad":
     print("error: config.a='bad': expected a number", file=sys.stderr)
     sys.exit(2)
@@ -358,7 +359,8 @@ def test_a_signal_stops_the_children_and_the_sweep_goes_on_later(program, tmp_pa
     assert "stopped; the same command goes on from here" in output
     states = {row["a"]: row["status"] for row in read_csv(folder)}
     assert states == {"2": "done", "wait": "unfinished", "3": "unfinished"}
-    assert "interrupted directly" not in (folder / "001-a=wait" / "sweep.log").read_text()
+    assert (folder / "001-a=wait" / "sweep.log").read_text().splitlines()[-1] == "saved"  # asked once, by the sweep
+    assert json.loads((folder / "001-a=wait" / "sweep_result.json").read_text())["returncode"] == 75
 
     (folder / "001-a=wait" / "calls.jsonl").unlink()
     pathlib.Path(program[1]).write_text(
@@ -366,3 +368,22 @@ def test_a_signal_stops_the_children_and_the_sweep_goes_on_later(program, tmp_pa
     )
     assert sweeping.sweep("f.py", [], ["config.a=2,wait,3"], folder, command=program) == 0
     assert len(calls(folder)) == 3
+
+
+def test_what_ends_after_a_signal_has_its_result(tmp_path, monkeypatch):
+    """One run completes although it was asked to stop, one saves; a third never began."""
+    wait = ("import pathlib, signal, sys, time\nstop = []\nsignal.signal(signal.SIGINT, lambda *_: stop.append(1))\n"
+            "pathlib.Path(sys.argv[1]).touch()\nwhile not stop: time.sleep(0.01)\nsys.exit(int(sys.argv[2]))")
+    pending = [(tmp_path / str(code), [sys.executable, "-c", wait, str(tmp_path / f"begun{code}"), str(code)])
+               for code in (0, 75, 1)]  # fmt: skip
+    ends = []
+
+    def watch(running):
+        if all((tmp_path / f"begun{code}").exists() for code in (0, 75)) and not ends:
+            ends.append("asked")
+            signal.raise_signal(signal.SIGTERM)
+
+    assert sweeping.run_all(iter(pending), 2, watch, lambda child: ends.append(child.folder.name)) == [signal.SIGTERM]
+    assert ends == ["asked", "0", "75"]
+    states = [sweeping.status(tmp_path / name) for name in ("0", "75", "1")]
+    assert states == ["done", "unfinished", "unfinished"] and not (tmp_path / "1").exists()

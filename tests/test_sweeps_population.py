@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gan_jax import cli, folders, parallel, runs, sweep
-from gan_jax.errors import UserError
+from gan_jax.errors import STOPPED, UserError
 from gan_jax.sweeps import population
 from tests import settings
 
@@ -97,3 +97,17 @@ def test_a_population_without_a_value_ends(in_process, tmp_path, capsys):
         evolve(tmp_path / "population", population=4)
     with pytest.raises(UserError, match="expected a population of 2 or more"):
         evolve(tmp_path / "one", population=1)
+
+
+def test_a_member_that_somebody_stopped_ends_the_round(in_process, monkeypatch, tmp_path):
+    """It goes on first, as the next round follows from its value, too."""
+    run_all = sweep.run_all
+
+    def stopping(pending, jobs):
+        run_all(pending, jobs)
+        sweep._write_json(pending[1][0] / "sweep_result.json", {"status": "unfinished"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "run_all", stopping)
+        assert evolve(tmp_path / "population", command="nothing") == STOPPED and len(in_process) == 3
+    assert evolve(tmp_path / "population", command="nothing") == 1 and len(in_process) == 4  # it alone, to no value

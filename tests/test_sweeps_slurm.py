@@ -107,6 +107,18 @@ def test_what_is_done_or_queued_is_not_submitted_again(cluster, capsys):
     assert submit(cluster) == 0 and len(lines(cluster / "sbatch.calls")) == 2
 
 
+def test_nothing_is_submitted_while_slurm_cannot_say_what_is_queued(cluster):
+    """A job that it has forgotten is queued no more."""
+    submit(cluster)
+    squeue = cluster / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    with pytest.raises(UserError, match="^squeue: slurm_load_jobs error: Unable to contact"):
+        submit(cluster)
+    assert len(lines(cluster / "sbatch.calls")) == 1
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n")
+    assert submit(cluster) == 0 and len(lines(cluster / "sbatch.calls")) == 2
+
+
 def test_a_task_that_is_not_complete_is_queued_again(cluster):
     """Its run was stopped by somebody else, and saved."""
     submit(cluster)

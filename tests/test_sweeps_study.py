@@ -20,13 +20,13 @@ from tests import settings
 
 optuna = pytest.importorskip("optuna")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Four lines of loss = a, images 10 to 40, and fd = a in the end; saves and ends at SIGTERM; goes on where it stood.
+# Four lines of loss = a, images 10 to 40, and fd = a in the end; saves and ends at SIGINT; goes on where it stood.
 PROGRAM = """
 import json, pathlib, signal, sys, time
 flags = dict(flag.removeprefix("--").split("=", 1) for flag in sys.argv[2:])
 folder, a = pathlib.Path(flags["workdir"]), float(flags["config.a"])
 stop = []
-signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+signal.signal(signal.SIGINT, lambda *_: stop.append(1))
 (folder / "calls").open("a").write("x")
 (folder / "config.json").write_text(json.dumps({"total_images": 40}))
 lines = folder / "metrics.jsonl"

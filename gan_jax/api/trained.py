@@ -53,6 +53,7 @@ class TrainedRun:
       config: the complete ConfigDict.
       state: the whole State at that step; its params and averages are named arrays, by net.
       step, images_seen: how far it was trained.
+      is_complete: whether that is its whole length; of a run that `train` returns, whether no signal stopped it.
       class_names: of its data; empty where they have none.
     """
 
@@ -61,6 +62,7 @@ class TrainedRun:
         self.state: State = restored.state
         self.step: int = restored.step
         self.images_seen: int = restored.run["position"]
+        self.is_complete: bool = self.images_seen >= run.config.total_images
         self._run, self._data = run, data
         self._directed = functools.cache(self._build)
         self._enlarger = functools.cache(lambda: enlarge.Enlarger(run, self.state.ema, enlarge.Settings()))

@@ -38,7 +38,8 @@ def train(
 ) -> TrainedRun | None:
     """Trains a run, or goes on where the folder's run stood.
 
-    An interrupt (in a notebook: Interrupt kernel) lets it end its step and save; the same call goes on from there.
+    An interrupt (in a notebook: Interrupt kernel), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 let it end its step and save;
+    the same call goes on from there.
     Outside the main thread it leaves all signals alone. Among several processes the end of another one ends this one.
 
     Args:
@@ -48,7 +49,7 @@ def train(
       dry_run: print what would be trained, and return None.
       profile: folder for a trace of some steps; empty for none.
     Returns:
-      The run, opened at its newest checkpoint. Where `images_seen` is below `config.total_images`, it was interrupted.
+      The run, opened at its newest checkpoint. `is_complete` is False where a signal stopped it before its end.
     Raises:
       MissingPathError, UserError: a mistake in config, data or folder.
       DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
@@ -62,5 +63,9 @@ def train(
     meeting.initialize()
     profile = arguments.path(profile, "profile", optional=True)
     with peers.watching() as watch:
-        train_loop(config, workdir, dry_run=bool(dry_run), profile=profile, watch=watch)
-    return None if dry_run else open_run(workdir)
+        is_complete = train_loop(config, workdir, dry_run=bool(dry_run), profile=profile, watch=watch)
+    if dry_run:
+        return None
+    run = open_run(workdir)
+    run.is_complete = is_complete
+    return run

@@ -46,10 +46,16 @@ class Line:
         self._socket.close()
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address, or `localhost`, is this machine's to itself."""
+    return address in ("localhost", "::1") or address.startswith("127.")
+
+
 def listen(address: str) -> socket.socket:
     """A socket that listens at a free port, for this machine alone where the processes meet at its own address."""
-    if address in ("localhost", "127.0.0.1"):
-        return socket.create_server(("127.0.0.1", 0))
+    if is_loopback(address):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return socket.create_server(("127.0.0.1" if address == "localhost" else address, 0), family=family)
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", 0))

@@ -17,8 +17,8 @@ from gan_jax.errors import UserError
 FIRST_PORT, PORTS = 61440, 4096
 _LAST_STEP = 0xFFFFFFF0  # of Slurm; numbers from here on are batch scripts and the like
 # Variables by which JAX or this module knows of a launcher, or by which a launcher's libraries find each other.
-_OWN = ("SLURM_", "OMPI_", "PMI_", "PMI2_", "PMIX_", "PRTE_", "HYDRA_", "HYDI_", "MPI_LOCAL", "JOB_COMPLETION_INDEX",
-        "JAX_COORDINATOR_ADDRESS")  # fmt: skip
+_LAUNCHER_VARIABLES = ("SLURM_", "OMPI_", "PMI_", "PMI2_", "PMIX_", "PRTE_", "HYDRA_", "HYDI_", "MPI_LOCAL",
+                       "JOB_COMPLETION_INDEX", "JAX_COORDINATOR_ADDRESS")  # fmt: skip
 # Whom jax.distributed.initialize() asks beyond the environment: classes of JAX that have no public name.
 _ASKED_BY_JAX = {"this TPU pod on Kubernetes": "GkeTpuCluster", "this TPU pod": "GceTpuCluster",
                  "Kubernetes": "K8sCluster"}  # fmt: skip
@@ -49,7 +49,7 @@ def find(environment: Mapping[str, str]) -> Launcher | None:
 
 def without(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is no part of the launcher's job. What belongs to a TPU pod stays."""
-    return {name: value for name, value in environment.items() if not name.startswith(_OWN)}
+    return {name: value for name, value in environment.items() if not name.startswith(_LAUNCHER_VARIABLES)}
 
 
 def _slurm(environment: Mapping[str, str]) -> Launcher | None:

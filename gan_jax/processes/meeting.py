@@ -5,6 +5,7 @@ JAX's own wait is silent and ends by aborting the process, so `rendezvous` sees 
 
 import importlib.util
 import os
+from collections.abc import Callable
 
 import jax
 
@@ -18,7 +19,8 @@ _JOIN_SECONDS = 300  # for JAX, once all are there
 
 
 def initialize(
-    coordinator: str = "", num_processes: int = 0, process_id: int = -1, wait_seconds: int = WAIT_SECONDS
+    coordinator: str = "", num_processes: int = 0, process_id: int = -1, wait_seconds: int = WAIT_SECONDS,
+    joining: Callable[[], None] = lambda: None,
 ) -> None:
     """Joins the processes of one run, where there are several; to be called before JAX is used.
 
@@ -30,6 +32,7 @@ def initialize(
       num_processes: how many take part; 0 for what the launcher says.
       process_id: this process's number from 0; -1 for what the launcher says.
       wait_seconds: how long to wait for the others.
+      joining: called when all are there, from where on they wait for this one.
     Raises:
       UserError: there are several and it is not known who or where they are, some did not come, or JAX was used before.
     """
@@ -57,6 +60,7 @@ def initialize(
         raise _refusal(run, launcher)
     here = rendezvous.place(run.process, run.processes, run.coordinator)
     rendezvous.meet(here, wait_seconds)
+    joining()
     _join(here, run.device)
 
 

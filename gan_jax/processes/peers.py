@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from gan_jax.errors import DivergedError, UserError
+from gan_jax.errors import DivergedError, UserError, plain, shown
 from gan_jax.processes import connections
 
 KEY = "gan_jax/peers"  # in the store of JAX's coordinator: where process 0 listens
@@ -105,7 +105,7 @@ class Peer(Watch):
 
     def _leave(self, failure: Failure) -> None:
         try:
-            print(f"error: {self.sentence(failure)}", file=sys.stderr)
+            print(f"error: {shown(self.sentence(failure))}", file=sys.stderr)
         finally:
             self.leave(failure.code)
 
@@ -271,7 +271,7 @@ def _is_own(error: BaseException) -> bool:
 
 def _message(error: BaseException) -> str:
     """An error in one line."""
-    text = " ".join(str(error).split())[:LONGEST_MESSAGE]
+    text = plain(error, LONGEST_MESSAGE)
     if isinstance(error, UserError | DivergedError) and text:
         return text
     name = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from gan_jax import output
 from gan_jax.errors import UserError
+from gan_jax.processes import connections
 
 _CALL_SECONDS = 5.0  # for a connection, or for what a caller has to say
 _PAUSE_SECONDS = 0.2  # before another call
@@ -123,7 +124,7 @@ def _listener(here: Place) -> socket.socket:
 
 def bind_host(here: Place) -> str:
     """The address at which process 0 listens; empty for all of its machine's. Who meets on loopback stays there."""
-    return here.host if here.host.startswith("127.") or here.host == "::1" else ""
+    return here.host if here.host != "localhost" and connections.is_loopback(here.host) else ""
 
 
 def _welcome(here: Place, connection: socket.socket, callers: dict, selector: selectors.BaseSelector) -> None:

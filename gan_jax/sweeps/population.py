@@ -49,13 +49,13 @@ def evolve(
     Who copies whom, and all values, follow from the seed and the runs' files: the same command goes on.
 
     Returns:
-      The command's exit code: `STOPPED` where a signal left runs undone, else 1 where some are not done, or 0.
+      The command's exit code: `STOPPED` where a signal left runs unfinished, else 1 where some are not done, or 0.
     Raises:
       UserError: flags that make no sense, or a folder of another sweep.
     """
     if population < 2 or not 1 <= rounds <= total_images or jobs < 1:
-        given = f"--population={population} --rounds={rounds} --jobs={jobs}"
-        raise UserError(f"{given}: expected a population of 2 or more, and 1 round and 1 run at a time or more")
+        flags_text = f"--population={population} --rounds={rounds} --jobs={jobs}"
+        raise UserError(f"{flags_text}: expected a population of 2 or more, and 1 round and 1 run at a time or more")
     space = sweep_flags.space(sweeps, seed, whole)
     root, flags = pathlib.Path(workdir).absolute(), [f"--config.{key}={value}" for key, value in overrides]
     definition = {"engine": "pbt", "config": config_flag, "overrides": flags, "sweeps": list(sweeps), "seed": seed}
@@ -75,7 +75,9 @@ def evolve(
             for member in members
             if sweep.status(root / member.run) not in (("done", "failed") if is_settled else ("done",))
         ]
-        stopped = bool(sweep.run_all(pending, jobs))
+        signalled = sweep.run_all(pending, jobs)
+        # A member that somebody else stopped goes on first: who copies whom follows from all values of the round.
+        stopped = bool(signalled) or any(sweep.status(root / member.run) == "unfinished" for member in members)
         if stopped:
             break
         if all(_value(root, member, metric) is None for member in members):

@@ -4,7 +4,6 @@
 one run and writes its result. A task that Slurm is about to end saves, goes back into the queue and exits with 75.
 """
 
-import contextlib
 import os
 import pathlib
 import re
@@ -94,8 +93,7 @@ def run_task(
     if sweep.status(root / run) == "done":
         return 0
     arguments = sweep.train_command(command, config_flag, root / run, flags, values)
-    # The run is asked by SIGINT: Slurm may have sent it the SIGTERM too, and a second one would end it at once.
-    stop = sweep.run_all([(root / run, arguments)], 1, request=signal.SIGINT)
+    stop = sweep.run_all([(root / run, arguments)], 1)
     state = sweep.status(root / run)
     if state in ("done", "failed"):
         return 0 if state == "done" else 1
@@ -141,9 +139,13 @@ def _queued(root: pathlib.Path) -> set[int]:
     tasks: set[int] = set()
     squeue = shutil.which("squeue")
     for row in logs.read_lines(root / "slurm_jobs.jsonl") if squeue else ():
-        with contextlib.suppress(UserError):  # a job that Slurm has forgotten
+        try:
             text = _slurm([squeue, "--noheader", "--array", "--format=%K", f"--jobs={row['job']}"])
-            tasks.update(int(word) for word in text.split() if word.isdecimal())
+        except UserError as error:
+            if "Invalid job id" not in str(error):  # one that Slurm has forgotten
+                raise
+            continue
+        tasks.update(int(word) for word in text.split() if word.isdecimal())
     return tasks
 
 

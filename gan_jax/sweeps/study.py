@@ -79,8 +79,8 @@ def search(
     with _alone(root):  # a study, and the tables of its storage, are made by one worker
         sweep.check_definition(root, definition, {})
         study = _open(settings, root, definition)
-    found = _Search(root, config_flag, flags, space, metric, better, seed, command)
-    with contextlib.closing(_Worker(study, found, settings)) as worker:
+    searched = _Search(root, config_flag, flags, space, metric, better, seed, command)
+    with contextlib.closing(_Worker(study, searched, settings)) as worker:
         print(f"{settings.trials} trials, {len(worker.begun())} begun, {jobs} at a time", flush=True)
         stopped = sweep.run_all(worker.runs(), jobs, worker.watch, worker.ended)
     with _alone(root):
@@ -227,8 +227,8 @@ class _Trial:
 class _Worker:
     """Asks the study for trials, tells it of their values, and holds those that it runs."""
 
-    def __init__(self, study, found: _Search, settings: Settings):
-        self.study, self.found, self.settings = study, found, settings
+    def __init__(self, study, searched: _Search, settings: Settings):
+        self.study, self.searched, self.settings = study, searched, settings
         self.trials: dict[str, _Trial] = {}  # by the run folder's name
 
     def begun(self) -> list:
@@ -240,14 +240,14 @@ class _Worker:
     def runs(self) -> Iterator[tuple[pathlib.Path, list[str]]]:
         """Folder and command of one trial after another: first those that a worker left behind, then new ones."""
         while True:
-            with _alone(self.found.root):
+            with _alone(self.searched.root):
                 run = self._left_behind() or self._asked()
             if not run:
                 return
-            folder, trial = self.found.root / run, self.trials[run].trial
-            values = _texts(self.found.space, trial.params)
+            folder, trial = self.searched.root / run, self.trials[run].trial
+            values = _texts(self.searched.space, trial.params)
             yield folder, sweep.train_command(
-                self.found.command, self.found.config_flag, folder, self.found.flags, values
+                self.searched.command, self.searched.config_flag, folder, self.searched.flags, values
             )
 
     def _left_behind(self) -> str:
@@ -268,23 +268,23 @@ class _Worker:
         number = len(self.begun())
         if number >= self.settings.trials:
             return ""
-        found, settings = self.found, self.settings
-        self.study.sampler = _sampler(settings.sampler, settings.startup, found.space, found.seed, number)
-        trial = self.study.ask(_distributions(found.space))
+        searched, settings = self.searched, self.settings
+        self.study.sampler = _sampler(settings.sampler, settings.startup, searched.space, searched.seed, number)
+        trial = self.study.ask(_distributions(searched.space))
         shown = {key: f"{x:.4g}" if isinstance(x, float) else str(x) for key, x in trial.params.items()}
         run = sweep_flags.run_name(f"{trial.number:03d}", shown)
         trial.set_user_attr("run", run)
-        self.trials[run] = _Trial(trial, lock.take(found.root / "owners" / run))
+        self.trials[run] = _Trial(trial, lock.take(searched.root / "owners" / run))
         return run
 
     def _own(self, run: str) -> lock.Lock | None:
         """The lock of a trial; None where another worker has it, or where its run still trains."""
         try:
-            owner = lock.take(self.found.root / "owners" / run)
+            owner = lock.take(self.searched.root / "owners" / run)
         except UserError:
             return None
         try:
-            lock.take(self.found.root / run).close()
+            lock.take(self.searched.root / run).close()
         except UserError:
             owner.close()
             return None
@@ -298,43 +298,43 @@ class _Worker:
 
     def _report(self, child: sweep.Child) -> bool:
         """Whether the run has new values, which the study is told."""
-        held = self.trials[child.folder.name]
+        entry = self.trials[child.folder.name]
         files = [child.folder / name for name in ("evaluations.jsonl", "metrics.jsonl")]
         size = sum(file.stat().st_size for file in files if file.exists())
-        if size == held.size:
+        if size == entry.size:
             return False
-        held.size, before = size, len(held.reported)
-        for line in sweep.measured(child.folder, self.found.metric):
-            if line.get("better", self.found.better) != self.found.better:
+        entry.size, before = size, len(entry.reported)
+        for line in sweep.measured(child.folder, self.searched.metric):
+            if line.get("better", self.searched.better) != self.searched.better:
                 name = line["metric"]
                 raise UserError(f"--metric={name}: it is the better the {line['better']}, which was not foreseen")
             images = int(line.get("images", line.get("step", 0)))
-            if images not in held.reported and sweep.is_finite(line["value"]):
-                held.trial.report(line["value"], images)
-                held.reported.add(images)
-        return len(held.reported) > before
+            if images not in entry.reported and sweep.is_finite(line["value"]):
+                entry.trial.report(line["value"], images)
+                entry.reported.add(images)
+        return len(entry.reported) > before
 
     def ended(self, child: sweep.Child) -> None:
         """Tells the study how a run ended; one that somebody else stopped stays under way."""
         from optuna.trial import TrialState
 
-        held, status = self.trials[child.folder.name], sweep.status(child.folder)
+        entry, status = self.trials[child.folder.name], sweep.status(child.folder)
         self._report(child)
-        value = next((line["value"] for line in sweep.measured(child.folder, self.found.metric)[-1:]), None)
-        held.is_over = status != "unfinished"
-        held.has_failed = status == "failed" or (status == "done" and not sweep.is_finite(value))
+        value = next((line["value"] for line in sweep.measured(child.folder, self.searched.metric)[-1:]), None)
+        entry.is_over = status != "unfinished"
+        entry.has_failed = status == "failed" or (status == "done" and not sweep.is_finite(value))
         with contextlib.suppress(RuntimeError):  # a whole grid wants to end Optuna's own loop, and there is none
-            if held.has_failed:
-                self.study.tell(held.trial, state=TrialState.FAIL)
+            if entry.has_failed:
+                self.study.tell(entry.trial, state=TrialState.FAIL)
             elif status == "pruned":
-                self.study.tell(held.trial, state=TrialState.PRUNED)
+                self.study.tell(entry.trial, state=TrialState.PRUNED)
             elif status == "done":
-                self.study.tell(held.trial, value)
-        held.owner.close()
+                self.study.tell(entry.trial, value)
+        entry.owner.close()
 
     def has_unfinished(self) -> bool:
         """Whether trials of this worker are not over."""
-        return not all(held.is_over for held in self.trials.values())
+        return not all(entry.is_over for entry in self.trials.values())
 
     def has_failures(self) -> bool:
         """Whether trials of the study failed."""
@@ -344,6 +344,6 @@ class _Worker:
 
     def close(self) -> None:
         """Leaves what is not over to others."""
-        for held in self.trials.values():
-            if not held.is_over:
-                held.owner.close()
+        for entry in self.trials.values():
+            if not entry.is_over:
+                entry.owner.close()
