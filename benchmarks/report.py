@@ -66,7 +66,7 @@ def _writable(out: pathlib.Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a", encoding="utf-8").close()
         if not existed:
-            out.unlink()
+            out.unlink(missing_ok=True)  # another benchmark may have asked for it, too
     except OSError as error:
         raise UserError(f"--out={out} cannot be written ({error.strerror}); give another file") from error
 

@@ -282,7 +282,7 @@ def test_configs_and_their_overrides(tmp_path, capsys):
 
 
 def test_the_functions_name_is_not_the_modules():
-    code = "import gan_jax.train, gan_jax; from gan_jax.train import describe; print(gan_jax.train.__module__)"
+    code = "import gan_jax.train, gan_jax; from gan_jax.train import Position; print(gan_jax.train.__module__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout == "gan_jax.api.training\n", done.stderr
 

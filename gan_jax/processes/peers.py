@@ -105,7 +105,7 @@ class Peer(Watch):
 
     def _leave(self, failure: Failure) -> None:
         try:
-            print(f"error: {shown(self.sentence(failure))}", file=sys.stderr)
+            sys.stderr.write(f"error: {shown(self.sentence(failure))}\n")  # at once: others write there, too
         finally:
             self.leave(failure.code)
 
