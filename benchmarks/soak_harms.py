@@ -209,7 +209,7 @@ KINDS = {
     "log's disk full": Kind(log_full, 8, phases=LATER),
     "checkpoint truncated": Kind(truncated, 14, phases=TRAINING, may_fail=False, needs_steps=2, damages=True),
     "clock set back": Kind(clock_back, 8, may_fail=False),
-    "data lose a file": Kind(data_lost, 4, data="pictures"),
+    "data lose a file": Kind(data_lost, 4, data="pictures", needs_steps=1),  # before, it was never a part of them
     "two runs in a folder": Kind(two_runs, 4, phases=LATER, may_fail=False),
     "rename fails": Kind(rename_fails, 8),
     "removal fails": Kind(removal_fails, 6),
@@ -270,8 +270,9 @@ def judged(attempt: Attempt, codes: list[int | None], harm: Harm) -> tuple[str, 
             raise Fault(f"process {number} did not end: {errors[-300:]}")
         if code == 0 or (code == 75 and is_stopped):
             continue
-        # SIGTERM has its usual effect in the first moments alone, while Python itself starts.
-        if -code in attempt.signals[number] and (-code != signal.SIGTERM or harm.phase == "start"):
+        # SIGTERM has its usual effect in the first and last moments alone, while Python itself starts and ends.
+        is_at_an_end = harm.phase == "start" or "\ncomplete at " in attempt.output(number)
+        if -code in attempt.signals[number] and (-code != signal.SIGTERM or is_at_an_end):
             continue
         if not (may_fail and code in ONE_LINE):
             raise Fault(f"process {number} ended with {code}: {errors[-600:]}")

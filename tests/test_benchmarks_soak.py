@@ -96,7 +96,7 @@ WARNED = "warning: something\nE1201 15:00:00.000000  77 coordination.cc:1] gone\
     ],
 )
 def test_ends_are_judged(kind, codes, signals, errors, expected):
-    attempt = SimpleNamespace(signals=list(signals), errors=lambda number: errors)
+    attempt = SimpleNamespace(signals=list(signals), errors=lambda number: errors, output=lambda number: "")
     try:
         said, _ = soak_harms.judged(attempt, list(codes), Harm(kind, "step", 1, 0.0, len(codes), 0, 0.0))
     except Fault as fault:
