@@ -1,5 +1,6 @@
 """Configs that the tests share: the default experiment, shrunk."""
 
+import contextlib
 import pathlib
 
 import jax
@@ -11,6 +12,16 @@ from gan_jax import step as steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "experiments"
+
+
+@contextlib.contextmanager
+def every_program_cached():
+    """Within the block programs are cached however little they took to compile."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0.0)
+    yield
+    jax.config.update(name, before)
 
 
 def digits(**overrides):

@@ -391,15 +391,15 @@ def test_the_step_whose_save_failed_is_named_and_its_watch_is_told(state, folder
     def broken(*args, **kwargs):
         raise OSError(30, "Read-only file system")
 
-    told = []
+    errors = []
     manager = checkpoint.open_manager(folder, keep=3)
-    checkpoint._tell_of_failures(manager, told.append)
+    checkpoint._tell_of_failures(manager, errors.append)
     monkeypatch.setattr(ocp.StandardCheckpointHandler, "finalize", broken)
     save(manager, at(state, 4))
     with pytest.raises(UserError) as error:
         save(manager, at(state, 5))
     expected = "the checkpoint of step 4 could not be written: [Errno 30] Read-only file system; the checkpoint of step"
-    assert expected in str(error.value) and [str(one) for one in told] == [str(error.value)]
+    assert expected in str(error.value) and [str(one) for one in errors] == [str(error.value)]
 
 
 def test_a_save_that_another_process_leaves_is_no_full_disk(state, folder, monkeypatch):

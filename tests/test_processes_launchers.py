@@ -133,8 +133,8 @@ def test_a_job_without_a_name_is_known_by_who_started_its_sessions():
 
 
 def test_a_run_by_itself_gets_nothing_of_the_launcher():
-    kept = {"PATH": "/bin", "TPU_WORKER_ID": "1", "KUBERNETES_SERVICE_HOST": "10.0.0.1", "PMIRROR": "x",
-            "CUDA_VISIBLE_DEVICES": "1"}  # fmt: skip
+    own = {"PATH": "/bin", "TPU_WORKER_ID": "1", "KUBERNETES_SERVICE_HOST": "10.0.0.1", "PMIRROR": "x",
+           "CUDA_VISIBLE_DEVICES": "1"}  # fmt: skip
     others = {"JOB_COMPLETION_INDEX": "1", "JAX_COORDINATOR_ADDRESS": "host:1"}
-    environment = {**kept, **SLURM, **OPEN_MPI_4, **MPICH, **others}
-    assert launchers.without(environment) == kept and launchers.find(launchers.without(environment)) is None
+    environment = {**own, **SLURM, **OPEN_MPI_4, **MPICH, **others}
+    assert launchers.without(environment) == own and launchers.find(launchers.without(environment)) is None

@@ -156,11 +156,8 @@ def short(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def _every_program_is_cached():
-    name = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, name)
-    jax.config.update(name, 0.0)
-    yield
-    jax.config.update(name, before)
+    with settings.every_program_cached():
+        yield
 
 
 @pytest.fixture

@@ -27,12 +27,9 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _in_this_process():
-    name = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, name)
-    jax.config.update(name, 0.0)
-    yield
-    jax.config.update(name, before)
+def _every_program_is_cached():
+    with settings.every_program_cached():
+        yield
 
 
 class Ended(Exception):

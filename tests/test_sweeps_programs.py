@@ -17,10 +17,10 @@ counts = {}
 monitoring.register_event_listener(lambda name, **_: counts.update({name: counts.get(name, 0) + 1}))
 code = cli.main(sys.argv[1:])
 folder = next(flag.partition("=")[2] for flag in sys.argv if flag.startswith("--workdir="))
-kept = len(list((pathlib.Path(os.environ["GAN_JAX_CACHE_DIR"]) / "programs").iterdir()))
+files = len(list((pathlib.Path(os.environ["GAN_JAX_CACHE_DIR"]) / "programs").iterdir()))
 start = "/jax/compilation_cache/"
-asked, found = (counts.get(start + name, 0) for name in ("compile_requests_use_cache", "cache_hits"))
-row = {"asked": asked, "found": found, "kept": kept}
+requests, hits = (counts.get(start + name, 0) for name in ("compile_requests_use_cache", "cache_hits"))
+row = {"requests": requests, "hits": hits, "files": files}
 (pathlib.Path(folder) / "programs.json").write_text(json.dumps(row))
 sys.exit(code)
 """
@@ -41,5 +41,5 @@ def test_the_second_trial_compiles_nothing(tmp_path, monkeypatch):
     command = [sys.executable, str(tmp_path / "program.py")]
     assert sweep.sweep(smoke, list(FLAGS.items()), rates, tmp_path / "sweep", command=command) == 0
     first, second = (json.loads(file.read_text()) for file in sorted((tmp_path / "sweep").glob("*/programs.json")))
-    assert first["found"] < first["asked"] and first["kept"] > 0
-    assert second["found"] == second["asked"] > 0 and second["kept"] == first["kept"]
+    assert first["hits"] < first["requests"] and first["files"] > 0
+    assert second["hits"] == second["requests"] > 0 and second["files"] == first["files"]

@@ -30,8 +30,8 @@ signal.signal(signal.SIGINT, lambda *_: stop.append(1))
 (folder / "calls").open("a").write("x")
 (folder / "config.json").write_text(json.dumps({"total_images": 40}))
 lines = folder / "metrics.jsonl"
-begun = len(lines.read_text().splitlines()) if lines.exists() else 0
-for step in range(begun + 1, 5):
+done = len(lines.read_text().splitlines()) if lines.exists() else 0
+for step in range(done + 1, 5):
     with lines.open("a") as file:
         file.write(json.dumps({"step": step, "images": 10 * step, "net/loss": a}) + "\\n")
     end = time.time() + (60 if step == 2 and flags.get("config.wait") == "yes" else 0)

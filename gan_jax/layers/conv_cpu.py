@@ -37,10 +37,8 @@ def conv(
         return partial(_in_parts, ungrouped, count, groups)
     if _pointwise(kernel, stride, padding, groups):
         return lambda x, w: x @ w[0, 0]
-    if _few_pixels("conv", x.dtype, x.shape, size, kernel, stride, groups):
-        return partial(_in_float32, partial(im2col.conv, stride=stride, padding=padding, size=size[1:3]))
-    if _fewer_products("conv", x.dtype, x.shape, size, kernel, stride, groups):
-        return partial(_in_float32, partial(winograd.conv, stride=stride, padding=padding))
+    if algorithm := _algorithm("conv", x.dtype, x.shape, size, kernel, stride, groups):
+        return partial(_in_float32, partial(algorithm.conv, stride=stride, padding=padding, size=size[1:3]))
     return None
 
 
@@ -59,10 +57,8 @@ def tconv(
         return partial(_in_parts, ungrouped, count, groups)
     if _pointwise(kernel, stride, padding, groups) and size == g.shape[1:3]:
         return lambda g, w: g @ w[0, 0].T
-    if _few_pixels("tconv", g.dtype, shape, g.shape, kernel, stride, groups):
-        return partial(_in_float32, partial(im2col.tconv, stride=stride, padding=padding, size=size))
-    if _fewer_products("tconv", g.dtype, shape, g.shape, kernel, stride, groups):
-        return partial(_in_float32, partial(winograd.tconv, stride=stride, padding=padding, size=size))
+    if algorithm := _algorithm("tconv", g.dtype, shape, g.shape, kernel, stride, groups):
+        return partial(_in_float32, partial(algorithm.tconv, stride=stride, padding=padding, size=size))
     return None
 
 
@@ -82,10 +78,8 @@ def wgrad(
     """
     if count := _parts(x.shape, g.shape, kernel, groups):
         return partial(_wgrad_in_parts, ungrouped, count, groups)
-    if _few_pixels("wgrad", x.dtype, x.shape, g.shape, kernel, stride, groups):
-        return partial(_in_float32, partial(im2col.wgrad, stride=stride, padding=padding, kernel=kernel))
-    if _fewer_products("wgrad", x.dtype, x.shape, g.shape, kernel, stride, groups):
-        return partial(_in_float32, partial(winograd.wgrad, stride=stride, padding=padding, kernel=kernel))
+    if algorithm := _algorithm("wgrad", x.dtype, x.shape, g.shape, kernel, stride, groups):
+        return partial(_in_float32, partial(algorithm.wgrad, stride=stride, padding=padding, kernel=kernel))
     if _pointwise(kernel, stride, padding, groups):
         return _pointwise_wgrad
     return partial(_canonical_wgrad, stride=stride, pads=pads, kernel=kernel, groups=groups)
@@ -94,14 +88,11 @@ def wgrad(
 # Fewer products, or products of matrices.
 
 
-def _few_pixels(kind, dtype, x, g, kernel, stride, groups):
-    """Whether the map of these shapes is one product of matrices, and XLA:CPU gains by it."""
-    return groups == 1 and dtype in (jnp.float32, jnp.bfloat16) and im2col.pays(kind, x, g, kernel, stride)
-
-
-def _fewer_products(kind, dtype, x, g, kernel, stride, groups):
-    """Whether `winograd` has the map of these shapes, and XLA:CPU gains by it."""
-    return groups == 1 and dtype in (jnp.float32, jnp.bfloat16) and winograd.pays(kind, x, g, kernel, stride)
+def _algorithm(kind, dtype, x, g, kernel, stride, groups):
+    """The module that computes the map of these shapes faster than XLA:CPU; None where none does."""
+    if groups != 1 or dtype not in (jnp.float32, jnp.bfloat16):
+        return None
+    return next((module for module in (im2col, winograd) if module.pays(kind, x, g, kernel, stride)), None)
 
 
 def _in_float32(bilinear, a, b):

@@ -88,10 +88,8 @@ def pays(kind: str, x: tuple[int, ...], g: tuple[int, ...], kernel: Pair, stride
 
 
 @jax.named_scope(SCOPE)
-def conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding) -> jax.Array:
-    """x (B, H, W, I) with w (kh, kw, I, O) -> (B, h, w, O)."""
-    size = tuple((n + sum(p) - k) // s + 1
-                 for n, p, k, s in zip(x.shape[1:3], padding, w.shape[:2], stride, strict=True))
+def conv(x: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair) -> jax.Array:
+    """x (B, H, W, I) with w (kh, kw, I, O) -> (B, *size, O)."""
     parts = _parts(x.shape[0], size, x.shape[3] * math.prod(stride), w.shape[3])
     return _join_batch(lax.map(lambda x: _conv(x, w, stride, padding, size), _split_batch(x, parts)))
 
@@ -102,7 +100,7 @@ def tconv(g: jax.Array, w: jax.Array, stride: Pair, padding: Padding, size: Pair
     if stride == (1, 1):  # a convolution with the kernel turned round
         ends = tuple((k - 1 - low, n - m + low) for k, (low, _), n, m in
                      zip(w.shape[:2], padding, size, g.shape[1:3], strict=True))
-        return conv(g, jnp.swapaxes(w[::-1, ::-1], 2, 3), stride, ends)
+        return conv(g, jnp.swapaxes(w[::-1, ::-1], 2, 3), stride, ends, size)
     parts = _parts(g.shape[0], g.shape[1:3], w.shape[2] * math.prod(stride), g.shape[3])
     return _join_batch(lax.map(lambda g: _tconv(g, w, stride, padding, size), _split_batch(g, parts)))
 

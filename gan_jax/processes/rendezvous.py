@@ -80,7 +80,7 @@ def _receive(here: Place, seconds: float) -> None:
     with _listener(here) as listener, selectors.DefaultSelector() as selector, contextlib.ExitStack() as connections:
         selector.register(listener, selectors.EVENT_READ)
         callers: dict[int, socket.socket] = {}
-        told = None
+        missing_before: list[int] = []
         output.doing(f"{here}: waiting for {_names(_missing(here, callers))} at {here.address}")
         while missing := _missing(here, callers):
             left = deadline - time.monotonic()
@@ -96,10 +96,10 @@ def _receive(here: Place, seconds: float) -> None:
                 else:  # a caller says nothing more: it has left
                     selector.unregister(key.fileobj)
                     callers.pop(key.data).close()
-            if not events and told != missing:
+            if not events and missing_before != missing:
                 output.update(f"{here}: waiting for {_names(missing)} at {here.address}")
                 _tell(callers, f"missing {_listed(missing)}")
-                told = missing
+                missing_before = missing
         _tell(callers, "go")
         for connection in callers.values():  # they hang up first: the port is free for JAX then
             with contextlib.suppress(OSError):

@@ -140,10 +140,10 @@ def _open(settings: Settings, root: pathlib.Path, definition: dict[str, Any]):
     except Exception as error:  # of the database's driver, which may be missing
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"--storage: the study cannot be opened: {first}") from error
-    known = study.user_attrs.get("sweep")
-    if known is None:
+    stored = study.user_attrs.get("sweep")
+    if stored is None:
         study.set_user_attr("sweep", definition)
-    elif known != definition:
+    elif stored != definition:
         raise UserError(f"--study={study.study_name}: the storage has another search of this name; give another name")
     return study
 
