@@ -122,10 +122,22 @@ def model_name(net) -> str:
     return type(net).__module__.removeprefix("gan_jax.models.")
 
 
+def of_examples(run: Run) -> tuple[str, ...]:
+    """What the run's game asks for that an example of the data, or the user, must give: all but labels."""
+    fields = _asked(run)
+    return tuple(name for name in fields if fields[name].kind != "label")
+
+
 def sources(run: Run) -> tuple[str, ...]:
-    """The pictures that the run's game must be given to draw a sample, of what it asks for."""
+    """The pictures and films among `of_examples`."""
+    fields = _asked(run)
+    return tuple(name for name in fields if fields[name].kind in ("image", "video"))
+
+
+def _asked(run: Run) -> specs.Spec:
+    """What the run's game must be given to draw a sample."""
     fields = {**run.spec, **games.derived(run.game, run.config, run.spec)}
-    return tuple(name for name in run.game.asks(run.config) if fields[name].kind == "image")
+    return {name: fields[name] for name in run.game.asks(run.config)}
 
 
 def shown(run: Run) -> tuple[str, ...]:
@@ -135,7 +147,7 @@ def shown(run: Run) -> tuple[str, ...]:
 
 
 def with_labels(run: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """What a game without sources is given: labels (N,), where it asks for them."""
+    """What a game that needs no examples is given: labels (N,), where it asks for them."""
     return {"label": labels} if "label" in run.game.asks(run.config) else {}
 
 
@@ -146,7 +158,7 @@ def held_out(run: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     last example begins anew.
     """
     names = shown(run)
-    if not sources(run):
+    if not of_examples(run):
         return lambda numbers: with_labels(run, numbers % max(specs.classes(run.spec), 1))
     dataset = open_data(run.config, run.config.evaluation.split)
 

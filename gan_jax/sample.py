@@ -156,7 +156,7 @@ def grid_given(run: runs.Run) -> dict[str, np.ndarray]:
     """What the samples of the run's grid are given, labels in turn, or held-out examples, evenly spread; with what they
     are to become, where the data have it."""
     count = run.config.grid
-    if not runs.sources(run):
+    if not runs.of_examples(run):
         return runs.held_out(run)(np.arange(count))
     dataset = runs.open_data(run.config, run.config.evaluation.split)
     examples = dataset.examples(np.linspace(0, (dataset.size or count) - 1, count).astype(np.int64))

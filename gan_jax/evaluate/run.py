@@ -161,9 +161,9 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
       count: samples, where no protocol looks at more.
     """
     total, split = max(count, planned.samples if planned else 0), run.config.evaluation.split
-    names = runs.sources(run)
-    if names:
-        labels = _labels_of_sources(run, names[0])
+    if runs.of_examples(run):
+        sources = runs.sources(run)
+        labels = _labels_of_sources(run, sources[0]) if sources else None
         return _Inputs(runs.held_out(run), None if labels is None else np.resize(labels, total))
     if "label" not in run.game.asks(run.config):
         return _Inputs(lambda numbers: {})
