@@ -38,6 +38,15 @@ PATHS = ("config", "workdir", "out", "images", "reference", "statistics", "save_
 SWITCHES = ("dry_run", "save_dlatents", "download", "flip_reals")
 
 
+def command() -> None:
+    """Runs one command and ends the process, after an error at once: Orbax's threads may wait for a disk for ever."""
+    code = main()
+    if code in (1, 2):
+        output.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 @output.lasting(patient=False)
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
@@ -216,6 +225,7 @@ def _train(flags: dict, overrides: list) -> int:
             stop.among(jax.process_count())
             output.doing("train: at work")
             is_complete = train(config, workdir, **options, stop=stop, watch=watch)
+            meeting.end()
     return 0 if is_complete else STOPPED
 
 
