@@ -14,7 +14,7 @@ from gan_jax.errors import STOPPED, DivergedError, UserError, shown
 
 DEFAULT_CONFIG = "digits_dcgan"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
-           errno.ENAMETOOLONG)
+           errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EIO, errno.ESTALE)
 # Texts for `sample`.
 DRAWN = ("inputs", "masks", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation",
          "style_mixing", "dlatents", "format")  # fmt: skip
