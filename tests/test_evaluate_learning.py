@@ -135,8 +135,8 @@ def test_the_classifier_is_a_function_of_its_seed_and_sees_augmented_images(digi
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any() and (first != moved).any()
-    assert small_classifier.side_of((8, 8, 1)) == small_classifier.side_of((31, 40, 3)) == 16
-    assert small_classifier.side_of((32, 32, 3)) == small_classifier.side_of((256, 256, 3)) == 32
+    assert {small_classifier.side_of(shape) for shape in ((8, 8, 1), (32, 32, 1), (31, 40, 3))} == {16}
+    assert {small_classifier.side_of(shape) for shape in ((32, 32, 3), (256, 256, 3))} == {32}
     assert [small_classifier.steps_for(count) for count in (1, 6400, 10**6)] == [60, 1000, 4000]
 
 

@@ -67,11 +67,11 @@ class Training:
 
         Process 0's, in every process: on another processor they would differ.
         """
-        tests = self._opened("held out", self.held_out)[0] if not jax.process_index() else None
 
         def fit():
             if jax.process_index():
                 return None
+            tests, _ = self._opened("held out", self.held_out)
             options = {"classes": len(self.class_names), "augmented": augmented, "mirrored": self._mirrored}
             learn = partial(small_classifier.predictions, images, labels, tests, **options)
             return np.stack([learn(seed=seed) for seed in range(SEEDS)])

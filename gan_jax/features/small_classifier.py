@@ -14,7 +14,7 @@ import optax
 
 from gan_jax.features.digits_classifier import Classifier, prepare
 
-SIDES = (16, 32)         # of its input: the larger for images whose sides are as large
+GREY, COLOURS = 16, 32   # side of its input: the larger for pictures in colour that are as large, such as CIFAR's
 BATCH = 64               # images per step
 STEPS, MOST = 400, 4000  # of optimisation, at the least and at the most
 EPOCHS = 10              # through the set, between these
@@ -36,7 +36,7 @@ def digest(side: int) -> str:
 
 def side_of(shape: tuple[int, ...]) -> int:
     """The side of its input for images (H, W, C)."""
-    return max([side for side in SIDES if side <= min(shape[:2])], default=SIDES[0])
+    return COLOURS if shape[2] >= 3 and min(shape[:2]) >= COLOURS else GREY
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
