@@ -11,19 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import (
-    enlarge,
-    enlarge_files,
-    fill_files,
-    folders,
-    games,
-    images,
-    labelled_files,
-    latents,
-    parallel,
-    runs,
-    specs,
-)
+from gan_jax import enlarge, enlarge_files, fill_files, folders, games, images, latents, parallel, runs, specs
+from gan_jax import labelled_files as labelled
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
 from gan_jax.sample_flags import Flags, Job, check, enlarges, fills, has_styles, override, overrides, read
@@ -79,7 +68,7 @@ class Painter:
     """What a trained run draws; a program is compiled when it is first used, and serves all calls that follow."""
 
     def __init__(self, run: runs.Run, ema: dict):
-        self.run, self._ema, self._programs = run, ema, {}
+        self._run, self._ema, self._programs = run, ema, {}
 
     def stills(self, job: Job) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples (N, ...) of the job's seeds, and their styles where the generator has such.
@@ -87,14 +76,14 @@ class Painter:
         A game that draws from pictures gives all its arrays, a tuple.
         """
         if job.given:
-            given, one = _asked(self.run, job.given), {}
-            if any(name not in self.run.spec for name in given):  # of any size, so that one may fill the memory
+            given, one = _asked(self._run, job.given), {}
+            if any(name not in self._run.spec for name in given):  # of any size, so that one may fill the memory
                 one = {"batch_size": 1}
             return self._draw(whole=True, **one)(self._ema, keys_of(job.seeds), given), None
-        if not has_styles(self.run):
-            return self._draw()(self._ema, keys_of(job.seeds), runs.with_labels(self.run, job.labels)), None
+        if not has_styles(self._run):
+            return self._draw()(self._ema, keys_of(job.seeds), runs.with_labels(self._run, job.labels)), None
         both = self.halves(**job.options)
-        ws = both.styles(latents_of(self.run, job.seeds), job.labels) if job.ws is None else job.ws
+        ws = both.styles(latents_of(self._run, job.seeds), job.labels) if job.ws is None else job.ws
         return both.paint(ws, job.seeds), ws
 
     def decode(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -103,7 +92,7 @@ class Painter:
 
     def halves(self, *, noise: str = "const", **truncation) -> Halves:
         """The two halves of a generator with styles; the second one serves every truncation."""
-        game, nets = self.run.game, self.run.nets
+        game, nets = self._run.game, self._run.nets
 
         def styles(ema, z, labels):
             return game.styles(nets, ema, z, labels, **truncation)
@@ -111,14 +100,14 @@ class Painter:
         def paint(ema, ws, keys):
             return pixels.quantise(game.paint(nets, ema, ws, keys, noise=noise))
 
-        first = self._once(("styles", *sorted(truncation.items())), lambda: in_passes(self.run, styles))
-        second = self._once(("paint", noise), lambda: in_passes(self.run, paint))
+        first = self._once(("styles", *sorted(truncation.items())), lambda: in_passes(self._run, styles))
+        second = self._once(("paint", noise), lambda: in_passes(self._run, paint))
         return Halves(
             lambda z, labels: first(self._ema, z, labels), lambda ws, seeds: second(self._ema, ws, keys_of(seeds))
         )
 
     def _draw(self, **options) -> Draw:
-        return self._once(("draw", *options), lambda: sampler(self.run, **options))
+        return self._once(("draw", *options), lambda: sampler(self._run, **options))
 
     def _once(self, key: tuple, make: Callable) -> Callable:
         if key not in self._programs:
@@ -230,7 +219,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     class_names = tuple(summary.get("classes", ()))
     job = None if is_whole else read(flags, run, class_names)
     if flags.per_class is not None:
-        labelled_files.check_empty(pathlib.Path(out))
+        labelled.check_empty(pathlib.Path(out))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
@@ -238,7 +227,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     if job is None:
         return _of_any_size(run, restored.state.ema, flags, folder)
     if flags.per_class is not None:
-        return labelled_set(Painter(run, restored.state.ema), job, folder, class_names, restored.step)
+        return labelled_set(run, Painter(run, restored.state.ema), job, folder, class_names, restored.step)
     draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
     fps = flags.fps or images.FPS
     writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
@@ -254,10 +243,10 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
 
 
 def labelled_set(
-    painter: "Painter", job: Job, folder: pathlib.Path, class_names: tuple[str, ...], step: int
+    run: runs.Run, painter: Painter, job: Job, folder: pathlib.Path, class_names: tuple[str, ...], step: int
 ) -> list[pathlib.Path]:
     """Writes a labelled set of a job with `per_class`, see `labelled_files.write`. Raises UserError."""
-    run, flags, classes = painter.run, job.flags, specs.classes(painter.run.spec)
+    flags, classes = job.flags, specs.classes(run.spec)
     names = class_names or tuple(f"{label:0{len(str(classes - 1))}}" for label in range(classes))
 
     def draw(seeds: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -268,8 +257,8 @@ def labelled_set(
              f"{flags.per_class} * c + i.")
     shape = run.spec[games.drawn(run.game, run.config)].shape
     try:
-        return labelled_files.write(
-            draw, job.seeds, job.labels, folder, form=flags.as_ or labelled_files.FORMS[0], class_names=names,
+        return labelled.write(
+            draw, job.seeds, job.labels, folder, form=flags.as_ or labelled.FORMS[0], class_names=names,
             shape=shape, about=about,
         )  # fmt: skip
     except OSError as error:

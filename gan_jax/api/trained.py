@@ -138,7 +138,8 @@ class TrainedRun:
         flags = self._flags(None, truncation, noise)._replace(per_class=per_class, as_=as_)
         sample_flags.check(flags)
         folder = pathlib.Path(arguments.path(out, "out"))
-        return labelled_set(self._directed("")[0], self._job(flags, self._run), folder, self.class_names, self.step)
+        job, painter = self._job(flags, self._run), self._directed("")[0]
+        return labelled_set(self._run, painter, job, folder, self.class_names, self.step)
 
     @arguments.spoken()
     def latents(self, seeds: Iterable[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, cycle, equivariance, learning, pairs, plans, protocols, report
+from gan_jax.evaluate import collect, cycle, equivariance, learning, pairs, plans, protocols, report, training_set
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
@@ -252,7 +252,7 @@ def _training(run: runs.Run, field: str, listed: tuple[str, ...], held_out) -> l
     """The examples of a field that the run is trained on, beside a Dataset of others."""
     dataset = runs.open_field(run.config, field)
     training = learning.Training(dataset, held_out, mirrored=dataset.flip)
-    if set(listed) & set(protocols.training_set.LEARNED):
+    if set(listed) & set(training_set.LEARNED):
         training.check_classes()
     return training
 
