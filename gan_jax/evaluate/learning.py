@@ -18,7 +18,7 @@ from gan_jax.evaluate.protocols import Protocol
 from gan_jax.evaluate.reals import Reals
 from gan_jax.evaluate.training_set import LEARNED
 from gan_jax.features import small_classifier
-from gan_jax.metrics import nearest
+from gan_jax.metrics import nearest, scores
 
 SEEDS = 5  # classifiers whose accuracies make an interval
 READ = 256  # images that are opened at once, to be shrunk
@@ -102,7 +102,7 @@ class Training:
     def classifiers(self) -> dict[str, Any]:
         """What a row says of the classifiers."""
         return {"classifier": small_classifier.recipe(self._side), "classifiers": SEEDS,
-                "classifier_sha256": small_classifier.digest(self._side), "level": metrics.LEVEL}
+                "classifier_sha256": small_classifier.digest(self._side), "level": scores.LEVEL}
 
     def _opened(self, key: str, reals: Reals) -> tuple[np.ndarray, np.ndarray]:
         """All images of a set, shrunk, and labels, in the set's own order."""
