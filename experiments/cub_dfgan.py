@@ -30,10 +30,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "batch_size": 32,
             "grid": 16,
             "data": {"name": "captioned:cub", "resolution": 256, "channels": 3, "flip": True},
-            "generator": {"name": "dfgan"},
+            "generator": {"name": "dfgan", "truncation": 0.88},
             "discriminator": {"name": "dfgan"},
             "text": {"name": "recurrent"},
-            "text_to_image": {"jitter": 48, "truncation": 0.88},
+            "text_to_image": {"jitter": 48},
             "matching": {"images": matching, "batch_size": 48},
             "loss": {"matching_aware": 2.0, "power": 6.0},
             "optim": {

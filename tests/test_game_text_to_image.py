@@ -1,6 +1,7 @@
 """Text to image: recorded steps of DF-GAN, its stages, devices, captions that are drawn, what is refused."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from gan_jax import config as configs
 from gan_jax import games, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.games import text_to_image
+from gan_jax.models import dfgan
 from tests import golden_dfgan as golden
 from tests import settings
 
@@ -179,6 +181,18 @@ def test_samples_are_of_their_first_caption_and_their_own_noise():
     changed = draw(ema, keys, {"caption": other})["image"]
     np.testing.assert_allclose(changed[1:], images[1:], atol=1e-6)
     assert np.abs(changed[0] - images[0]).max() > 1e-4 and np.abs(images[1] - images[2]).max() > 1e-4
+
+
+def test_latents_of_samples_are_truncated_normal_numbers():
+    """Their deviation is that of N(0, 1) within two deviations, 0.8796 by its closed form, times the truncation."""
+    keys = jax.random.split(jax.random.key(0), 400)
+    z = np.asarray(text_to_image.latents(dfgan.Generator(latent_size=100, truncation=0.5), keys))
+    density, inside = math.exp(-2) / math.sqrt(2 * math.pi), math.erf(math.sqrt(2))
+    deviation = math.sqrt(1 - 4 * density / inside)
+    assert np.abs(z).max() <= 1.0 + 1e-6 and z.std() == pytest.approx(0.5 * deviation, rel=0.01)
+    assert np.mean(np.abs(z) < 0.25) == pytest.approx(math.erf(0.5 / math.sqrt(2)) / inside, abs=0.01)
+    whole = np.asarray(text_to_image.latents(dfgan.Generator(latent_size=100), keys))
+    assert np.abs(whole).max() > 3 and whole.std() == pytest.approx(1, rel=0.01)
 
 
 # Errors.

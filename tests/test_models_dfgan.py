@@ -134,5 +134,7 @@ def test_errors(fields, message):
     for net in (dfgan.Generator, dfgan.Discriminator):
         with pytest.raises(UserError, match=message):
             net(**fields)
-    with pytest.raises(UserError, match="latent 'cauchy' is unknown"):
-        dfgan.Generator(latent="cauchy")
+    for own, expected in (({"latent": "cauchy"}, "latent 'cauchy' is unknown"),
+                          ({"truncation": 1.5}, "truncation=1.5: expected 0 to 1")):  # fmt: skip
+        with pytest.raises(UserError, match=expected):
+            dfgan.Generator(**own)

@@ -6,6 +6,7 @@ then `generator`, on the same fakes, judged by the discriminator that has just l
 image with its own caption, and to refuse a generated image, and an image with its neighbour's caption.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,7 +39,6 @@ DEFAULTS = {
     },
     "text_to_image": {
         "jitter": 0,  # pixels by which images are enlarged, and cut at random to their size again
-        "truncation": 0.0,  # of samples: latents are drawn within 2 deviations, and times it; 0: as in training
     },
     "text": {"name": "recurrent"},
     "matching": {
@@ -147,7 +147,6 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     weights = ("matching.sentence_weight", "matching.word_weight")
     configs.check_range(config, "0 or more", "loss.matching_aware", "text_to_image.jitter", *weights)
     configs.check_range(config, "above 0", *(f"matching.{name}" for name in matching.Sharpness._fields))
-    configs.check_range(config, "0 to 1", "text_to_image.truncation")
     common = {"nets": nets, "flip": config.data.flip, "jitter": config.text_to_image.jitter}
     if stage.table == MATCHING:
         section = config.matching
@@ -176,8 +175,20 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """`image` (B, H, W, C) in [-1, 1], what the first of each row of captions (B, K, L) says."""
     sentence, _ = nets[TEXT].apply(ema[TEXT], given[CAPTION][:, 0], train=False)
-    z = players.latents(nets["generator"], keys)
+    z = latents(nets["generator"], keys)
     return {"image": nets["generator"].apply(ema["generator"], z, sentence, train=False)}
+
+
+def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
+    """z (B, latent_size) of samples: as in training, or of the generator's `truncation`.
+
+    That is N(0, 1) on condition of at most 2 in size, by the inverse of its distribution, and times the truncation.
+    """
+    share = getattr(generator, "truncation", 0.0)
+    if not share:
+        return players.latents(generator, keys)
+    draws = random.uniform(random.fold(keys, LATENT), (generator.latent_size,), -1.0, 1.0)
+    return share * math.sqrt(2) * jax.lax.erf_inv(draws * math.erf(DEVIATIONS / math.sqrt(2)))
 
 
 def chosen(captions: jax.Array, draws: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gan_jax.errors import UserError
 from gan_jax.layers.activation import leaky_relu
 from gan_jax.layers.conv import Pair
 from gan_jax.layers.linear import Conv, Dense
@@ -97,18 +98,21 @@ class Generator(nn.Module, kw_only=True):
     """z (B, latent_size), sentence (B, S) -> images (B, H, W, channels), float32 in [-1, 1].
 
     Raises:
-      UserError: a side below 4, see `layers.rescale.sizes`.
+      UserError: a side below 4, see `layers.rescale.sizes`; a truncation out of range.
     """
 
     resolution: int | Pair = 256  # of the images: side, or (height, width)
     channels: int = 3  # of the images
     latent_size: int = 100  # entries of z
     latent: str = "normal"  # distribution of z, read by the game: 'normal' N(0, 1) | 'uniform' U(-1, 1)
+    truncation: float = 0.0  # of samples, read by the game: z within 2 deviations, times it; 0: as in training
     width: int = 32  # features beside the image, doubled with each halving, up to 8 times so many
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
         check_choice("latent", self.latent, ("normal", "uniform"))
+        if not 0 <= self.truncation <= 1:
+            raise UserError(f"truncation={self.truncation}: expected 0 to 1")
         check_least(self, {"channels": 1, "width": 1})
         sizes(self.resolution)
         super().__post_init__()
