@@ -62,7 +62,9 @@ _RANGES = {  # numbers that any game may have, `net` being any net's section; a 
     "0 to 1": ("{net}.w_avg_beta", "{net}.magnitude_ema_beta"),
     "1 or more": ("{net}.latent_size", "checkpoints.keep"),
 }  # fmt: skip
-_OF_THE_DATA = ("shape", "resolution", "channels", "num_classes", "vocabulary", "axis_name")  # model fields that are no settings
+_OF_THE_DATA = (  # model fields that are no settings
+    "shape", "resolution", "channels", "num_classes", "vocabulary", "axis_name",
+)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -193,7 +195,8 @@ def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None
     nets = game.nets(config, spec)
     stages = games.stages(game, config, spec)
     stage = stage or stages[0]
-    tables = {one.table: games.phases(game, config, nets, one) for one in {s.table: s for s in (*stages, stage)}.values()}
+    differing = {one.table: one for one in (*stages, stage)}
+    tables = {name: games.phases(game, config, nets, one) for name, one in differing.items()}
     phases, all_phases = tables[stage.table], tuple(itertools.chain(*tables.values()))
     optimizers = {player: _optimizer(config, nets, player, all_phases, stage) for player in steps.players(all_phases)}
     averaged, copied = tuple(net for net in game.EMA_NETS if net in nets), getattr(game, "EMA_COPIED", ())

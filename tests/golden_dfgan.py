@@ -1,7 +1,7 @@
 """Recorded numbers of DF-GAN's published program in this project's names and layouts.
 
-`dfgan` are its networks with their outputs, and gradients of the losses and of the penalty alone; `dfgan_train_step` two
-steps of training.
+`dfgan` are its networks with their outputs, and gradients of the losses and of the penalty alone; `dfgan_train_step`
+two steps of training.
 """
 
 import re

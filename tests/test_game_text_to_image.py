@@ -143,7 +143,8 @@ def test_one_and_eight_devices_agree(table, mode):
     ), table)  # fmt: skip
     state = runs.fresh_state(run)
     rng = np.random.default_rng(0)  # factors of blocks that begin at 0, and constant scales, would hide parts
-    state = state._replace(params=jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), state.params))
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), state.params)
+    state = state._replace(params=params)
     one, metrics = settings.play(run, count=2, state=state)
     eight, measured = settings.play(run, count=2, devices=8, mode=mode, state=state)
     assert settings.largest_difference(one.params, eight.params, floor=0.01) < 2e-5

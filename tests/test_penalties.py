@@ -181,7 +181,7 @@ def test_double_backward_against_finite_differences(kind):
 
 @pytest.mark.parametrize("power", [2.0, 3.0, 6.0])
 def test_matching_aware_penalty_against_finite_differences(power):
-    """Of the critic's weights and of the images that it is taken at, in float64; and its value by the critic's slopes."""
+    """By the critic's weights and by images, in float64; and its value by the critic's slopes."""
     rng = np.random.default_rng(3)
     with jax.enable_x64(True):
         params = {"conv": rng.standard_normal((3, 3, 2, 3)), "bias": rng.standard_normal(3),
@@ -203,7 +203,8 @@ def test_matching_aware_penalty_against_finite_differences(power):
         def shifted(direction, step):
             return loss(jax.tree.map(lambda p, d: p + step * d, point, direction))
 
-        slopes = jax.grad(lambda *pair: critic(params, *pair).sum(), (0, 1))(jnp.asarray(images), jnp.asarray(sentences))
+        pair = jnp.asarray(images), jnp.asarray(sentences)
+        slopes = jax.grad(lambda *pair: critic(params, *pair).sum(), (0, 1))(*pair)
         norms = np.sqrt(sum(np.square(slope.reshape(3, -1)).sum(1) for slope in map(np.asarray, slopes)))
         assert float(loss(point)) == pytest.approx((norms**power).sum(), rel=1e-12)
         grads = jax.grad(loss)(point)

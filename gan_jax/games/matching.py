@@ -1,4 +1,4 @@
-"""How alike captions and images are, and the loss that makes them so (AttnGAN: Xu et al. 2018, 1711.10485, eq. 7 to 13)."""
+"""How alike captions and images are, and the loss that makes them so (AttnGAN: 1711.10485, eq. 7 to 13)."""
 
 from typing import NamedTuple
 

@@ -1,9 +1,10 @@
 """Text to image: a generator draws what a caption says (DF-GAN: Tao et al. 2020, arXiv 2008.05865).
 
-The data are images with captions. A run has two stages. In the first, encoders of captions and of images learn what belongs
-together (see `matching`); phase: `matching`. Then they rest, and the players see the vectors of sentences: `discriminator`,
-then `generator`, on the same fakes, judged by the discriminator that has just learned. The discriminator is to accept an
-image with its own caption, and to refuse a generated image, and an image with its neighbour's caption.
+The data are images with captions. A run has two stages. In the first, encoders of captions and of images learn what
+belongs together (see `matching`); phase: `matching`. Then they rest, and the players see the vectors of sentences:
+`discriminator`, then `generator`, on the same fakes, judged by the discriminator that has just learned. The
+discriminator is to accept an image with its own caption, and to refuse a generated image, and an image with its
+neighbour's caption.
 """
 
 import math

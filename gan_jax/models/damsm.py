@@ -1,7 +1,7 @@
-"""AttnGAN's encoders (Xu et al. 2018, arXiv 1711.10485, section 3.2): a sentence and its words, an image and its regions.
+"""AttnGAN's encoders (Xu et al. 2018, arXiv 1711.10485, section 3.2): of a sentence and its words, of an image.
 
-The text encoder is the paper's; the image encoder, pretrained there, is a small residual network. The game trains both so
-that a caption and its image are alike.
+The text encoder is the paper's; the image encoder, pretrained there, is a small residual network. The game trains
+both so that a caption and its image are alike.
 """
 
 from typing import Any

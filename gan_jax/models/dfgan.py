@@ -1,7 +1,8 @@
 """DF-GAN (Tao et al. 2020, arXiv 2008.05865): one stage from a sentence's vector and noise to an image.
 
-Every block of the generator is scaled and shifted by functions of noise and sentence, twice before each convolution. The
-discriminator makes features of an image alone, and judges them beside the sentence: its answer to one pair is one logit.
+Every block of the generator is scaled and shifted by functions of noise and sentence, twice before each convolution.
+The discriminator makes features of an image alone, and judges them beside the sentence: its answer to one pair is one
+logit.
 """
 
 import math
@@ -56,7 +57,7 @@ class Fusion(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """x (B, h, w, I), condition (B, N) -> (B, 2h, 2w, features): doubling, then fusion and 3x3, twice; beside it 1x1."""
+    """x (B, h, w, I), condition (B, N) -> (B, 2h, 2w, features): doubling, fusion and 3x3 twice; beside it 1x1."""
 
     features: int
     dtype: jnp.dtype
@@ -75,8 +76,8 @@ class UpBlock(nn.Module):
 class DownBlock(nn.Module):
     """x (B, h, w, I) -> (B, h / 2, w / 2, features): 4x4 of stride 2, 3x3, times a learned factor that begins at 0.
 
-    Beside it 1x1 and halving by averages. Where no channels are added the 1x1 has no effect, and its weights never move;
-    published files have them.
+    Beside it 1x1 and halving by averages. Where no channels are added the 1x1 has no effect, and its weights never
+    move; published files have them.
     """
 
     features: int
