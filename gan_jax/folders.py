@@ -84,7 +84,7 @@ def _places(before: ConfigDict, config: ConfigDict) -> list[str]:
     old, keys = runs.data_sections(before), []
     for part, section in runs.data_sections(config).items():
         prefix = f"data.parts.{part}" if part else "data"
-        keys += [f"{prefix}.dir", f"{prefix}.download"]
+        keys += [f"{prefix}.{key}" for key in ("dir", "download", "captions_from")]
         if part in old and all(str(one.name).startswith("folder:") for one in (old[part], section)):
             keys.append(f"{prefix}.name")
     return keys
