@@ -202,6 +202,11 @@ def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, specs.Spec, dic
         raise UserError(f"{file}: cannot be read: {error}; delete it, and `train` writes it anew") from error
 
 
+def names(summary: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names of the classes, words of the captions) as `data.json` has them of a run's data; empty where not."""
+    return tuple(summary.get("classes", ())), tuple(summary.get("words", ()))
+
+
 def restore(run: runs.Run, workdir: os.PathLike | str, mesh, step: int | None = None):
     """State of a trained run, the newest that can be read or that of `step`; a `checkpoint.Restored`.
 

@@ -35,7 +35,7 @@ def test_a_list_of_words_is_by_frequency_then_letters():
     tokenizer = captions.Words(captions.vocabulary(texts))
     assert tokenizer.encode("A, b? z <unknown> ä") == [2, 3, 1, 1, 5]
     assert tokenizer.unknown("A, b? z y") == ["z", "y"]
-    assert captions.text_of([2, 1, 0, 0], tokenizer.words) == "a <unknown>"
+    assert tokenizer.decode([2, 1, 0, 0]) == "a <unknown>"
 
 
 def test_long_texts_are_cut_and_an_end_token_stays():
@@ -73,7 +73,7 @@ def _line(**record):
 def _said(dataset):
     """Level of each example and its captions as text."""
     examples = dataset.examples(np.arange(dataset.size))
-    return {int(image.max()): [captions.text_of(row, dataset.words) for row in rows]
+    return {int(image.max()): [captions.Words(dataset.words).decode(row) for row in rows]
             for image, rows in zip(examples["image"], examples["caption"], strict=True)}  # fmt: skip
 
 
@@ -323,7 +323,7 @@ def test_captioned_digits_are_as_their_captions_say(splits):
     for split, (dataset, examples) in splits.items():
         assert dataset.size == (4_000 if split == "train" else 1_000)
         for i in range(dataset.size):
-            left, right, bright = _meant(captions.text_of(examples["caption"][i, 0], dataset.words))
+            left, right, bright = _meant(captions.Words(dataset.words).decode(examples["caption"][i, 0]))
             assert (examples["left"][i], examples["right"][i], examples["brightness"][i]) == (left, right, bright)
             halves = examples["image"][i, :, :8, 0], examples["image"][i, :, 8:, 0]
             for number, half in zip((left, right), halves, strict=True):
@@ -337,7 +337,7 @@ def test_captioned_digits_are_as_their_captions_say(splits):
 
 
 def test_a_fifth_of_what_can_be_said_is_unseen_and_every_word_is_seen_in_its_place(splits):
-    said = {split: {captions.text_of(row[0], dataset.words) for row in examples["caption"]}
+    said = {split: {captions.Words(dataset.words).decode(row[0]) for row in examples["caption"]}
             for split, (dataset, examples) in splits.items()}  # fmt: skip
     assert said["train"] == said["test"] and len(said["train"]) == 192 and len(said["unseen"]) == 48
     assert not said["train"] & said["unseen"]

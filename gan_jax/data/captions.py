@@ -30,6 +30,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, each in [0, V), none of them padding."""
 
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens (L,), without what is padding."""
+
     def unknown(self, text: str) -> list[str]:
         """The words of a text for which there are no tokens, in its order."""
 
@@ -45,6 +48,10 @@ class Words(NamedTuple):
         """A token a word; `UNKNOWN` for one that is not in the list."""
         places = _places(self.words)
         return [places.get(word, UNKNOWN) for word in words_of(text)]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Words with spaces between."""
+        return " ".join(self.words[token] for token in tokens if token != PADDING)
 
     def unknown(self, text: str) -> list[str]:
         """The words that are not in the list."""
@@ -111,11 +118,6 @@ def vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
     """The list of words of texts: `MARKS`, then words, the most frequent first, those of one frequency by letters."""
     counts = Counter(word for text in texts for word in words_of(text))
     return (*MARKS, *sorted(counts, key=lambda word: (-counts[word], word)))
-
-
-def text_of(tokens: Iterable[int], words: Sequence[str]) -> str:
-    """Tokens (L,) as words with spaces between."""
-    return " ".join(words[token] for token in tokens if token != PADDING)
 
 
 def encode(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, int]:
