@@ -138,6 +138,12 @@ def sources(run: Run) -> tuple[str, ...]:
     return tuple(name for name in fields if fields[name].kind in ("image", "video"))
 
 
+def captions(run: Run) -> tuple[str, ...]:
+    """The texts among `of_examples`."""
+    fields = _asked(run)
+    return tuple(name for name in fields if fields[name].kind == "tokens")
+
+
 def _asked(run: Run) -> specs.Spec:
     """What the run's game must be given to draw a sample."""
     fields = {**run.spec, **games.derived(run.game, run.config, run.spec)}
