@@ -20,5 +20,5 @@ def get_config(variant: str = "") -> ConfigDict:
         return config
     matching = 40 * IMAGES
     config.total_images, config.matching.images = matching + EPOCHS * IMAGES, matching
-    config.data.name, config.evaluation.split = "coco_captions", "val"
+    config.data.name, config.data.captions, config.evaluation.split = "tfds:coco_captions", 5, "val"
     return config

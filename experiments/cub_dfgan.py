@@ -1,10 +1,10 @@
 """Text to image with DF-GAN's values (Tao et al. 2020, arXiv 2008.05865), on birds with captions (CUB-200-2011) at 256x256.
 
-    python launch.py train --config=cub_dfgan --workdir=runs/cub_dfgan --config.data.name=captioned:PATH
+    python launch.py train --config=cub_dfgan --workdir=runs/cub_dfgan --config.data.name=folder:PATH
     python launch.py sample --workdir=runs/cub_dfgan --captions="a small yellow bird with a black crown" --out=birds
 
-The folder has images, each with its captions, see `docs/datasets.md`; the authors cut CUB's images about the birds first.
-TFDS's set has no captions. The paper reports an FID of 14.81 on CUB, and 12.10 for the later released weights: the authors'
+The folder has images, each with ten captions, see `docs/datasets.md`; the authors cut CUB's images about the birds
+first. TFDS's set has no captions. The paper reports an FID of 14.81 on CUB, and 12.10 for the later released weights: the authors'
 figures, with text encoders that were pretrained on the same captions; nobody has trained this file to its end.
 
 The players' settings are the paper's: Adam (0, 0.9), 1e-4 and 4e-4, batches of 32, k = 2, p = 6, 1301 epochs of 8,855 images.
@@ -29,7 +29,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "total_images": matching + EPOCHS * IMAGES,
             "batch_size": 32,
             "grid": 16,
-            "data": {"name": "captioned:cub", "resolution": 256, "channels": 3, "flip": True},
+            "data": {
+                "name": "folder:cub", "resolution": 256, "channels": 3, "flip": True, "captions": 10,
+                "caption_length": 18,
+            },
             "generator": {"name": "dfgan", "truncation": 0.88},
             "discriminator": {"name": "dfgan"},
             "text": {"name": "recurrent"},
@@ -54,7 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def shrink(config: ConfigDict) -> None:
     """Makes a run of three steps of eight small pictures, the first of them the encoders', with narrow players."""
     config.total_images, config.batch_size, config.grid = 24, 8, 4
-    config.data = {"name": "digits:captions", "resolution": 8, "channels": 1}
+    config.data = {"name": "digits:captions", "resolution": (8, 16), "channels": 1, "caption_length": 7}
     config.generator = {"name": "dfgan", "width": 4, "latent_size": 8}
     config.discriminator = {"name": "dfgan", "width": 4}
     config.text = {"name": "recurrent", "embedding": 4, "size": 8, "cell": "gru"}

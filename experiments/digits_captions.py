@@ -15,24 +15,25 @@ def get_config(variant: str = "") -> ConfigDict:
     """Variants: `smoke`, tiny and done in seconds."""
     if variant not in ("", "smoke"):
         raise ValueError(f"{variant!r}; expected smoke")
-    adam = {"name": "adam", "b1": 0.0, "b2": 0.9}
+    adam = {"name": "adam", "learning_rate": 2e-3, "b1": 0.0, "b2": 0.9}
+    adam |= {"schedule": "linear", "decay_begin_images": 76_800}
     config = ConfigDict(
         {
             "game": "text_to_image",
-            "total_images": 96_000,
+            "total_images": 115_200,
             "batch_size": 32,
             "grid": 40,
-            "data": {"name": "digits:captions", "resolution": 8, "channels": 1},
+            "data": {"name": "digits:captions", "resolution": (8, 16), "channels": 1, "caption_length": 7},
             "generator": {"name": "dfgan", "width": 32, "latent_size": 32},
             "discriminator": {"name": "dfgan", "width": 32},
             "text": {"name": "recurrent", "cell": "gru", "embedding": 32, "size": 32, "dropout": 0.0},
-            "matching": {"images": 19_200, "width": 16, "region_side": 4},
+            "matching": {"images": 38_400, "batch_size": 64, "width": 16, "region_side": 4},
             "optim": {
-                "generator": {**adam, "learning_rate": 1e-3},
-                "discriminator": {**adam, "learning_rate": 1e-3},
+                "generator": dict(adam),
+                "discriminator": dict(adam),
                 "encoders": {"name": "adam", "learning_rate": 2e-3, "b1": 0.9, "b2": 0.999},
             },
-            "ema": {"half_life_images": 4_000.0},
+            "ema": {"half_life_images": 6_000.0},
             "every": {"log_images": 3_200, "sample_images": 19_200, "checkpoint_images": 48_000},
             "evaluation": {"features": "none", "metrics": (), "samples": 1_000, "split": "test"},
         }
@@ -47,6 +48,8 @@ def shrink(config: ConfigDict) -> None:
     config.total_images, config.batch_size, config.grid = 24, 8, 4
     config.generator.width = config.discriminator.width = config.matching.width = 4
     config.generator.latent_size = config.text.embedding = config.text.size = 8
-    config.matching.images = 8
+    config.matching.images = config.matching.batch_size = 8
+    for player in ("generator", "discriminator"):
+        config.optim[player].schedule = "constant"
     config.every = {"log_images": 8, "sample_images": 16, "checkpoint_images": 8}
     config.evaluation.samples = 64

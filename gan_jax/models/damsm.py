@@ -117,8 +117,8 @@ _CELLS = {"lstm": _lstm, "gru": _gru}
 class ImageEncoder(nn.Module, kw_only=True):
     """Images (B, H, W, channels) -> (image (B, size), regions (B, N, size)), float32.
 
-    The blocks of DF-GAN's discriminator; regions are the places of the first map whose shorter side is at most
-    `region_side`.
+    The blocks of DF-GAN's discriminator. Regions are the places of the first map whose shorter side is at most
+    `region_side`; the image's vector sees all of the last map, where things stand in it included.
     """
 
     resolution: int | Pair = 256  # of the images: side, or (height, width)
@@ -142,5 +142,5 @@ class ImageEncoder(nn.Module, kw_only=True):
             x = DownBlock(features, self.dtype, name=f"block{i}")(x) if features else x
             if regions is None and min(x.shape[1:3]) <= self.region_side:
                 regions = Dense(self.size, False, name="region", **options)(x.reshape(len(x), -1, x.shape[-1]))
-        image = Dense(self.size, name="image", **options)(x.mean((1, 2)))
+        image = Dense(self.size, name="image", **options)(x.reshape(len(x), -1))
         return image.astype(jnp.float32), regions.astype(jnp.float32)
