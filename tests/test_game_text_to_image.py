@@ -187,12 +187,12 @@ def test_samples_are_of_their_first_caption_and_their_own_noise():
 def test_latents_of_samples_are_truncated_normal_numbers():
     """Their deviation is that of N(0, 1) within two deviations, 0.8796 by its closed form, times the truncation."""
     keys = jax.random.split(jax.random.key(0), 400)
-    z = np.asarray(text_to_image.latents(dfgan.Generator(latent_size=100, truncation=0.5), keys))
+    z = np.asarray(text_to_image.sample_latents(dfgan.Generator(latent_size=100, truncation=0.5), keys))
     density, inside = math.exp(-2) / math.sqrt(2 * math.pi), math.erf(math.sqrt(2))
     deviation = math.sqrt(1 - 4 * density / inside)
     assert np.abs(z).max() <= 1.0 + 1e-6 and z.std() == pytest.approx(0.5 * deviation, rel=0.01)
     assert np.mean(np.abs(z) < 0.25) == pytest.approx(math.erf(0.5 / math.sqrt(2)) / inside, abs=0.01)
-    whole = np.asarray(text_to_image.latents(dfgan.Generator(latent_size=100), keys))
+    whole = np.asarray(text_to_image.sample_latents(dfgan.Generator(latent_size=100), keys))
     assert np.abs(whole).max() > 3 and whole.std() == pytest.approx(1, rel=0.01)
 
 

@@ -21,6 +21,8 @@ A game is a module with
                                   and of its row of `given`, {field: array as in the data}. The first array is the one
                                   that is looked at and measured
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
+    alike(nets, ema, images, given) optional, of games that draw from captions: vectors (B, D) of images, as `sample`
+                                  gives them or uint8, and of what they were given; the cosine says how alike they are
     MASK                          optional: the field, of those that it asks for, that is 255 in a hole and 0 elsewhere;
                                   metrics may measure inside of it, and `sample` takes `--masks`
     target(config)                optional: the data's field that holds what each sample is to become; grids show it,

@@ -176,11 +176,11 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """`image` (B, H, W, C) in [-1, 1], what the first of each row of captions (B, K, L) says."""
     sentence, _ = nets[TEXT].apply(ema[TEXT], given[CAPTION][:, 0], train=False)
-    z = latents(nets["generator"], keys)
+    z = sample_latents(nets["generator"], keys)
     return {"image": nets["generator"].apply(ema["generator"], z, sentence, train=False)}
 
 
-def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
+def sample_latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
     """z (B, latent_size) of samples: as in training, or of the generator's `truncation`.
 
     That is N(0, 1) on condition of at most 2 in size, by the inverse of its distribution, and times the truncation.
@@ -190,6 +190,14 @@ def latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
         return players.latents(generator, keys)
     draws = random.uniform(random.fold(keys, LATENT), (generator.latent_size,), -1.0, 1.0)
     return share * math.sqrt(2) * jax.lax.erf_inv(draws * math.erf(DEVIATIONS / math.sqrt(2)))
+
+
+def alike(
+    nets: dict, ema: dict, images: jax.Array, given: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Vectors (B, S) of images (B, H, W, C), uint8 or in [-1, 1], and of the first of each row of captions (B, K, L)."""
+    vectors, _ = nets[IMAGES].apply(ema[IMAGES], pixels.normalise(images), train=False)
+    return vectors, nets[TEXT].apply(ema[TEXT], given[CAPTION][:, 0], train=False)[0]
 
 
 def chosen(captions: jax.Array, draws: jax.Array) -> jax.Array:
