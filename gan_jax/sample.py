@@ -194,7 +194,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     Args:
       workdir: the run's folder.
       out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif` or `.mp4`, or `style_mixing.png` and its
-        images, or enlarged pictures by their names.
+        images, or enlarged pictures by their names; with `captions.txt` where samples are of captions.
       step: checkpoint; None for the newest.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
       **flags: the fields of `sample_flags.Flags`.
@@ -215,16 +215,17 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
     is_whole = any([fills(flags, run), enlarges(flags, run)])  # pictures of any size; both look at the flags
-    job = None if is_whole else read(flags, run, tuple(summary.get("classes", ())))
+    job = None if is_whole else read(flags, run, *folders.names(summary))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
     folder = pathlib.Path(out)
     if job is None:
         return _of_any_size(run, restored.state.ema, flags, folder)
-    draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
+    of_given = _of_captions if job.captions else _of_inputs
+    draw = _mixed if job.mixing else _interpolation if flags.interpolate else of_given if job.names else _stills
     fps = flags.fps or images.FPS
-    writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
+    writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save, ".txt": _save_lines}
     writers |= {".gif": partial(images.save_animation, fps=fps), ".mp4": partial(images.save_video, fps=fps)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -254,6 +255,14 @@ def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     drawn, _ = Painter(run, ema).stills(job)
     files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
     return files | {"grid.png": grid_picture(run, drawn, job.given)}
+
+
+def _of_captions(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
+    """One image for each caption and seed, the captions, and a grid: a row a caption, or held-out ones in turn."""
+    drawn, _ = Painter(run, ema).stills(job)
+    files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
+    each = len(job.names) // len(job.captions)
+    return files | {"captions.txt": job.captions, "grid.png": images.grid(drawn[0], each if each > 1 else 0)}
 
 
 def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
@@ -314,6 +323,10 @@ def _names(run: runs.Run, job: Job) -> list[str]:
     if not specs.classes(run.spec) or job.labels is None:
         return [f"{job.mark}{seed:06}" for seed in job.seeds]
     return [f"{job.mark}{seed:06}_label{label}" for seed, label in zip(job.seeds, job.labels, strict=True)]
+
+
+def _save_lines(path: pathlib.Path, lines: tuple[str, ...]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _save_points(path: pathlib.Path, points: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, cycle, equivariance, pairs, plans, protocols, report
+from gan_jax.evaluate import collect, cycle, equivariance, pairs, plans, protocols, report, retrieval
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
@@ -100,7 +100,8 @@ def measurer(
     listed = protocols.wanted(config, names)
     moved = tuple(name for name in listed if name in EQUIVARIANCE)
     drawn = games.drawn(run.game, config)
-    returned = cycle.measurer(run) if protocols.CYCLE in listed else None
+    alone = {protocols.CYCLE: cycle.measurer, protocols.RETRIEVAL: retrieval.measurer}  # that draw for themselves
+    alone = [parallel.together(partial(make, run)) for name, make in alone.items() if name in listed]
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
         shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
@@ -126,7 +127,7 @@ def measurer(
             check()
         if points_of:
             rows += _modes(run, _points(run, points_of, inputs, ema))
-        rows += returned(ema) if returned else []
+        rows += [row for rows_of in alone for row in rows_of(ema)]
         if moved:
             rows += equivariance.rows(run, ema, moved, inputs.labels, check)
         if planned:

@@ -35,6 +35,7 @@ class Flags(NamedTuple):
     format: str = ""  # see `enlarge_files.Output`
     quality: int | None = None
     masks: str = ""  # with --inputs, of a game that fills holes: a mask, or a folder or .zip of such, white in the hole
+    captions: str | tuple[str, ...] = ""  # of a game that draws from such: a text, a .txt with one a line, or several
 
 
 class Mixing(NamedTuple):
@@ -54,8 +55,9 @@ class Job(NamedTuple):
     ws: np.ndarray | None  # styles (N, num_ws, w_size) of a file
     mark: str  # that file names begin with
     mixing: Mixing | None
-    given: dict[str, np.ndarray] = {}  # field -> (N, ...), of a game that draws from pictures
+    given: dict[str, np.ndarray] = {}  # field -> (N, ...), of a game that draws from pictures or captions
     names: tuple[str, ...] = ()  # (N,), of the files of its images
+    captions: tuple[str, ...] = ()  # each of as many images, one after another
 
 
 def override(flags: Flags, config) -> None:
