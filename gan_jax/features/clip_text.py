@@ -69,7 +69,8 @@ class Tower(NamedTuple):
 class TextTower(nn.Module):
     """Tokens (B, L), L at most `length`, to (sentence (B, dim), words (B, L, width)), float32.
 
-    Words are behind the last norm, and not projected; those behind the end are 0. `TextTower(*size)`.
+    Words are behind the last norm, and not projected; those behind the end are 0. Nothing is dropped, `train` or not.
+    Each size is `TextTower(*size)`.
 
     Raises:
       UserError: captions that are too long.
@@ -84,8 +85,13 @@ class TextTower(nn.Module):
     activation: str = "quick_gelu"
     precision: Any = "highest"
 
+    @property
+    def size(self) -> int:
+        """Entries of a sentence's vector."""
+        return self.dim
+
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, tokens: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         count = tokens.shape[1]
         if count > self.length:
             raise UserError(f"captions of {count} tokens: CLIP's text tower takes at most {self.length}")

@@ -4,7 +4,7 @@ The data are images with captions. A run has two stages. In the first, encoders 
 belongs together (see `matching`); phase: `matching`. Then they rest, and the players see the vectors of sentences:
 `discriminator`, then `generator`, on the same fakes, judged by the discriminator that has just learned. The
 discriminator is to accept an image with its own caption, and to refuse a generated image, and an image with its
-neighbour's caption.
+neighbour's caption. With CLIP's text tower, which is trained already and never moves, there is no first stage.
 """
 
 import math
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from gan_jax import config as configs
 from gan_jax import losses, models, parallel, penalties
-from gan_jax.errors import UserError
+from gan_jax.errors import MissingPathError, UserError
+from gan_jax.features import clip_text
 from gan_jax.games import Stage, matching, players
 from gan_jax.games.players import LATENT, NETS
 from gan_jax.layers import pixels, random
@@ -31,7 +32,8 @@ CAPTION, TEXT, IMAGES = "caption", "text_encoder", "image_encoder"
 ENCODERS = (TEXT, IMAGES)
 EMA_NETS = ("generator", *ENCODERS)
 EMA_COPIED = ENCODERS  # samples are drawn with the encoder that the players have seen
-TEXTS = {"recurrent": TextEncoder}
+CLIP = "clip"  # the net in place of both encoders
+DRAWN_WITH = (CLIP,)
 DEFAULTS = {
     "loss": {
         "name": "hinge",  # or another of `losses.NAMES` that treats images one by one
@@ -41,9 +43,9 @@ DEFAULTS = {
     "text_to_image": {
         "jitter": 0,  # pixels by which images are enlarged, and cut at random to their size again
     },
-    "text": {"name": "recurrent"},
+    "text": {"name": "recurrent"},  # or clip
     "matching": {
-        "images": 0,  # of the first stage; 0: the text encoder comes from config.transfer
+        "images": 0,  # of the first stage; 0: the text encoder comes from config.transfer, or is CLIP's
         "batch_size": 0,  # of the first stage; 0: the run's
         "width": 32,  # of the image encoder
         "region_side": 16,  # shorter side, at most, of the map whose places are regions
@@ -69,6 +71,23 @@ class Rules(NamedTuple):
     sharpness: matching.Sharpness = matching.Sharpness()
 
 
+def clip_tower(
+    weights: str = "",  # file, folder or name of CLIP's text tower, see `features.clip_text.load`
+    download: bool = False,  # fetch the file that such a name means
+) -> clip_text.Tower:
+    """CLIP's text tower with its arrays. Raises as `features.clip_text.load`, in the words of the config."""
+    if not weights:
+        raise UserError(f"config.text.weights is empty: with config.text.name={CLIP!r} give the text tower's file, or "
+                        f"one of {', '.join(clip_text.NAMES)}; see docs/metrics_weights.md")
+    try:
+        return clip_text.load(weights, download=download)
+    except MissingPathError as error:
+        raise MissingPathError(f"config.text.weights={weights!r}: {error}") from error
+
+
+TEXTS = {"recurrent": TextEncoder, CLIP: clip_tower}
+
+
 def reads(config) -> tuple[str, ...]:
     """Images and their captions."""
     return ("image", CAPTION)
@@ -91,8 +110,13 @@ def constructors(config) -> dict[str, type]:
     return {net: models.classes(config[net].name)[net] for net in NETS} | {"text": TEXTS[name]}
 
 
+def fixed(config) -> dict[str, Any]:
+    """CLIP's text tower, where captions are read by it. Raises as `features.clip_text.load`."""
+    return {CLIP: configs.build(clip_tower, config.text, "text").arrays} if config.text.name == CLIP else {}
+
+
 def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
-    """The two players and the two encoders, for images and captions of `spec`.
+    """The two players and the two encoders, or CLIP's text tower, for images and captions of `spec`.
 
     Raises:
       UserError: data that are no images, or have no tokens, or an unknown network or option.
@@ -103,24 +127,38 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
                         f"(captions, words), not {image.kind} {image.shape} and {caption.kind} {caption.shape}")
     fields, section = {"resolution": image.shape[:2], "channels": image.shape[2]}, config.matching
     classes = constructors(config)
+    both = {net: configs.build(classes[net], config[net], net, **fields) for net in NETS}
+    if config.text.name == CLIP:
+        size = configs.build(clip_tower, config.text, "text").size
+        _check_tokens(config, size, caption)
+        return both | {CLIP: clip_text.TextTower(*size)}
     text = configs.build(classes["text"], config.text, "text", vocabulary=caption.classes)
     of_images = {"width": section.width, "region_side": section.region_side, "size": text.size}
-    return {net: configs.build(classes[net], config[net], net, **fields) for net in NETS} | {
-        TEXT: text, IMAGES: ImageEncoder(**fields, **of_images),
-    }  # fmt: skip
+    return both | {TEXT: text, IMAGES: ImageEncoder(**fields, **of_images)}
+
+
+def _check_tokens(config, size: clip_text.Size, caption: Field) -> None:
+    """Raises UserError where captions are not of the tower's tokens, or longer than it reads."""
+    if caption.classes != size.vocabulary:
+        raise UserError(f"config.text.weights={config.text.weights!r} is of {size.vocabulary:,} tokens, and the data's "
+                        f"captions are of {caption.classes:,}: set config.data.tokenizer='clip:PATH', of CLIP's own "
+                        "table; see docs/metrics_weights.md")
+    if caption.shape[1] > size.length:
+        raise UserError(f"config.data.caption_length={caption.shape[1]}: CLIP's text tower reads up to {size.length} "
+                        "tokens; set it to that, or less")
 
 
 def init(config, nets: dict, spec: dict[str, Field], key: jax.Array) -> tuple[dict, dict, None]:
-    """Fresh parameters of all four, which have no other collections."""
+    """Fresh parameters of all nets that are trained, which have no other collections."""
     image, tokens = jnp.zeros((1, *spec["image"].shape)), jnp.zeros((1, spec[CAPTION].shape[1]), jnp.int32)
-    sentence = jnp.zeros((1, nets[TEXT].size))
+    sentence = jnp.zeros((1, _text(nets).size))
     inputs = {
         "generator": (jnp.zeros((1, nets["generator"].latent_size)), sentence), "discriminator": (image, sentence),
         TEXT: (tokens,), IMAGES: (image,),
     }  # fmt: skip
     params = {
         net: nets[net].init(jax.random.fold_in(key, number), *arguments, train=True)["params"]
-        for number, (net, arguments) in enumerate(inputs.items())
+        for number, (net, arguments) in enumerate(inputs.items()) if net in nets
     }
     return params, {}, None
 
@@ -129,14 +167,18 @@ def stages(config, spec) -> tuple[Stage, ...]:
     """The encoders' stage, and the players'.
 
     Raises:
-      UserError: a first stage that lasts as long as the run, or none where nothing else gives the encoder.
+      UserError: a first stage that lasts as long as the run, or none where nothing else gives the encoder, or one with
+        CLIP's.
     """
     configs.check_range(config, "0 or more", "matching.images", "matching.batch_size")
     images, size = config.matching.images, config.matching.batch_size or config.batch_size
     if images >= config.total_images:
         raise UserError(f"config.matching.images={images}: the players have the images from there up to "
                         f"config.total_images={config.total_images}; give fewer")
-    if not images and not (config.transfer.workdir or config.transfer.state):
+    is_clip = config.text.name == CLIP
+    if images and is_clip:
+        raise UserError(f"config.matching.images={images}: CLIP's text tower is trained already; set it to 0")
+    if not images and not is_clip and not (config.transfer.workdir or config.transfer.state):
         raise UserError("config.matching.images=0: then the text encoder stays as it was drawn; give the images of its "
                         "stage, or a run that has trained one as config.transfer.workdir")
     play = Stage(config.batch_size, images, 2**31 - 1, table=PLAY)
@@ -175,7 +217,7 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
 
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """`image` (B, H, W, C) in [-1, 1], what the first of each row of captions (B, K, L) says."""
-    sentence, _ = nets[TEXT].apply(ema[TEXT], given[CAPTION][:, 0], train=False)
+    sentence = _read(nets, ema, given[CAPTION][:, 0])
     z = sample_latents(nets["generator"], keys)
     return {"image": nets["generator"].apply(ema["generator"], z, sentence, train=False)}
 
@@ -192,12 +234,27 @@ def sample_latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
     return share * math.sqrt(2) * jax.lax.erf_inv(draws * math.erf(DEVIATIONS / math.sqrt(2)))
 
 
+def compares(config) -> bool:
+    """Whether there is an encoder of images beside that of captions."""
+    return config.text.name != CLIP
+
+
 def alike(
     nets: dict, ema: dict, images: jax.Array, given: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     """Vectors (B, S) of images (B, H, W, C), uint8 or in [-1, 1], and of the first of each row of captions (B, K, L)."""
     vectors, _ = nets[IMAGES].apply(ema[IMAGES], pixels.normalise(images), train=False)
-    return vectors, nets[TEXT].apply(ema[TEXT], given[CAPTION][:, 0], train=False)[0]
+    return vectors, _read(nets, ema, given[CAPTION][:, 0])
+
+
+def _text(nets: dict) -> nn.Module:
+    """What reads captions."""
+    return nets[CLIP if CLIP in nets else TEXT]
+
+
+def _read(nets: dict, variables: dict, tokens: jax.Array) -> jax.Array:
+    """Vectors (B, S) of captions (B, L), by what `apply` takes of each net."""
+    return _text(nets).apply(variables[CLIP if CLIP in nets else TEXT], tokens, train=False)[0]
 
 
 def chosen(captions: jax.Array, draws: jax.Array) -> jax.Array:
@@ -255,7 +312,7 @@ def _sentences(params, batch: dict, draws: dict, rules: Rules) -> jax.Array:
     if "sentence" in batch:
         return batch["sentence"]
     tokens = chosen(batch[CAPTION], draws[CHOICE])
-    return rules.nets[TEXT].apply({"params": params[TEXT]}, tokens, train=False)[0]
+    return _read(rules.nets, params if CLIP in params else {TEXT: {"params": params[TEXT]}}, tokens)
 
 
 def _fakes(params, batch: dict, draws: dict, sentences: jax.Array, rules: Rules) -> jax.Array:
