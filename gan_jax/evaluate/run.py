@@ -210,10 +210,12 @@ class _Pass:
     def __init__(self, run: runs.Run, planned: plans.Plans, inputs: _Inputs):
         self._run, self._planned, self._inputs = run, planned, inputs
         self._mesh = parallel.make_mesh(jax.local_devices())
+        self._fixed = jax.device_put(games.sampled(run.game, run.config), parallel.replicated(self._mesh))
         self._programs: dict[tuple, tuple[Callable, int]] = {}  # by what is needed: (program, batch that fits)
 
     def __call__(self, ema: dict, needs: collect.Needs) -> collect.Collected:
-        here, kind = parallel.local_copy(ema, self._mesh), (str(needs.outputs()), bool(needs.consumers))
+        here = {**parallel.local_copy(ema, self._mesh), **self._fixed}
+        kind = (str(needs.outputs()), bool(needs.consumers))
         if kind not in self._programs:
             program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
             nets = [self._planned.nets[name] for name in needs.outputs()]

@@ -14,6 +14,8 @@ A game is a module with
                                   it, are a phase's `weights`
     fixed(config)                 optional: {net: arrays} of networks that never train, such as the `variables` of what
                                   `features.networks.load` gives; losses see them among `params`, State has none of them
+    SAMPLED                       optional: names of those that `sample` and `alike` see, too, among `ema`, which has
+                                  them as it has nets, {"params": arrays}
     asks(config)                  -> names of the fields that `sample` must be given
     derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for
     derive(config, examples)      with it: {name: array} of those, of examples of the data {field: array}
@@ -113,6 +115,12 @@ def mask(game: ModuleType) -> str:
 def fixed(game: ModuleType, config) -> dict:
     """The arrays of the game's fixed networks, by net."""
     return game.fixed(config) if hasattr(game, "fixed") else {}
+
+
+def sampled(game: ModuleType, config) -> dict:
+    """Those of the game's fixed networks that its samples need, {net: {"params": arrays}}."""
+    names = getattr(game, "SAMPLED", ())
+    return {net: {"params": arrays} for net, arrays in fixed(game, config).items() if net in names} if names else {}
 
 
 def stages(game: ModuleType, config, spec) -> tuple[Stage, ...]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from gan_jax import config as configs
 from gan_jax import losses, models, parallel, penalties
 from gan_jax.errors import UserError
-from gan_jax.games import Stage, matching, players
+from gan_jax.games import Stage, fixed_text, matching, players
 from gan_jax.games.players import LATENT, NETS
 from gan_jax.layers import pixels, random
 from gan_jax.models.damsm import ImageEncoder, TextEncoder
@@ -31,7 +31,8 @@ CAPTION, TEXT, IMAGES = "caption", "text_encoder", "image_encoder"
 ENCODERS = (TEXT, IMAGES)
 EMA_NETS = ("generator", *ENCODERS)
 EMA_COPIED = ENCODERS  # samples are drawn with the encoder that the players have seen
-TEXTS = {"recurrent": TextEncoder}
+SAMPLED = (fixed_text.NAME,)
+TEXTS = {"recurrent": TextEncoder, "clip": fixed_text.ClipText}  # config.text.name; the last one never trains
 DEFAULTS = {
     "loss": {
         "name": "hinge",  # or another of `losses.NAMES` that treats images one by one
@@ -104,39 +105,54 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
     fields, section = {"resolution": image.shape[:2], "channels": image.shape[2]}, config.matching
     classes = constructors(config)
     text = configs.build(classes["text"], config.text, "text", vocabulary=caption.classes)
+    built = {net: configs.build(classes[net], config[net], net, **fields) for net in NETS}
+    if _is_fixed(config):
+        return built | {fixed_text.NAME: text}
     of_images = {"width": section.width, "region_side": section.region_side, "size": text.size}
-    return {net: configs.build(classes[net], config[net], net, **fields) for net in NETS} | {
-        TEXT: text, IMAGES: ImageEncoder(**fields, **of_images),
-    }  # fmt: skip
+    return built | {TEXT: text, IMAGES: ImageEncoder(**fields, **of_images)}
+
+
+def _is_fixed(config) -> bool:
+    """Whether captions are read by a network that never trains."""
+    return config.text.name == "clip"
+
+
+def fixed(config) -> dict[str, Any]:
+    """The text encoder, where it never trains."""
+    return {fixed_text.NAME: fixed_text.arrays(config.text)} if _is_fixed(config) else {}
 
 
 def init(config, nets: dict, spec: dict[str, Field], key: jax.Array) -> tuple[dict, dict, None]:
-    """Fresh parameters of all four, which have no other collections."""
+    """Fresh parameters of all that train, which have no other collections."""
     image, tokens = jnp.zeros((1, *spec["image"].shape)), jnp.zeros((1, spec[CAPTION].shape[1]), jnp.int32)
-    sentence = jnp.zeros((1, nets[TEXT].size))
+    sentence = jnp.zeros((1, nets[_text(nets)].size))
     inputs = {
         "generator": (jnp.zeros((1, nets["generator"].latent_size)), sentence), "discriminator": (image, sentence),
         TEXT: (tokens,), IMAGES: (image,),
     }  # fmt: skip
     params = {
         net: nets[net].init(jax.random.fold_in(key, number), *arguments, train=True)["params"]
-        for number, (net, arguments) in enumerate(inputs.items())
+        for number, (net, arguments) in enumerate(inputs.items()) if net in nets
     }
     return params, {}, None
 
 
 def stages(config, spec) -> tuple[Stage, ...]:
-    """The encoders' stage, and the players'.
+    """The encoders' stage, and the players'; these alone where the text encoder is fixed.
 
     Raises:
-      UserError: a first stage that lasts as long as the run, or none where nothing else gives the encoder.
+      UserError: a first stage that lasts as long as the run, or that has nothing to train, or none where nothing else
+        gives the encoder.
     """
     configs.check_range(config, "0 or more", "matching.images", "matching.batch_size")
     images, size = config.matching.images, config.matching.batch_size or config.batch_size
     if images >= config.total_images:
         raise UserError(f"config.matching.images={images}: the players have the images from there up to "
                         f"config.total_images={config.total_images}; give fewer")
-    if not images and not (config.transfer.workdir or config.transfer.state):
+    if images and _is_fixed(config):
+        raise UserError(f"config.matching.images={images}: the text encoder {config.text.name!r} is trained already; "
+                        "set it to 0")
+    if not (images or _is_fixed(config)) and not (config.transfer.workdir or config.transfer.state):
         raise UserError("config.matching.images=0: then the text encoder stays as it was drawn; give the images of its "
                         "stage, or a run that has trained one as config.transfer.workdir")
     play = Stage(config.batch_size, images, 2**31 - 1, table=PLAY)
@@ -175,7 +191,7 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
 
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """`image` (B, H, W, C) in [-1, 1], what the first of each row of captions (B, K, L) says."""
-    sentence, _ = nets[TEXT].apply(ema[TEXT], given[CAPTION][:, 0], train=False)
+    sentence = _read(nets, ema, given)
     z = sample_latents(nets["generator"], keys)
     return {"image": nets["generator"].apply(ema["generator"], z, sentence, train=False)}
 
@@ -195,9 +211,25 @@ def sample_latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
 def alike(
     nets: dict, ema: dict, images: jax.Array, given: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Vectors (B, S) of images (B, H, W, C), uint8 or in [-1, 1], and of the first of each row of captions (B, K, L)."""
+    """Vectors (B, S) of images (B, H, W, C), uint8 or in [-1, 1], and of the first of each row of captions (B, K, L).
+
+    Raises:
+      UserError: a text encoder that is fixed, beside which none of images is trained.
+    """
+    if IMAGES not in nets:
+        raise UserError("this run has no encoder of images: its text encoder is not its own; leave r_precision out")
     vectors, _ = nets[IMAGES].apply(ema[IMAGES], pixels.normalise(images), train=False)
-    return vectors, nets[TEXT].apply(ema[TEXT], given[CAPTION][:, 0], train=False)[0]
+    return vectors, _read(nets, ema, given)
+
+
+def _text(nets: dict) -> str:
+    """The net that reads captions."""
+    return TEXT if TEXT in nets else fixed_text.NAME
+
+
+def _read(nets: dict, ema: dict, given: dict[str, jax.Array]) -> jax.Array:
+    """Sentences (B, S) of the first of each row of captions."""
+    return nets[_text(nets)].apply(ema[_text(nets)], given[CAPTION][:, 0], train=False)[0]
 
 
 def chosen(captions: jax.Array, draws: jax.Array) -> jax.Array:
@@ -255,7 +287,8 @@ def _sentences(params, batch: dict, draws: dict, rules: Rules) -> jax.Array:
     if "sentence" in batch:
         return batch["sentence"]
     tokens = chosen(batch[CAPTION], draws[CHOICE])
-    return rules.nets[TEXT].apply({"params": params[TEXT]}, tokens, train=False)[0]
+    name = _text(rules.nets)
+    return rules.nets[name].apply({"params": params[name]}, tokens, train=False)[0]
 
 
 def _fakes(params, batch: dict, draws: dict, sentences: jax.Array, rules: Rules) -> jax.Array:
