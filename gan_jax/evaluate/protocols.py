@@ -18,6 +18,7 @@ from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
 CYCLE = "cycle_l1"  # between a picture and its way into another domain and back
 OBEYED = "obeyed"  # whether a sample has all labels of the example that it is drawn from
+RETRIEVAL = "r_precision"  # whether an image tells its caption from others
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
 BORDERED = ("psnr", "ssim", "psnr_y", "ssim_y", "pooled_psnr")  # pairs whose border config.evaluation may leave out
 OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
@@ -25,7 +26,7 @@ IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
 OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
 # Of config.evaluation's samples.
-PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, OBEYED, *OF_IMAGES, *EQUIVARIANCE)
+PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, OBEYED, RETRIEVAL, *OF_IMAGES, *EQUIVARIANCE)
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
 NEAR = "nearer the reals"
 # Kinds of which the least is best.
@@ -136,6 +137,8 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
     data = _drawn_data(config)
     if CYCLE in listed and not hasattr(games.find(config.game), "returns"):
         raise UserError(f"metrics={CYCLE}: the game {config.game!r} draws no way back; leave it out")
+    if RETRIEVAL in listed and not hasattr(games.find(config.game), "alike"):
+        raise UserError(f"metrics={RETRIEVAL}: the game {config.game!r} has no encoders of captions; leave it out")
     if "modes" in listed and not data.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
     named = [name for name in listed if parse(name)]
@@ -269,7 +272,7 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
 
 def judged_of(listed) -> tuple[str, ...]:
     """Those without a count that look at config.evaluation.features."""
-    others = ("modes", CYCLE, OBEYED, *OF_IMAGES, *EQUIVARIANCE)
+    others = ("modes", CYCLE, OBEYED, RETRIEVAL, *OF_IMAGES, *EQUIVARIANCE)
     return tuple(name for name in listed if name in PLAIN and name not in others)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, cycle, equivariance, judges, pairs, plans, protocols, report
+from gan_jax.evaluate import collect, cycle, equivariance, judges, pairs, plans, protocols, report, retrieval
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
@@ -99,7 +99,8 @@ def measurer(
     listed = protocols.wanted(config, names)
     moved = tuple(name for name in listed if name in EQUIVARIANCE)
     drawn = games.drawn(run.game, config)
-    returned = cycle.measurer(run) if protocols.CYCLE in listed else None
+    alone = {protocols.CYCLE: cycle.measurer, protocols.RETRIEVAL: retrieval.measurer}  # that draw for themselves
+    alone = [parallel.together(partial(make, run)) for name, make in alone.items() if name in listed]
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
         shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judges.fitted, run, drawn, listed),
@@ -126,7 +127,7 @@ def measurer(
             check()
         if points_of:
             rows += _modes(run, _points(run, points_of, inputs, ema))
-        rows += returned(ema) if returned else []
+        rows += [row for rows_of in alone for row in rows_of(ema)]
         if moved:
             rows += equivariance.rows(run, ema, moved, inputs.labels, check)
         if planned:
@@ -197,10 +198,12 @@ class _Pass:
     def __init__(self, run: runs.Run, planned: plans.Plans, inputs: _Inputs):
         self._run, self._planned, self._inputs = run, planned, inputs
         self._mesh = parallel.make_mesh(jax.local_devices())
+        self._fixed = jax.device_put(games.sampled(run.game, run.config), parallel.replicated(self._mesh))
         self._programs: dict[tuple, tuple[Callable, int]] = {}  # by what is needed: (program, batch that fits)
 
     def __call__(self, ema: dict, needs: collect.Needs) -> collect.Collected:
-        here, kind = parallel.local_copy(ema, self._mesh), (str(needs.outputs()), bool(needs.consumers))
+        here = {**parallel.local_copy(ema, self._mesh), **self._fixed}
+        kind = (str(needs.outputs()), bool(needs.consumers))
         if kind not in self._programs:
             program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
             nets = [self._planned.nets[name] for name in needs.outputs()]
