@@ -16,7 +16,7 @@ import math
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gan_jax import paths
@@ -89,6 +89,19 @@ class BytePairs:
                             "fewer")
         pieces = map(self._cached, divided(cleaned(text, self._mend)))
         return [self._vocabulary[START], *itertools.chain.from_iterable(pieces), self._vocabulary[END]]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens, without its start, and up to its end; with a space behind every word's."""
+        symbols, bytes_of = self._symbols, {symbol: byte for byte, symbol in enumerate(alphabet())}
+        names = itertools.takewhile(lambda symbol: symbol != END, (symbols[token] for token in tokens))
+        text = "".join(name.replace(WORD_END, " ") for name in names if name != START)
+        data = bytes(bytes_of.get(character, ord(" ")) for character in text)
+        return data.decode(errors="replace").strip()
+
+    @functools.cached_property
+    def _symbols(self) -> tuple[str, ...]:
+        """(V,), by token."""
+        return tuple(sorted(self._vocabulary, key=self._vocabulary.__getitem__))
 
     def unknown(self, text: str) -> list[str]:
         """No words: every text is bytes."""

@@ -59,7 +59,13 @@ class Words(NamedTuple):
         return [word for word in words_of(text) if word not in places]
 
 
-TOKENIZERS: dict[str, Callable[[str], Tokenizer]] = {}  # NAME of `NAME:PATH` -> what opens the file
+def _clip(file: str) -> Tokenizer:
+    from gan_jax.data import bpe
+
+    return bpe.load(file)
+
+
+TOKENIZERS: dict[str, Callable[[str], Tokenizer]] = {"clip": _clip}  # NAME of `NAME:PATH` -> what opens the file
 
 
 class Settings(NamedTuple):
