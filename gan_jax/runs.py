@@ -35,6 +35,7 @@ DEFAULTS = {
         "metrics": (),  # such as ("fid50k_full", "kid50k_full"); the best checkpoint by the first one is kept
         "features": "none",  # of metrics without a count; one that begins with random_ makes all networks random
         "judge": "",  # labelled data that the features `classifier` are fitted on, such as photographs:grass+gravel
+        "judge_split": "",  # that the judge of `obeyed` is fitted on; empty: the one that is trained on
         "samples": 10_000,  # of metrics without a count
         "preprocessing": "tf1",  # of Inception: tf1 (official), pytorch_fid or clean
         "weights": "",  # file or folder of weights; empty: $GAN_JAX_WEIGHTS_DIR, or the cache

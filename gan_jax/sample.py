@@ -42,7 +42,7 @@ def sampler(
       the arrays of `given` alone.
     """
     function = generator(run, from_latents=from_latents, whole=whole, **options)
-    return _in_passes(run, function, batch_size or _batch_size(run))
+    return _in_passes(function, batch_size or _batch_size(run), games.sampled(run.game, run.config))
 
 
 def generator(run: runs.Run, *, from_latents: bool = False, whole: bool = False, **options) -> Callable:
@@ -116,7 +116,7 @@ class Painter:
 
 def in_passes(run: runs.Run, function: Callable) -> Callable:
     """function(ema, *arrays (N, ...)) per sample, for any N, compiled as `sampler` does; the result is numpy's."""
-    return _in_passes(run, function, _batch_size(run))
+    return _in_passes(function, _batch_size(run), games.sampled(run.game, run.config))
 
 
 def _batch_size(run: runs.Run) -> int:
@@ -125,21 +125,24 @@ def _batch_size(run: runs.Run) -> int:
     return min(max(2**21 // most, 1), 256)
 
 
-def _in_passes(run: runs.Run, function: Callable, batch_size: int) -> Callable:
-    """function(ema, *arrays (N, ...)), per sample, compiled for one batch size: N may be any, the result is numpy's."""
+def _in_passes(function: Callable, batch_size: int, fixed: dict) -> Callable:
+    """function(ema, *arrays (N, ...)), per sample, compiled for one batch size: N may be any, the result is numpy's.
+
+    The fixed networks that samples need are put beside what `ema` has.
+    """
     mesh = parallel.make_mesh(jax.local_devices())
+    fixed = jax.device_put(fixed, parallel.replicated(mesh))
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
     program = parallel.over_samples(function, mesh)
-    fixed = jax.device_put(games.drawn_with(run.game, run.config), parallel.replicated(mesh))
 
-    def draw(ema, *arrays) -> np.ndarray:
-        here, count, parts = parallel.local_copy(ema, mesh) | fixed, len(arrays[0]), []
+    def run(ema, *arrays) -> np.ndarray:
+        here, count, parts = {**parallel.local_copy(ema, mesh), **fixed}, len(arrays[0]), []
         for start in range(0, count, batch_size):
             place = np.minimum(np.arange(start, start + batch_size), count - 1)
             parts.append(program(here, *jax.tree.map(lambda array, place=place: array[place], arrays)))
         return jax.tree.map(lambda *rows: np.concatenate(rows)[:count], *jax.device_get(parts))
 
-    return draw
+    return run
 
 
 def keys_of(seeds: np.ndarray) -> jax.Array:

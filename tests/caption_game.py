@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
 class Generator(nn.Module):
     """(tokens (B, L), noise (B,)) -> (B, 8, 16, 1) in [-1, 1]: the digits that are said, at their places."""
 
-    contrast: float = 1.0
+    always_dim: bool = False
 
     @nn.compact
     def __call__(self, tokens, noise):
@@ -52,9 +52,10 @@ class Generator(nn.Module):
         at_left = tokens[:, 5] == LEFT
         left = jnp.where(two, number[:, 3], jnp.where(at_left, number[:, 2], 10))
         right = jnp.where(two, number[:, 5], jnp.where(at_left, 10, number[:, 2]))
-        level = jnp.where(tokens[:, 1] == BRIGHT, 1.0, 0.4)[:, None, None]
+        is_bright = (tokens[:, 1] == BRIGHT) & (not self.always_dim)
+        level = jnp.where(is_bright, 1.0, 0.4)[:, None, None]
         image = level * (jnp.concatenate([templates[left], templates[right]], axis=2) + 1) - 1
-        return self.contrast * image[..., None] + 0.01 * noise[:, None, None, None]
+        return image[..., None] + 0.01 * noise[:, None, None, None]
 
 
 def reads(config) -> tuple[str, ...]:

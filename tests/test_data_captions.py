@@ -157,6 +157,26 @@ def test_captions_from_another_place_go_by_name(tmp_path, texts):
         open_dataset(**look, captions_from=str(tmp_path / "nowhere"))
 
 
+def test_tokens_of_clip(tmp_path):
+    """Its end stays where a caption is cut; its words are in its file, and in no data.json."""
+    from tests.test_data_bpe import LINES as TABLE
+
+    _fill(tmp_path / "set", {"1.png": 1, "1.txt": "A red bird!", "2.png": 2, "2.txt": "a " * 20})
+    (tmp_path / "table.txt").write_text(TABLE, encoding="utf-8")
+    look = {"name": f"folder:{tmp_path / 'set'}", "resolution": 4, "captions": 1, "caption_length": 12}
+    dataset = open_dataset(**look, tokenizer=f"clip:{tmp_path / 'table.txt'}")
+    assert dataset.spec["caption"] == Field("tokens", (1, 12), 674) and len(dataset.words) == 674
+    assert "words" not in dataset.summary() and dataset.protocol()["tokenizer"].startswith("clip:")
+    tokens = dataset.examples(np.arange(2))["caption"][:, 0]
+    assert tokens[:, 0].tolist() == [672, 672] and tokens.max(axis=1).tolist() == [673, 673]
+    assert tokens[1, -1] == 673 and tokens[0, -1] == 0
+    tokenizer = captions.open_tokenizer(f"clip:{tmp_path / 'table.txt'}", tuple)
+    assert [tokenizer.decode(row) for row in tokens] == ["a red bird !", "a a a a a a a a a a"]
+    assert "1 of 2 captions are cut to their first 12 words" in dataset.notes[-1]
+    with pytest.raises(MissingPathError, match="none.txt: no such file"):
+        open_dataset(**look, tokenizer=f"clip:{tmp_path / 'none.txt'}")
+
+
 GOOD = {"1.png": 1, "1.txt": "one", "2.png": 2, "2.txt": "two"}
 NAME = '{"file": "1.png", '
 

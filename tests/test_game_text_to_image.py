@@ -10,8 +10,9 @@ import optax.tree
 import pytest
 
 from gan_jax import config as configs
-from gan_jax import games, runs, specs
+from gan_jax import games, parallel, runs, sample, specs
 from gan_jax.errors import UserError
+from gan_jax.features import clip_text
 from gan_jax.games import text_to_image
 from gan_jax.models import dfgan
 from tests import golden_dfgan as golden
@@ -196,6 +197,67 @@ def test_latents_of_samples_are_truncated_normal_numbers():
     assert np.abs(whole).max() > 3 and whole.std() == pytest.approx(1, rel=0.01)
 
 
+# CLIP's text tower in place of an encoder of its own.
+
+TOWER = str(settings.ROOT / "tests" / "golden" / "clip_text_jit.pt")  # a small one: 64 tokens, sentences of 32 entries
+
+
+def _with_clip(**overrides):
+    stated = _config().to_dict() | {"text": {"name": "clip", "weights": TOWER}}
+    stated["matching"]["images"] = 0
+    config = configs.complete(type(_config())(stated), runs.defaults)
+    for key, value in overrides.items():
+        configs.override(config, key.replace("__", "."), str(value))
+    return config
+
+
+def test_players_hear_clip_which_is_in_no_state():
+    """Sentences are those of the tower itself; losses and samples see them."""
+    run = _build(_with_clip(**SGD), vocabulary=64)
+    assert [phase.name for phase in run.phases] == ["discriminator", "generator"]
+    state = runs.fresh_state(run)
+    assert set(state.params) == set(state.opt) == {"generator", "discriminator"} and set(state.ema) == {"generator"}
+    batch = settings.random_batch(run, 0)
+    batch["caption"] = np.repeat(batch["caption"][:, :1], 2, 1)  # whichever is drawn
+    batch["caption"][:, :, 3:] = (63, 0)  # the end, and padding
+    tower = clip_text.load(TOWER)
+    sentence = tower.apply(tower.arrays, batch["caption"][:, 0])[0]
+    after, (metrics,) = settings.play(run, count=1, batches=[batch], state=state)
+    own, (measured,) = settings.play(run, count=1, batches=[{**batch, "sentence": np.asarray(sentence)}], state=state)
+    np.testing.assert_allclose(list(metrics.values()), list(measured.values()), rtol=1e-4, atol=1e-6)
+    assert settings.largest_difference(after.params, own.params) < 1e-5
+    params = jax.tree.map(lambda x: np.asarray(x) + 0.1, after.params["generator"])
+    ema = {"generator": {"params": params}, **games.sampled(run.game, run.config)}
+    keys = jax.random.split(jax.random.key(0), 8)
+    z = text_to_image.sample_latents(run.nets["generator"], keys)
+    expected = run.nets["generator"].apply({"params": params}, z, sentence, train=False)
+    drawn = run.game.sample(run.nets, ema, keys, batch)["image"]
+    np.testing.assert_allclose(drawn, expected, atol=1e-5)
+
+
+def test_a_sampler_brings_fixed_networks_that_samples_need():
+    run = _build(_with_clip(), vocabulary=64)
+    state = parallel.replicate(runs.fresh_state(run), parallel.make_mesh())
+    captions = np.full((3, 2, 5), 63, np.int32)
+    images = sample.sampler(run)(state.ema, sample.keys_of(np.arange(3)), {"caption": captions})
+    assert images.shape == (3, 8, 16, 1) and images.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"matching__images": 8}, "matching.images=8: the text encoder 'clip' is trained already; set it to 0"),
+    ({}, "text.name='clip' knows 64 tokens, and the captions have 9: set config.data.tokenizer='clip:PATH'"),
+])  # fmt: skip
+def test_errors_of_clip(overrides, message):
+    with pytest.raises(UserError, match=message):
+        _build(_with_clip(**overrides), vocabulary=64 if overrides else 9)
+
+
+def test_a_run_with_clip_has_no_encoder_of_images():
+    run = _build(_with_clip(), vocabulary=64)
+    with pytest.raises(UserError, match="no encoder of images.*leave r_precision out"):
+        run.game.alike(run.nets, {}, None, {})
+
+
 # Errors.
 
 
@@ -220,7 +282,7 @@ def test_errors(overrides, build, message):
 
 def test_an_unknown_text_encoder_is_named():
     stated = _config().to_dict() | {"text": {"name": "bert"}}
-    with pytest.raises(UserError, match="config.text.name='bert': expected one of recurrent"):
+    with pytest.raises(UserError, match="config.text.name='bert': expected one of recurrent, clip"):
         configs.complete(type(_config())(stated), runs.defaults)
 
 

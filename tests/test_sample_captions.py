@@ -17,9 +17,10 @@ TEXT = "--captions=A dim seven, on the LEFT"
 
 
 def templates() -> np.ndarray:
-    """A picture of each digit (11, 8, 8) in [-1, 1]: the higher, the more columns are white. The last is black."""
-    return np.stack([np.where(np.arange(8) < number % 10 * 0.8, 1.0, -1.0) * np.ones((8, 1)) if number < 10
-                     else -np.ones((8, 8)) for number in range(11)]).astype(np.float32)  # fmt: skip
+    """A picture of each digit (11, 8, 8) in [-1, 1]: bits of its number plus 1, two columns each; the last is black."""
+    bits = (np.arange(1, 11)[:, None] >> np.arange(4)) & 1
+    columns = np.concatenate([np.repeat(bits, 2, axis=1), np.zeros((1, 8), int)])
+    return np.broadcast_to(2.0 * columns[:, None] - 1, (11, 8, 8)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

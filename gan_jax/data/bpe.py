@@ -71,8 +71,12 @@ class BytePairs:
     @functools.cached_property
     def words(self) -> tuple[str, ...]:
         """(V,), the text of each token without the mark of a word's end; bytes that are no text as `\\xNN`."""
+        bytes_of = {symbol: byte for byte, symbol in enumerate(alphabet())}
         texts = {token: symbol.removesuffix(WORD_END) for symbol, token in self._vocabulary.items()}
-        return tuple(_decoded(texts[token]) for token in range(self.size))
+        return tuple(
+            bytes(map(bytes_of.__getitem__, texts[token])).decode(errors="backslashreplace")
+            for token in range(self.size)
+        )
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text between those of its start and its end, in [0, V), however many they are.
@@ -87,11 +91,17 @@ class BytePairs:
         return [self._vocabulary[START], *itertools.chain.from_iterable(pieces), self._vocabulary[END]]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens up to that of their end, which is cleaned text, with a space behind each piece."""
-        symbols = {token: symbol for symbol, token in self._vocabulary.items()}
-        inner = itertools.takewhile(lambda token: token != self.size - 1, tokens)
-        text = "".join(symbols[token] for token in inner if symbols[token] != START)
-        return " ".join(filter(None, map(_decoded, text.split(WORD_END))))
+        """The text of tokens, without its start, and up to its end; with a space behind every word's."""
+        symbols, bytes_of = self._symbols, {symbol: byte for byte, symbol in enumerate(alphabet())}
+        names = itertools.takewhile(lambda symbol: symbol != END, (symbols[token] for token in tokens))
+        text = "".join(name.replace(WORD_END, " ") for name in names if name != START)
+        data = bytes(bytes_of.get(character, ord(" ")) for character in text)
+        return data.decode(errors="replace").strip()
+
+    @functools.cached_property
+    def _symbols(self) -> tuple[str, ...]:
+        """(V,), by token."""
+        return tuple(sorted(self._vocabulary, key=self._vocabulary.__getitem__))
 
     def unknown(self, text: str) -> list[str]:
         """No words: every text is bytes."""
@@ -110,12 +120,6 @@ class BytePairs:
                 break
             symbols = _merged(symbols, first)
         return tuple(self._vocabulary[symbol] for symbol in symbols)
-
-
-def _decoded(symbols: str) -> str:
-    """The text of characters that stand for bytes."""
-    bytes_of = {symbol: byte for byte, symbol in enumerate(alphabet())}
-    return bytes(bytes_of[symbol] for symbol in symbols).decode(errors="backslashreplace")
 
 
 def _merged(symbols: list[str], pair: tuple[str, str]) -> list[str]:

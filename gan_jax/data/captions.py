@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gan_jax.data import bpe
 from gan_jax.data.checks import natural, unknown
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
@@ -29,7 +28,7 @@ class Tokenizer(Protocol):
     ends: bool  # whether the last token of a text says that it ends, and so stays where the text is cut
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, each in [0, V); none of them is padding where `ends` is False."""
+        """The tokens of a text, each in [0, V), none of them padding."""
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens (L,), without what is padding."""
@@ -60,7 +59,13 @@ class Words(NamedTuple):
         return [word for word in words_of(text) if word not in places]
 
 
-TOKENIZERS: dict[str, Callable[[str], Tokenizer]] = {"clip": bpe.load}  # NAME of `NAME:PATH` -> what opens the file
+def _clip(file: str) -> Tokenizer:
+    from gan_jax.data import bpe
+
+    return bpe.load(file)
+
+
+TOKENIZERS: dict[str, Callable[[str], Tokenizer]] = {"clip": _clip}  # NAME of `NAME:PATH` -> what opens the file
 
 
 class Settings(NamedTuple):

@@ -68,7 +68,7 @@ class Dataset:
     def summary(self) -> dict:
         """`protocol`, the classes' names and numbers of examples, None where not known, and the words; JSON-able."""
         counts = self.class_counts or (None,) * len(self.class_names)
-        words = {"words": list(self.words)} if self.words else {}
+        words = {"words": list(self.words)} if self.settings.get("tokenizer") == "words" else {}  # else of a file
         return self.protocol() | {"classes": dict(zip(self.class_names, counts, strict=True))} | words
 
     def examples(self, indices: np.ndarray) -> Batch:

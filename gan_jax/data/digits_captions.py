@@ -1,7 +1,7 @@
 """Captioned pictures of the bundled digits: one or two of them, dim or bright, and words that say which and where.
 
-A fifth of all that can be said is never in the training split, and makes the split `unseen`. Each example is a function
-of its split and number.
+A fifth of all that can be said is never in the training split, and makes the split `unseen`. The split `every` is for
+judges of both. Each example is a function of its split and number.
 """
 
 import functools
@@ -23,7 +23,10 @@ SIDES, BRIGHTNESSES = ("left", "right"), ("dim", "bright")
 LEVELS = (0.4, 1.0)  # factors of a digit's levels, of dim and bright ones
 BLANK = len(WORDS)  # the class of a side without a digit
 SIDE = 8  # pixels of a digit's; a picture has two of them side by side
-SPLITS = {"train": ("train", 4_000), "test": ("test", 1_000), "unseen": ("test", 1_000)}  # whose digits, how many
+EVERY = "every"  # of the splits: with all that can be said, for judges
+SPLITS = {  # whose digits, how many
+    "train": ("train", 4_000), "test": ("test", 1_000), "unseen": ("test", 1_000), EVERY: ("train", 5_000),
+}  # fmt: skip
 
 Meaning = tuple[int, int, int]  # classes of the left and of the right side, and of the brightness
 
@@ -55,7 +58,7 @@ def open_captions(*, split: str, fit: Fit, folder: str, flip: bool, settings: Se
 
     Args:
       split: train, 4,000 of the training digits; test, 1,000 of the others; unseen, as many of these in combinations of
-        words that the other splits do not have.
+        words that train and test do not have; every, 5,000 of the training digits in all combinations.
       fit: pictures twice as wide as high, grey; what is drawn has 8x16 pixels.
       folder: `data.dir`.
       flip: `data.flip`, which must be False.
@@ -77,7 +80,7 @@ def open_captions(*, split: str, fit: Fit, folder: str, flip: bool, settings: Se
     digits = open_digits(split=of, fit=Fit(SIDE, SIDE, 1, "none", 0, fit.filter), folder=folder)
     examples = [digits.read(index) for index in range(digits.count)]
     by_class = [[one["image"] for one in examples if one["label"] == label] for label in range(BLANK)]
-    shown = meanings(unseen=split == "unseen")
+    shown = meanings(unseen=split == "unseen") + (meanings(unseen=True) if split == EVERY else [])
     chosen = [shown[place] for place in shuffled(len(shown), list(SPLITS).index(split))(np.arange(count))]
     labels = {side: Field("label", (), BLANK + 1) for side in SIDES} | {"brightness": Field("label", (), 2)}
     identity = {**digits.identity, **fit._asdict(), "look": [LOOK, split, count, LEVELS]}

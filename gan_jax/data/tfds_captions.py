@@ -46,7 +46,7 @@ def captioned(
         if not settings.place:
             lacks = "captions: give data.captions_from=FOLDER, with files that are named as its pictures"
         raise UserError(f"data.name={name!r} has no {lacks}. Looked for {', '.join(wanted)}; it has: "
-                        f"{', '.join(features)}.")
+                        f"{', '.join(sorted(features))}.")
     texts = read_texts(list_texts(settings.place)) if settings.place else {}
 
     def of(rows: Any, content: dict) -> list[tuple[str, ...]]:

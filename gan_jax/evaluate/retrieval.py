@@ -1,4 +1,4 @@
-"""R-precision (AttnGAN: Xu et al. 2018, arXiv 1711.10485, section 4): whether an image tells its caption from others."""
+"""R-precision (AttnGAN: Xu et al. 2018, 1711.10485, section 4): whether an image tells its caption from others."""
 
 from collections.abc import Callable
 
@@ -75,10 +75,7 @@ def _others(rng: np.random.Generator, own: int, captions: int, count: int) -> np
 
 
 def precision(images: np.ndarray, captions: np.ndarray, choices: np.ndarray) -> float:
-    """Share of images (N, D) that are more like the first of their choices (N, R) among captions (C, D) than all others.
-
-    Likeness is the cosine.
-    """
+    """Share of images (N, D) whose nearest, by the cosine, of their choices (N, R) of captions (C, D) is the first."""
     images, captions = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (images, captions))
     scores = np.einsum("nd,nrd->nr", images, captions[choices])
     return float((scores[:, 0] > scores[:, 1:].max(1)).mean())

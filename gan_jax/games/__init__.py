@@ -14,7 +14,8 @@ A game is a module with
                                   it, are a phase's `weights`
     fixed(config)                 optional: {net: arrays} of networks that never train, such as the `variables` of what
                                   `features.networks.load` gives; losses see them among `params`, State has none of them
-    DRAWN_WITH                    optional: names of those of `fixed` that `sample` needs too; it sees them in `ema`
+    SAMPLED                       optional: names of those that `sample` and `alike` see, too, among `ema`, which has
+                                  them as it has nets, {"params": arrays}
     asks(config)                  -> names of the fields that `sample` must be given
     derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for
     derive(config, examples)      with it: {name: array} of those, of examples of the data {field: array}
@@ -24,7 +25,6 @@ A game is a module with
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
     alike(nets, ema, images, given) optional, of games that draw from captions: vectors (B, D) of images, as `sample`
                                   gives them or uint8, and of what they were given; the cosine says how alike they are
-    compares(config)              optional, with it: whether the config has such vectors; else it has
     MASK                          optional: the field, of those that it asks for, that is 255 in a hole and 0 elsewhere;
                                   metrics may measure inside of it, and `sample` takes `--masks`
     target(config)                optional: the data's field that holds what each sample is to become; grids show it,
@@ -117,15 +117,10 @@ def fixed(game: ModuleType, config) -> dict:
     return game.fixed(config) if hasattr(game, "fixed") else {}
 
 
-def compares(game: ModuleType, config) -> bool:
-    """Whether the game can say how alike images and what they were drawn from are."""
-    return hasattr(game, "alike") and (not hasattr(game, "compares") or game.compares(config))
-
-
-def drawn_with(game: ModuleType, config) -> dict:
-    """The arrays of the fixed networks that samples are drawn with, by net; loaded where there are such alone."""
-    names = getattr(game, "DRAWN_WITH", ())
-    return {net: arrays for net, arrays in fixed(game, config).items() if net in names} if names else {}
+def sampled(game: ModuleType, config) -> dict:
+    """Those of the game's fixed networks that its samples need, {net: {"params": arrays}}."""
+    names = getattr(game, "SAMPLED", ())
+    return {net: {"params": arrays} for net, arrays in fixed(game, config).items() if net in names} if names else {}
 
 
 def stages(game: ModuleType, config, spec) -> tuple[Stage, ...]:

@@ -4,7 +4,7 @@ The data are images with captions. A run has two stages. In the first, encoders 
 belongs together (see `matching`); phase: `matching`. Then they rest, and the players see the vectors of sentences:
 `discriminator`, then `generator`, on the same fakes, judged by the discriminator that has just learned. The
 discriminator is to accept an image with its own caption, and to refuse a generated image, and an image with its
-neighbour's caption. With CLIP's text tower, which is trained already and never moves, there is no first stage.
+neighbour's caption.
 """
 
 import math
@@ -17,9 +17,8 @@ import jax.numpy as jnp
 
 from gan_jax import config as configs
 from gan_jax import losses, models, parallel, penalties
-from gan_jax.errors import MissingPathError, UserError
-from gan_jax.features import clip_text
-from gan_jax.games import Stage, matching, players
+from gan_jax.errors import UserError
+from gan_jax.games import Stage, fixed_text, matching, players
 from gan_jax.games.players import LATENT, NETS
 from gan_jax.layers import pixels, random
 from gan_jax.models.damsm import ImageEncoder, TextEncoder
@@ -32,8 +31,8 @@ CAPTION, TEXT, IMAGES = "caption", "text_encoder", "image_encoder"
 ENCODERS = (TEXT, IMAGES)
 EMA_NETS = ("generator", *ENCODERS)
 EMA_COPIED = ENCODERS  # samples are drawn with the encoder that the players have seen
-CLIP = "clip"  # the net in place of both encoders
-DRAWN_WITH = (CLIP,)
+SAMPLED = (fixed_text.NAME,)
+TEXTS = {"recurrent": TextEncoder, "clip": fixed_text.ClipText}  # config.text.name; the last one never trains
 DEFAULTS = {
     "loss": {
         "name": "hinge",  # or another of `losses.NAMES` that treats images one by one
@@ -43,9 +42,9 @@ DEFAULTS = {
     "text_to_image": {
         "jitter": 0,  # pixels by which images are enlarged, and cut at random to their size again
     },
-    "text": {"name": "recurrent"},  # or clip
+    "text": {"name": "recurrent"},
     "matching": {
-        "images": 0,  # of the first stage; 0: the text encoder comes from config.transfer, or is CLIP's
+        "images": 0,  # of the first stage; 0: the text encoder comes from config.transfer
         "batch_size": 0,  # of the first stage; 0: the run's
         "width": 32,  # of the image encoder
         "region_side": 16,  # shorter side, at most, of the map whose places are regions
@@ -71,23 +70,6 @@ class Rules(NamedTuple):
     sharpness: matching.Sharpness = matching.Sharpness()
 
 
-def clip_tower(
-    weights: str = "",  # file, folder or name of CLIP's text tower, see `features.clip_text.load`
-    download: bool = False,  # fetch the file that such a name means
-) -> clip_text.Tower:
-    """CLIP's text tower with its arrays. Raises as `features.clip_text.load`, in the words of the config."""
-    if not weights:
-        raise UserError(f"config.text.weights is empty: with config.text.name={CLIP!r} give the text tower's file, or "
-                        f"one of {', '.join(clip_text.NAMES)}; see docs/metrics_weights.md")
-    try:
-        return clip_text.load(weights, download=download)
-    except MissingPathError as error:
-        raise MissingPathError(f"config.text.weights={weights!r}: {error}") from error
-
-
-TEXTS = {"recurrent": TextEncoder, CLIP: clip_tower}
-
-
 def reads(config) -> tuple[str, ...]:
     """Images and their captions."""
     return ("image", CAPTION)
@@ -110,13 +92,8 @@ def constructors(config) -> dict[str, type]:
     return {net: models.classes(config[net].name)[net] for net in NETS} | {"text": TEXTS[name]}
 
 
-def fixed(config) -> dict[str, Any]:
-    """CLIP's text tower, where captions are read by it. Raises as `features.clip_text.load`."""
-    return {CLIP: configs.build(clip_tower, config.text, "text").arrays} if config.text.name == CLIP else {}
-
-
 def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
-    """The two players and the two encoders, or CLIP's text tower, for images and captions of `spec`.
+    """The two players and the two encoders, for images and captions of `spec`.
 
     Raises:
       UserError: data that are no images, or have no tokens, or an unknown network or option.
@@ -127,31 +104,28 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
                         f"(captions, words), not {image.kind} {image.shape} and {caption.kind} {caption.shape}")
     fields, section = {"resolution": image.shape[:2], "channels": image.shape[2]}, config.matching
     classes = constructors(config)
-    both = {net: configs.build(classes[net], config[net], net, **fields) for net in NETS}
-    if config.text.name == CLIP:
-        size = configs.build(clip_tower, config.text, "text").size
-        _check_tokens(config, size, caption)
-        return both | {CLIP: clip_text.TextTower(*size)}
     text = configs.build(classes["text"], config.text, "text", vocabulary=caption.classes)
+    built = {net: configs.build(classes[net], config[net], net, **fields) for net in NETS}
+    if _is_fixed(config):
+        return built | {fixed_text.NAME: text}
     of_images = {"width": section.width, "region_side": section.region_side, "size": text.size}
-    return both | {TEXT: text, IMAGES: ImageEncoder(**fields, **of_images)}
+    return built | {TEXT: text, IMAGES: ImageEncoder(**fields, **of_images)}
 
 
-def _check_tokens(config, size: clip_text.Size, caption: Field) -> None:
-    """Raises UserError where captions are not of the tower's tokens, or longer than it reads."""
-    if caption.classes != size.vocabulary:
-        raise UserError(f"config.text.weights={config.text.weights!r} is of {size.vocabulary:,} tokens, and the data's "
-                        f"captions are of {caption.classes:,}: set config.data.tokenizer='clip:PATH', of CLIP's own "
-                        "table; see docs/metrics_weights.md")
-    if caption.shape[1] > size.length:
-        raise UserError(f"config.data.caption_length={caption.shape[1]}: CLIP's text tower reads up to {size.length} "
-                        "tokens; set it to that, or less")
+def _is_fixed(config) -> bool:
+    """Whether captions are read by a network that never trains."""
+    return config.text.name == "clip"
+
+
+def fixed(config) -> dict[str, Any]:
+    """The text encoder, where it never trains."""
+    return {fixed_text.NAME: fixed_text.arrays(config.text)} if _is_fixed(config) else {}
 
 
 def init(config, nets: dict, spec: dict[str, Field], key: jax.Array) -> tuple[dict, dict, None]:
-    """Fresh parameters of all nets that are trained, which have no other collections."""
+    """Fresh parameters of all that train, which have no other collections."""
     image, tokens = jnp.zeros((1, *spec["image"].shape)), jnp.zeros((1, spec[CAPTION].shape[1]), jnp.int32)
-    sentence = jnp.zeros((1, _text(nets).size))
+    sentence = jnp.zeros((1, nets[_text(nets)].size))
     inputs = {
         "generator": (jnp.zeros((1, nets["generator"].latent_size)), sentence), "discriminator": (image, sentence),
         TEXT: (tokens,), IMAGES: (image,),
@@ -164,21 +138,21 @@ def init(config, nets: dict, spec: dict[str, Field], key: jax.Array) -> tuple[di
 
 
 def stages(config, spec) -> tuple[Stage, ...]:
-    """The encoders' stage, and the players'.
+    """The encoders' stage, and the players'; these alone where the text encoder is fixed.
 
     Raises:
-      UserError: a first stage that lasts as long as the run, or none where nothing else gives the encoder, or one with
-        CLIP's.
+      UserError: a first stage that lasts as long as the run, or that has nothing to train, or none where nothing else
+        gives the encoder.
     """
     configs.check_range(config, "0 or more", "matching.images", "matching.batch_size")
     images, size = config.matching.images, config.matching.batch_size or config.batch_size
     if images >= config.total_images:
         raise UserError(f"config.matching.images={images}: the players have the images from there up to "
                         f"config.total_images={config.total_images}; give fewer")
-    is_clip = config.text.name == CLIP
-    if images and is_clip:
-        raise UserError(f"config.matching.images={images}: CLIP's text tower is trained already; set it to 0")
-    if not images and not is_clip and not (config.transfer.workdir or config.transfer.state):
+    if images and _is_fixed(config):
+        raise UserError(f"config.matching.images={images}: the text encoder {config.text.name!r} is trained already; "
+                        "set it to 0")
+    if not (images or _is_fixed(config)) and not (config.transfer.workdir or config.transfer.state):
         raise UserError("config.matching.images=0: then the text encoder stays as it was drawn; give the images of its "
                         "stage, or a run that has trained one as config.transfer.workdir")
     play = Stage(config.batch_size, images, 2**31 - 1, table=PLAY)
@@ -217,7 +191,7 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
 
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """`image` (B, H, W, C) in [-1, 1], what the first of each row of captions (B, K, L) says."""
-    sentence = _read(nets, ema, given[CAPTION][:, 0])
+    sentence = _read(nets, ema, given)
     z = sample_latents(nets["generator"], keys)
     return {"image": nets["generator"].apply(ema["generator"], z, sentence, train=False)}
 
@@ -234,27 +208,28 @@ def sample_latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
     return share * math.sqrt(2) * jax.lax.erf_inv(draws * math.erf(DEVIATIONS / math.sqrt(2)))
 
 
-def compares(config) -> bool:
-    """Whether there is an encoder of images beside that of captions."""
-    return config.text.name != CLIP
-
-
 def alike(
     nets: dict, ema: dict, images: jax.Array, given: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Vectors (B, S) of images (B, H, W, C), uint8 or in [-1, 1], and of the first of each row of captions (B, K, L)."""
+    """Vectors (B, S) of images (B, H, W, C), uint8 or in [-1, 1], and of the first of each row of captions (B, K, L).
+
+    Raises:
+      UserError: a text encoder that is fixed, beside which none of images is trained.
+    """
+    if IMAGES not in nets:
+        raise UserError("this run has no encoder of images: its text encoder is not its own; leave r_precision out")
     vectors, _ = nets[IMAGES].apply(ema[IMAGES], pixels.normalise(images), train=False)
-    return vectors, _read(nets, ema, given[CAPTION][:, 0])
+    return vectors, _read(nets, ema, given)
 
 
-def _text(nets: dict) -> nn.Module:
-    """What reads captions."""
-    return nets[CLIP if CLIP in nets else TEXT]
+def _text(nets: dict) -> str:
+    """The net that reads captions."""
+    return TEXT if TEXT in nets else fixed_text.NAME
 
 
-def _read(nets: dict, variables: dict, tokens: jax.Array) -> jax.Array:
-    """Vectors (B, S) of captions (B, L), by what `apply` takes of each net."""
-    return _text(nets).apply(variables[CLIP if CLIP in nets else TEXT], tokens, train=False)[0]
+def _read(nets: dict, ema: dict, given: dict[str, jax.Array]) -> jax.Array:
+    """Sentences (B, S) of the first of each row of captions."""
+    return nets[_text(nets)].apply(ema[_text(nets)], given[CAPTION][:, 0], train=False)[0]
 
 
 def chosen(captions: jax.Array, draws: jax.Array) -> jax.Array:
@@ -312,7 +287,8 @@ def _sentences(params, batch: dict, draws: dict, rules: Rules) -> jax.Array:
     if "sentence" in batch:
         return batch["sentence"]
     tokens = chosen(batch[CAPTION], draws[CHOICE])
-    return _read(rules.nets, params if CLIP in params else {TEXT: {"params": params[TEXT]}}, tokens)
+    name = _text(rules.nets)
+    return rules.nets[name].apply({"params": params[name]}, tokens, train=False)[0]
 
 
 def _fakes(params, batch: dict, draws: dict, sentences: jax.Array, rules: Rules) -> jax.Array:

@@ -3,7 +3,7 @@
 A file has the classes `Generator` and `Discriminator`. What a net may offer beside `__call__`, by field or method:
 
     latent_size, latent     entries of z, and their distribution: normal or uniform
-    truncation              of samples' z, which then lie within 2 deviations and are times it; 0: they are as in training
+    truncation              of samples' z, which lie within 2 deviations and are times it; 0: they are as in training
     num_classes             of the labels that it takes; 0: it takes none
     mapping                 method: (z, label, psi=, cutoff=) -> styles (B, num_ws, w_size)
     synthesis               method: (styles, keys=, noise=) -> images
