@@ -12,6 +12,7 @@ import pytest
 from gan_jax import config as configs
 from gan_jax import games, parallel, runs, sample, specs
 from gan_jax.errors import UserError
+from gan_jax.evaluate import protocols
 from gan_jax.features import clip_text
 from gan_jax.games import text_to_image
 from gan_jax.models import dfgan
@@ -245,17 +246,23 @@ def test_a_sampler_brings_fixed_networks_that_samples_need():
 
 @pytest.mark.parametrize(("overrides", "message"), [
     ({"matching__images": 8}, "matching.images=8: the text encoder 'clip' is trained already; set it to 0"),
-    ({}, "text.name='clip' knows 64 tokens, and the captions have 9: set config.data.tokenizer='clip:PATH'"),
+    ({"text__weights": "nowhere.pt"}, "config.text.weights='nowhere.pt': nowhere.pt: no such file, expected the weig"),
+    ({}, "clip_text_jit.pt' is of 64 tokens, and the captions are of 9: set config.data.tokenizer='clip:PATH'"),
 ])  # fmt: skip
 def test_errors_of_clip(overrides, message):
     with pytest.raises(UserError, match=message):
         _build(_with_clip(**overrides), vocabulary=64 if overrides else 9)
 
 
-def test_a_run_with_clip_has_no_encoder_of_images():
-    run = _build(_with_clip(), vocabulary=64)
-    with pytest.raises(UserError, match="no encoder of images.*leave r_precision out"):
-        run.game.alike(run.nets, {}, None, {})
+def test_captions_longer_than_clip_reads_are_refused():
+    with pytest.raises(UserError, match="config.data.caption_length=9: CLIP's text tower reads up to 8 tokens"):
+        _build(_with_clip(), vocabulary=64, captions=(2, 9))
+
+
+def test_r_precision_is_of_runs_with_encoders_of_their_own():
+    assert protocols.wanted(_config(), ("r_precision",)) == ("r_precision",)
+    with pytest.raises(UserError, match="metrics=r_precision: the game 'text_to_image' has no encoders of captions"):
+        protocols.wanted(_with_clip(), ("r_precision",))
 
 
 # Errors.

@@ -12,7 +12,6 @@ import gan_jax
 from gan_jax import cli, runs, specs
 from gan_jax import config as configs
 from gan_jax.data import bpe, captions, open_dataset
-from gan_jax.errors import MissingPathError, UserError
 from gan_jax.features import clip_text
 from gan_jax.features.state import random_state
 from gan_jax.games import players
@@ -130,16 +129,3 @@ def test_one_and_eight_devices_agree(experiment):
     assert settings.largest_difference(one.params, eight.params, floor=0.01) < 2e-5
     np.testing.assert_allclose(list(measured[0].values()), list(again[0].values()), rtol=2e-4, atol=1e-6)
     assert settings.largest_difference(one.params, state.params) > 1e-5
-
-
-def test_mistakes_are_named(experiment, tmp_path):
-    with pytest.raises(UserError, match=r"is of 674 tokens, and the data's captions are of 20: set config.data.token"):
-        _build(_config(experiment), vocabulary=20)
-    with pytest.raises(UserError, match=r"caption_length=17: CLIP's text tower reads up to 16 tokens"):
-        _build(_config(experiment), captions=(1, 17))
-    with pytest.raises(UserError, match=r"config.text.weights is empty: .* or one of clip_vit_b32, clip_vit_b16"):
-        _build(_config(experiment, text__weights=""))
-    with pytest.raises(MissingPathError, match=r"config.text.weights='.*nothing': .*no such file, expected the"):
-        _build(_config(experiment, text__weights=tmp_path / "nothing"))
-    with pytest.raises(UserError, match=r"config.matching.images=8: CLIP's text tower is trained already; set it to 0"):
-        _build(_config(experiment, matching__images=8))

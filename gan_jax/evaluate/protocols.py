@@ -137,8 +137,9 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
     data = _drawn_data(config)
     if CYCLE in listed and not hasattr(games.find(config.game), "returns"):
         raise UserError(f"metrics={CYCLE}: the game {config.game!r} draws no way back; leave it out")
-    if RETRIEVAL in listed and not hasattr(games.find(config.game), "alike"):
-        raise UserError(f"metrics={RETRIEVAL}: the game {config.game!r} has no encoders of captions; leave it out")
+    if RETRIEVAL in listed and not games.compares(games.find(config.game), config):
+        raise UserError(f"metrics={RETRIEVAL}: the game {config.game!r} has no encoders of captions and images here; "
+                        "leave it out")
     if "modes" in listed and not data.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
     named = [name for name in listed if parse(name)]

@@ -33,7 +33,7 @@ ACTIVATIONS = {"quick_gelu": transformer.quick_gelu, "gelu": transformer.gelu}
 NAMES = tuple(name for name in store.KNOWN if name.startswith("clip_"))
 _MOST_CONFIG = 1 << 20  # bytes of a config.json
 _BLOCKS = "transformer.resblocks.{}.ln_1.weight"  # that every block has
-_DOCS = "docs/metrics_weights.md"
+DOCS = "docs/metrics_weights.md"
 
 
 class Size(NamedTuple):
@@ -86,6 +86,11 @@ class TextTower(nn.Module):
     precision: Any = "highest"
 
     @property
+    def numbers(self) -> Size:
+        """The size that it was made of."""
+        return Size(*(getattr(self, name) for name in Size._fields))
+
+    @property
     def size(self) -> int:
         """Entries of a sentence's vector."""
         return self.dim
@@ -129,7 +134,7 @@ def load(path: str, *, download: bool = False) -> Tower:
         file = file / "model.safetensors"
     if not file.is_file():
         raise MissingPathError(f"{file}: no such file, expected the weights of CLIP's text tower, or one of the names "
-                               f"{', '.join(NAMES)}; see {_DOCS}")
+                               f"{', '.join(NAMES)}; see {DOCS}")
     sha256 = store.digest(file)
     name = next((name for name in NAMES if store.KNOWN[name].sha256 == sha256), "")
     return _tower(_read(file), file, sha256, name)
@@ -143,7 +148,7 @@ def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
         if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
             value = value["state_dict"]
         if not isinstance(value, dict):
-            raise UserError(f"{file}: expected named arrays, or a network of TorchScript; see {_DOCS}")
+            raise UserError(f"{file}: expected named arrays, or a network of TorchScript; see {DOCS}")
         numbers = containers.reader(contents.size)
         return {name: numbers(tensor) for name, tensor in value.items() if _is_tower(name, tensor)}
     except Damaged as error:
@@ -226,7 +231,7 @@ def size_of(state: Mapping[str, np.ndarray], what: str, config: Mapping[str, Any
     if missing:
         names = ", ".join(f"{plain(name, 60)!r}" for name in list(state)[:3]) or "none of a text tower"
         raise UserError(f"{what}: the array {missing[0]!r} of CLIP's text tower is not in it; it has {names}; "
-                        f"see {_DOCS}")
+                        f"see {DOCS}")
     (vocabulary, width), length = state["token_embedding.weight"].shape, len(state["positional_embedding"])
     heads = config.get("num_attention_heads", width // HEAD if width % HEAD == 0 else 0)
     activation = config.get("hidden_act", "quick_gelu")

@@ -25,6 +25,7 @@ A game is a module with
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
     alike(nets, ema, images, given) optional, of games that draw from captions: vectors (B, D) of images, as `sample`
                                   gives them or uint8, and of what they were given; the cosine says how alike they are
+    compares(config)              optional, with it: whether a run of that config has such vectors; else each has
     MASK                          optional: the field, of those that it asks for, that is 255 in a hole and 0 elsewhere;
                                   metrics may measure inside of it, and `sample` takes `--masks`
     target(config)                optional: the data's field that holds what each sample is to become; grids show it,
@@ -115,6 +116,11 @@ def mask(game: ModuleType) -> str:
 def fixed(game: ModuleType, config) -> dict:
     """The arrays of the game's fixed networks, by net."""
     return game.fixed(config) if hasattr(game, "fixed") else {}
+
+
+def compares(game: ModuleType, config) -> bool:
+    """Whether the game can say how alike images are to what they were drawn from."""
+    return hasattr(game, "alike") and (not hasattr(game, "compares") or game.compares(config))
 
 
 def sampled(game: ModuleType, config) -> dict:

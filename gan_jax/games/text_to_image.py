@@ -32,7 +32,7 @@ ENCODERS = (TEXT, IMAGES)
 EMA_NETS = ("generator", *ENCODERS)
 EMA_COPIED = ENCODERS  # samples are drawn with the encoder that the players have seen
 SAMPLED = (fixed_text.NAME,)
-TEXTS = {"recurrent": TextEncoder, "clip": fixed_text.ClipText}  # config.text.name; the last one never trains
+TEXTS = {"recurrent": TextEncoder, "clip": fixed_text.tower}  # config.text.name; the last one never trains
 DEFAULTS = {
     "loss": {
         "name": "hinge",  # or another of `losses.NAMES` that treats images one by one
@@ -67,6 +67,7 @@ class Rules(NamedTuple):
     jitter: int
     game: losses.Adversarial | None = None
     power: float = 0.0
+    text: tuple = ()  # the size that a file gives the text encoder, which a program's name on disk is to tell
     sharpness: matching.Sharpness = matching.Sharpness()
 
 
@@ -107,6 +108,9 @@ def nets(config, spec: dict[str, Field]) -> dict[str, nn.Module]:
     text = configs.build(classes["text"], config.text, "text", vocabulary=caption.classes)
     built = {net: configs.build(classes[net], config[net], net, **fields) for net in NETS}
     if _is_fixed(config):
+        if caption.shape[1] > text.length:
+            raise UserError(f"config.data.caption_length={caption.shape[1]}: CLIP's text tower reads up to "
+                            f"{text.length} tokens; set it to that, or less")
         return built | {fixed_text.NAME: text}
     of_images = {"width": section.width, "region_side": section.region_side, "size": text.size}
     return built | {TEXT: text, IMAGES: ImageEncoder(**fields, **of_images)}
@@ -165,6 +169,8 @@ def phases(config, nets: dict, stage: Stage) -> tuple[Phase, ...]:
     configs.check_range(config, "0 or more", "loss.matching_aware", "text_to_image.jitter", *weights)
     configs.check_range(config, "above 0", *(f"matching.{name}" for name in matching.Sharpness._fields))
     common = {"nets": nets, "flip": config.data.flip, "jitter": config.text_to_image.jitter}
+    if _is_fixed(config):
+        common["text"] = nets[fixed_text.NAME].numbers
     if stage.table == MATCHING:
         section = config.matching
         sharpness = matching.Sharpness(**{name: section[name] for name in matching.Sharpness._fields})
@@ -208,16 +214,18 @@ def sample_latents(generator: nn.Module, keys: jax.Array) -> jax.Array:
     return share * math.sqrt(2) * jax.lax.erf_inv(draws * math.erf(DEVIATIONS / math.sqrt(2)))
 
 
+def compares(config) -> bool:
+    """Whether there is an encoder of images: beside a fixed one of captions none is trained."""
+    return not _is_fixed(config)
+
+
 def alike(
     nets: dict, ema: dict, images: jax.Array, given: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     """Vectors (B, S) of images (B, H, W, C), uint8 or in [-1, 1], and of the first of each row of captions (B, K, L).
 
-    Raises:
-      UserError: a text encoder that is fixed, beside which none of images is trained.
+    Of a run whose encoders are its own, see `compares`.
     """
-    if IMAGES not in nets:
-        raise UserError("this run has no encoder of images: its text encoder is not its own; leave r_precision out")
     vectors, _ = nets[IMAGES].apply(ema[IMAGES], pixels.normalise(images), train=False)
     return vectors, _read(nets, ema, given)
 
