@@ -17,7 +17,7 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
            errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EIO, errno.ESTALE)
 # Texts for `sample`.
 DRAWN = ("inputs", "masks", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation",
-         "style_mixing", "dlatents", "format")  # fmt: skip
+         "style_mixing", "dlatents", "format", "captions")  # fmt: skip
 EVALUATION = ("features", "weights", "download", "preprocessing", "samples", "batch_size", "split", "flip_reals",
               "border", "statistics")  # keys of config.evaluation  # fmt: skip
 FLAGS = {

@@ -84,7 +84,7 @@ def _places(before: ConfigDict, config: ConfigDict) -> list[str]:
     old, keys = runs.data_sections(before), []
     for part, section in runs.data_sections(config).items():
         prefix = f"data.parts.{part}" if part else "data"
-        keys += [f"{prefix}.dir", f"{prefix}.download"]
+        keys += [f"{prefix}.{key}" for key in ("dir", "download", "captions_from")]
         if part in old and all(str(one.name).startswith("folder:") for one in (old[part], section)):
             keys.append(f"{prefix}.name")
     return keys
@@ -200,6 +200,11 @@ def read_folder(workdir: os.PathLike | str) -> tuple[ConfigDict, specs.Spec, dic
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         file = folder / "data.json"
         raise UserError(f"{file}: cannot be read: {error}; delete it, and `train` writes it anew") from error
+
+
+def names(summary: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names of the classes, words of the captions) as `data.json` has them of a run's data; empty where not."""
+    return tuple(summary.get("classes", ())), tuple(summary.get("words", ()))
 
 
 def restore(run: runs.Run, workdir: os.PathLike | str, mesh, step: int | None = None):

@@ -56,6 +56,8 @@ FLAGS = {
   --workdir=DIR --out=DIR      the run's folder, and where images go
   --seeds=0-63                 one image for each; also 1,5,9; of runs that translate, held-out examples
   --inputs=PATH                a picture, or a folder or .zip of such, for runs that translate, enlarge or fill pictures
+  --captions=TEXT|FILE.txt     for runs that draw from captions: one, or a file with one a line; each with every seed,
+                               default 0-7. Without it --seeds are held-out examples
   --masks=PATH                 of pictures whose holes are filled: a mask, or a folder or .zip of such by the pictures'
                                names, of their size, white in the hole
   --scale=2.5 --tile=SIDE      of enlarged pictures: how many times their sides, default the network's own; the side of

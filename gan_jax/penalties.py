@@ -14,19 +14,19 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def squared_gradient_norm(logits_fn: Callable, x: jax.Array) -> jax.Array:
+def squared_gradient_norm(logits_fn: Callable, x: Any) -> jax.Array:
     """Per-sample sum of squares of d sum(logits) / dx, reduced in float32.
 
     Args:
-      logits_fn: (B, ...) -> logits.
-      x: inputs, (B, ...).
+      logits_fn: x -> logits.
+      x: inputs, (B, ...), or a tree of such, whose gradients are one vector.
     Returns:
       (B,).
     """
     return _squared_gradient_norm(logits_fn, x)[0]
 
 
-def _squared_gradient_norm(logits_fn: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _squared_gradient_norm(logits_fn: Callable, x: Any) -> tuple[jax.Array, jax.Array]:
     """`squared_gradient_norm`, and the logits of the same forward pass."""
 
     def total(x):
@@ -34,8 +34,8 @@ def _squared_gradient_norm(logits_fn: Callable, x: jax.Array) -> tuple[jax.Array
         return jnp.sum(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), logits
 
     grads, logits = jax.grad(total, has_aux=True)(x)
-    grads = grads.astype(jnp.promote_types(grads.dtype, jnp.float32))
-    return jnp.sum(jnp.square(grads), axis=tuple(range(1, x.ndim))), logits
+    grads = [g.astype(jnp.promote_types(g.dtype, jnp.float32)) for g in jax.tree.leaves(grads)]
+    return sum(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in grads), logits
 
 
 def r1(logits_fn: Callable, real: jax.Array, *, gamma: float | jax.Array) -> jax.Array:
@@ -128,6 +128,25 @@ def dragan(
     assert real.shape == noise.shape, (real.shape, noise.shape)
     near = jnp.clip(real + batch_std(real, axis_name=axis_name) * (noise - 0.5), low, high)
     return _norm_penalty(logits_fn, near, target, epsilon)
+
+
+def matching_aware(
+    logits_fn: Callable,  # (images, sentences) -> logits (B,)
+    images: jax.Array,  # (B, ...), real ones
+    sentences: jax.Array,  # (B, S), their own
+    *,
+    power: float = 6.0,  # of the norm, 2 or more
+) -> tuple[jax.Array, jax.Array]:
+    """DF-GAN, Tao et al. (2008.05865), eq. 1: |(d D / dx, d D / ds)|^power, both gradients as one vector.
+
+    The weight (k, 2 in the paper) is the caller's. No epsilon is needed: at an even power there is no root.
+
+    Returns:
+      (B,), and the logits (B,) of the same forward pass.
+    """
+    assert power >= 2, power
+    squares, logits = _squared_gradient_norm(lambda both: logits_fn(*both), (images, sentences))
+    return squares ** (power / 2), logits
 
 
 def path_lengths(images_fn: Callable, ws: jax.Array, noise: jax.Array) -> tuple[jax.Array, Any]:

@@ -301,9 +301,9 @@ def prepare(run: runs.Run, dataset, mesh) -> Programs:
         )
     phases = config.programs == "phases" or (config.programs == "auto" and apart(run))
     fixed = parallel.replicate(games.fixed(run.game, config), mesh)
-    if fixed.keys() & run.nets.keys():
+    if both := fixed.keys() & {net for phase in run.all_phases for net in phase.nets}:
         raise UserError(f"the game {config.game!r} calls a fixed network as one that it trains: "
-                        f"{', '.join(sorted(fixed.keys() & run.nets.keys()))}; give it another name")
+                        f"{', '.join(sorted(both))}; give it another name")
     if not config.resident_data:
         return Programs(mesh, {}, {}, phases, fixed=fixed)
     arrays = dataset.packed()

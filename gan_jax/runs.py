@@ -1,5 +1,6 @@
 """A run: the players, phases, State and data that its config describes."""
 
+import itertools
 import math
 from collections.abc import Callable
 from types import ModuleType
@@ -34,6 +35,7 @@ DEFAULTS = {
         "metrics": (),  # such as ("fid50k_full", "kid50k_full"); the best checkpoint by the first one is kept
         "features": "none",  # of metrics without a count; one that begins with random_ makes all networks random
         "judge": "",  # labelled data that the features `classifier` are fitted on, such as photographs:grass+gravel
+        "judge_split": "",  # that the judge of `obeyed` is fitted on; empty: the one that is trained on
         "samples": 10_000,  # of metrics without a count
         "preprocessing": "tf1",  # of Inception: tf1 (official), pytorch_fid or clean
         "weights": "",  # file or folder of weights; empty: $GAN_JAX_WEIGHTS_DIR, or the cache
@@ -61,7 +63,9 @@ _RANGES = {  # numbers that any game may have, `net` being any net's section; a 
     "0 to 1": ("{net}.w_avg_beta", "{net}.magnitude_ema_beta"),
     "1 or more": ("{net}.latent_size", "checkpoints.keep"),
 }  # fmt: skip
-_OF_THE_DATA = ("shape", "resolution", "channels", "num_classes", "axis_name")  # model fields that are no settings
+_OF_THE_DATA = (  # model fields that are no settings
+    "shape", "resolution", "channels", "num_classes", "vocabulary", "axis_name",
+)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -72,9 +76,10 @@ class Run(NamedTuple):
     game: ModuleType
     nets: dict[str, Any]
     stage: games.Stage
-    phases: tuple[steps.Phase, ...]  # of the stage, as are the optimizers
-    optimizers: dict[str, optim.Optimizer]
+    phases: tuple[steps.Phase, ...]  # of the stage
+    optimizers: dict[str, optim.Optimizer]  # of all players, with the stage's rates
     ema: steps.Ema
+    all_phases: tuple[steps.Phase, ...] = ()  # of all stages' tables: State has the optimizers of their players
 
 
 def load_config(path: str, overrides=()) -> ConfigDict:
@@ -134,6 +139,12 @@ def sources(run: Run) -> tuple[str, ...]:
     return tuple(name for name in fields if fields[name].kind in ("image", "video"))
 
 
+def captions(run: Run) -> tuple[str, ...]:
+    """The texts among `of_examples`."""
+    fields = _asked(run)
+    return tuple(name for name in fields if fields[name].kind == "tokens")
+
+
 def _asked(run: Run) -> specs.Spec:
     """What the run's game must be given to draw a sample."""
     fields = {**run.spec, **games.derived(run.game, run.config, run.spec)}
@@ -189,12 +200,15 @@ def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None
         configs.check_range(config, expected, *(k.format(net=net) for k in keys for net in game.NETS))
     _check_offers(config, game)
     nets = game.nets(config, spec)
-    stage = stage or games.stages(game, config, spec)[0]
-    phases = games.phases(game, config, nets, stage)
-    optimizers = {player: _optimizer(config, nets, player, phases, stage) for player in steps.players(phases)}
-    copied = getattr(game, "EMA_COPIED", ())
-    ema = configs.build(steps.Ema, config.ema, "ema", nets=game.EMA_NETS, copied=copied)
-    return Run(config, spec, game, nets, stage, phases, optimizers, ema)
+    stages = games.stages(game, config, spec)
+    stage = stage or stages[0]
+    differing = {one.table: one for one in (*stages, stage)}
+    tables = {name: games.phases(game, config, nets, one) for name, one in differing.items()}
+    phases, all_phases = tables[stage.table], tuple(itertools.chain(*tables.values()))
+    optimizers = {player: _optimizer(config, nets, player, all_phases, stage) for player in steps.players(all_phases)}
+    averaged, copied = tuple(net for net in game.EMA_NETS if net in nets), getattr(game, "EMA_COPIED", ())
+    ema = configs.build(steps.Ema, config.ema, "ema", nets=averaged, copied=copied)
+    return Run(config, spec, game, nets, stage, phases, optimizers, ema, all_phases)
 
 
 def _check_offers(config: ConfigDict, game: ModuleType) -> None:
@@ -256,7 +270,7 @@ def init_state(run: Run) -> steps.State:
         images=jnp.int32(0),
         params=params,
         variables=variables,
-        opt=steps.init_optimizers(run.phases, run.optimizers, params),
+        opt=steps.init_optimizers(run.all_phases, run.optimizers, params),
         ema=steps.init_ema(run.ema.nets, params, variables),
         memory=memory,
     )
@@ -285,7 +299,7 @@ def _placed(shapes, mesh):
 def pack(run: Run, state: steps.State, mesh) -> steps.State:
     """The State as the loop keeps it on the mesh's devices, see `step.packed`."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return steps.packed(state, run.phases, run.optimizers, mean_size=MEAN_SIZE_ON_CPU if on_cpu else math.inf)
+    return steps.packed(state, run.all_phases, run.optimizers, mean_size=MEAN_SIZE_ON_CPU if on_cpu else math.inf)
 
 
 def open_data(config: ConfigDict, split: str = ""):

@@ -43,7 +43,7 @@ def sampler(
       the arrays of `given` alone.
     """
     function = generator(run, from_latents=from_latents, whole=whole, **options)
-    return _in_passes(function, batch_size or _batch_size(run))
+    return _in_passes(function, batch_size or _batch_size(run), games.sampled(run.game, run.config))
 
 
 def generator(run: runs.Run, *, from_latents: bool = False, whole: bool = False, **options) -> Callable:
@@ -117,7 +117,7 @@ class Painter:
 
 def in_passes(run: runs.Run, function: Callable) -> Callable:
     """function(ema, *arrays (N, ...)) per sample, for any N, compiled as `sampler` does; the result is numpy's."""
-    return _in_passes(function, _batch_size(run))
+    return _in_passes(function, _batch_size(run), games.sampled(run.game, run.config))
 
 
 def _batch_size(run: runs.Run) -> int:
@@ -126,14 +126,18 @@ def _batch_size(run: runs.Run) -> int:
     return min(max(2**21 // most, 1), 256)
 
 
-def _in_passes(function: Callable, batch_size: int) -> Callable:
-    """function(ema, *arrays (N, ...)), per sample, compiled for one batch size: N may be any, the result is numpy's."""
+def _in_passes(function: Callable, batch_size: int, fixed: dict) -> Callable:
+    """function(ema, *arrays (N, ...)), per sample, compiled for one batch size: N may be any, the result is numpy's.
+
+    The fixed networks that samples need are put beside what `ema` has.
+    """
     mesh = parallel.make_mesh(jax.local_devices())
+    fixed = jax.device_put(fixed, parallel.replicated(mesh))
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
     program = parallel.over_samples(function, mesh)
 
     def run(ema, *arrays) -> np.ndarray:
-        here, count, parts = parallel.local_copy(ema, mesh), len(arrays[0]), []
+        here, count, parts = {**parallel.local_copy(ema, mesh), **fixed}, len(arrays[0]), []
         for start in range(0, count, batch_size):
             place = np.minimum(np.arange(start, start + batch_size), count - 1)
             parts.append(program(here, *jax.tree.map(lambda array, place=place: array[place], arrays)))
@@ -195,7 +199,7 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     Args:
       workdir: the run's folder.
       out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif` or `.mp4`, or `style_mixing.png` and its
-        images, or enlarged pictures by their names.
+        images, or enlarged pictures by their names; with `captions.txt` where samples are of captions.
       step: checkpoint; None for the newest.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
       **flags: the fields of `sample_flags.Flags`.
@@ -216,8 +220,8 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
     is_whole = any([fills(flags, run), enlarges(flags, run)])  # pictures of any size; both look at the flags
-    class_names = tuple(summary.get("classes", ()))
-    job = None if is_whole else read(flags, run, class_names)
+    class_names, words = folders.names(summary)
+    job = None if is_whole else read(flags, run, class_names, words)
     if flags.per_class is not None:
         labelled.check_empty(pathlib.Path(out))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
@@ -229,8 +233,10 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     if flags.per_class is not None:
         return labelled_set(run, Painter(run, restored.state.ema), job, folder, class_names, restored.step)
     draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
+    of_given = _of_captions if job.captions else _of_inputs
+    draw = _mixed if job.mixing else _interpolation if flags.interpolate else of_given if job.names else _stills
     fps = flags.fps or images.FPS
-    writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
+    writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save, ".txt": _save_lines}
     writers |= {".gif": partial(images.save_animation, fps=fps), ".mp4": partial(images.save_video, fps=fps)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -283,6 +289,14 @@ def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     drawn, _ = Painter(run, ema).stills(job)
     files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
     return files | {"grid.png": grid_picture(run, drawn, job.given)}
+
+
+def _of_captions(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
+    """One image for each caption and seed, the captions, and a grid: a row a caption, or held-out ones in turn."""
+    drawn, _ = Painter(run, ema).stills(job)
+    files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
+    each = len(job.names) // len(job.captions)
+    return files | {"captions.txt": job.captions, "grid.png": images.grid(drawn[0], each if each > 1 else 0)}
 
 
 def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
@@ -343,6 +357,10 @@ def _names(run: runs.Run, job: Job) -> list[str]:
     if not specs.classes(run.spec) or job.labels is None:
         return [f"{job.mark}{seed:06}" for seed in job.seeds]
     return [f"{job.mark}{seed:06}_label{label}" for seed, label in zip(job.seeds, job.labels, strict=True)]
+
+
+def _save_lines(path: pathlib.Path, lines: tuple[str, ...]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _save_points(path: pathlib.Path, points: np.ndarray) -> None:

@@ -70,7 +70,7 @@ class Ema(NamedTuple):
     decay: float = 0.0  # a step's weight of the old value, in place of the half-life; 0 for none
     rampup: float = 0.0  # half-life is at most this share of the images seen; 0 for none
     growth_images: float = 0.0  # half-life rises to its value from 0 over them, along a cosine; 0: at once
-    copied: tuple[str, ...] = ()  # collections that are copied instead, averages themselves
+    copied: tuple[str, ...] = ()  # collections that are copied instead, averages themselves, and whole nets
 
 
 class Hyper(NamedTuple):
@@ -367,7 +367,7 @@ def _average(state: State, ema: Ema, values: Mapping[str, Any], batch_size: int)
     live = {net: {"params": state.params[net], **state.variables.get(net, {})} for net in ema.nets}
     averaged = optim.ema_update(state.ema, live, decay)
     return {
-        net: {**tree, **{name: live[net][name] for name in ema.copied if name in tree}}
+        net: {**tree, **{name: live[net][name] for name in (tree if net in ema.copied else ema.copied) if name in tree}}
         for net, tree in averaged.items()
     }
 

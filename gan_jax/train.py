@@ -226,7 +226,7 @@ def _packed(run, mesh, state: steps.State) -> steps.State:
 
 def _with_fresh_optimizers(session: _Session, state: steps.State) -> steps.State:
     run = session.run
-    opt = initial.evaluate(lambda: steps.init_optimizers(run.phases, run.optimizers, jax.device_get(state.params)))
+    opt = initial.evaluate(lambda: steps.init_optimizers(run.all_phases, run.optimizers, jax.device_get(state.params)))
     return state._replace(opt=parallel.replicate(opt, session.mesh))
 
 

@@ -80,11 +80,14 @@ def play(run: runs.Run, *, count: int, devices: int = 1, mode: str = "shard_map"
 
 
 def random_batch(run: runs.Run, number: int) -> dict[str, np.ndarray]:
-    """A batch of noise images, and labels where the run has them."""
+    """A batch of noise images, and labels or tokens where the run has them."""
     rng = np.random.default_rng(number)
     size = run.config.batch_size
-    images = {name: field.shape for name, field in run.spec.items() if field.kind != "label"}
+    images = {name: field.shape for name, field in run.spec.items() if field.kind not in ("label", "tokens")}
     batch = {name: rng.integers(0, 256, (size, *shape), dtype=np.uint8) for name, shape in images.items()}
+    for name, field in run.spec.items():
+        if field.kind == "tokens":
+            batch[name] = rng.integers(1, field.classes, (size, *field.shape)).astype(np.int32)
     if specs.classes(run.spec):
         batch["label"] = rng.integers(0, specs.classes(run.spec), size).astype(np.int32)
     return batch

@@ -12,7 +12,7 @@ from gan_jax import help as help_texts
 from gan_jax.data import mixture
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import equivariance as equivariance_rows
-from gan_jax.evaluate import plans, protocols
+from gan_jax.evaluate import judges, plans, protocols
 from gan_jax.evaluate import run as measuring
 from gan_jax.metrics import equivariance
 from tests import settings
@@ -48,7 +48,7 @@ def values_of(run, images, labels=None) -> dict[str, float]:
     section = run.config.evaluation
     planned = plans.ready(
         protocols.listed_protocols(section, section.metrics), section, shape=images.shape[1:], seed=0,
-        open_reals=lambda: runs.open_data(run.config), fit_judge=lambda: measuring.judge(run, "image"),
+        open_reals=lambda: runs.open_data(run.config), fit_judge=functools.partial(judges.fitted, run, "image", ()),
     )  # fmt: skip
     return by_name(planned.measure(planned.of_images(images)[1], None, labels))
 
@@ -305,7 +305,7 @@ def test_the_classifier_takes_the_settings_of_all_features(digits, reals, tmp_pa
     assert (test[0]["split"], test[0]["reals"], floor["samples"]) == ("test", 360, 1437)
     flipped = evaluate.evaluate(digits[0], metrics="fd", settings={"flip_reals": "True"}, save_statistics=file)
     assert (flipped[0]["reals"], flipped[0]["flip"]) == (2874, True)
-    judge = measuring.judge(run, "image")
+    judge = judges.fitted(run, "image", (), "digits_classifier")
     both = np.concatenate([reals["image"], reals["image"][:, :, ::-1]])
     features = jax.jit(lambda x: judge.apply(judge.variables, x, ("features",)))(both)["features"]
     np.testing.assert_allclose(metrics.load_moments(file).mean, np.mean(features, 0), rtol=1e-4, atol=1e-4)

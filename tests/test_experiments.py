@@ -13,6 +13,7 @@ from gan_jax import config as configs
 from gan_jax import folders, games, parallel, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
+from gan_jax.layers.conv import as_pair
 from gan_jax.sample import sample
 from gan_jax.train import train
 from tests import settings
@@ -22,7 +23,7 @@ FILES = sorted(path.stem for path in settings.EXPERIMENTS.glob("*.py"))
 # One file of each game, and those whose State holds more: growth, a strength of augmentation, magnitudes, a schedule.
 RESUMED = (
     "mixture_gan", "celebahq_progan", "ffhq_stylegan", "stylegan2_ada", "stylegan3", "r3gan", "digits_cyclegan",
-    "digits_cut", "digits_pix2pix", "faces_superres", "digits_inpaint",
+    "digits_cut", "digits_pix2pix", "faces_superres", "digits_inpaint", "digits_captions",
 )  # fmt: skip
 
 # The authors' NIPS 2017 poster: learning rates of D and G, updates; then the same of the baseline.
@@ -64,10 +65,14 @@ def _spec(config):
     if "parts" in config.data:
         parts = config.data.parts.items()
         return {part: specs.Field("image", (look.resolution, look.resolution, look.channels)) for part, look in parts}
-    side = config.data.resolution
-    shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
-    if "source" in games.find(config.game).reads(config):
+    size = as_pair(config.data.resolution)
+    shape = (2,) if config.data.name.startswith("mixture:") else (*size, config.data.channels)
+    reads = games.find(config.game).reads(config)
+    if "source" in reads:
         return specs.paired(shape, shape)
+    if "caption" in reads:
+        words = specs.Field("tokens", (max(config.data.captions, 1), config.data.caption_length), 20)
+        return specs.labelled(shape) | {"caption": words}
     return specs.labelled(shape, 10 if config.get("conditional") else 0)
 
 
@@ -116,7 +121,7 @@ def test_smoke_trains_three_steps_and_samples(name, tmp_path, one_device):
     options = _photographs(tmp_path / "in") if draws else {"seeds": "0-2"}
     files = sample(str(workdir), str(tmp_path / "out"), **options)
     if len(shape) == 3:
-        assert len(files) == 4
+        assert len(files) == 4 + ("caption" in game.reads(config))
         for file in files[:3]:
             assert np.asarray(Image.open(file)).reshape(*shape[:2], -1).shape == shape
     else:
@@ -128,7 +133,7 @@ def test_smoke_trains_three_steps_and_samples(name, tmp_path, one_device):
 
 def test_smoke_runs_that_are_others_are_known():
     """Their full runs differ in rates, lengths and data."""
-    others = {"lsun_progan", "maps_pix2pix", "summer2winter", "lsun_dcgan_ttur", "svhn_dcgan_ttur"}
+    others = {"lsun_progan", "maps_pix2pix", "summer2winter", "lsun_dcgan_ttur", "svhn_dcgan_ttur", "cub_dfgan"}
     assert {*FILES} - {*_distinct(FILES)} == others
 
 
@@ -144,7 +149,7 @@ def test_a_smoke_run_resumes(name, tmp_path, one_device, capsys):
     assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("name", ("digits_dcgan_conditional", "digits_cyclegan"))
+@pytest.mark.parametrize("name", ("digits_dcgan_conditional", "digits_cyclegan", "digits_captions"))
 def test_a_resumed_smoke_run_ends_in_the_same_state_as_an_uninterrupted_one(name, tmp_path, one_device):
     for images in (16, 32):
         _smoke(name, tmp_path / "resumed", images)
@@ -201,7 +206,7 @@ def test_an_unknown_variant_names_the_known_ones(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_values_are_overridden_from_text(name):
-    player, other = _load(name).optim
+    player, other, *_ = _load(name).optim
     before = _load(name).optim[other].learning_rate
     config = _load(name, **{f"optim.{player}.learning_rate": "3e-3", "every.log_images": "5"})
     assert config.optim[player].learning_rate == 3e-3
@@ -277,6 +282,23 @@ def test_pix2pix_experiments_have_the_values_of_the_papers_appendix(name, images
     generator = config.generator
     assert (generator.norm, generator.statistics, generator.dropout, generator.dropout_layers) == (
         "batch", "picture", 0.5, 3)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "images", "epochs", "captions"), [
+    ("cub_dfgan", 8_855, 1_301, 10), ("coco_dfgan", 82_783, 301, 5),
+])  # fmt: skip
+def test_dfgan_experiments_have_the_papers_values(name, images, epochs, captions):
+    """The players' share of the run, after that of the encoders."""
+    config = _load(name)
+    assert config.total_images - config.matching.images == images * epochs
+    assert (config.batch_size, config.data.captions, config.data.resolution) == (32, captions, 256)
+    assert (config.data.flip, config.text_to_image.jitter) == (True, 48)  # 304 pixels, cut to 256
+    assert (config.loss.name, config.loss.matching_aware, config.loss.power) == ("hinge", 2.0, 6.0)
+    for player, rate in (("generator", 1e-4), ("discriminator", 4e-4)):
+        adam = config.optim[player]
+        assert (adam.name, adam.schedule, adam.learning_rate, adam.b1, adam.b2) == ("adam", "constant", rate, 0.0, 0.9)
+        assert config[player].width == 32
+    assert (config.generator.latent_size, config.generator.truncation, config.text.size) == (100, 0.88, 256)
 
 
 def test_a_map_may_be_drawn_from_a_photograph():

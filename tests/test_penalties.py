@@ -179,6 +179,51 @@ def test_double_backward_against_finite_differences(kind):
             np.testing.assert_allclose(slope, numeric, rtol=1e-7)
 
 
+@pytest.mark.parametrize("power", [2.0, 3.0, 6.0])
+def test_matching_aware_penalty_against_finite_differences(power):
+    """By the critic's weights and by images, in float64; and its value by the critic's slopes."""
+    rng = np.random.default_rng(3)
+    with jax.enable_x64(True):
+        params = {"conv": rng.standard_normal((3, 3, 2, 3)), "bias": rng.standard_normal(3),
+                  "dense": rng.standard_normal(12), "joint": rng.standard_normal((12, 5))}  # fmt: skip
+        images, sentences = rng.uniform(-1, 1, (3, 4, 4, 2)), rng.uniform(-1, 1, (3, 5))
+        point = jax.tree.map(jnp.asarray, (params, images))
+
+        def critic(params, images, sentences):
+            features = jnp.tanh(lax.conv_general_dilated(
+                images, params["conv"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            ) + params["bias"]).reshape(len(images), -1)  # fmt: skip
+            return features @ params["dense"] + jnp.einsum("bi,ij,bj->b", features, params["joint"], sentences)
+
+        def loss(point):
+            values, logits = penalties.matching_aware(partial(critic, point[0]), point[1], sentences, power=power)
+            assert values.shape == logits.shape == (3,)
+            return jnp.sum(values)
+
+        def shifted(direction, step):
+            return loss(jax.tree.map(lambda p, d: p + step * d, point, direction))
+
+        pair = jnp.asarray(images), jnp.asarray(sentences)
+        slopes = jax.grad(lambda *pair: critic(params, *pair).sum(), (0, 1))(*pair)
+        norms = np.sqrt(sum(np.square(slope.reshape(3, -1)).sum(1) for slope in map(np.asarray, slopes)))
+        assert float(loss(point)) == pytest.approx((norms**power).sum(), rel=1e-12)
+        grads = jax.grad(loss)(point)
+        for _ in range(3):
+            direction = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), point)
+            slope = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (grads, direction)), strict=True))
+            numeric = (shifted(direction, 1e-5) - shifted(direction, -1e-5)) / 2e-5
+            np.testing.assert_allclose(slope, numeric, rtol=1e-6)
+
+
+def test_matching_aware_penalty_of_a_flat_critic_has_finite_gradients():
+    def loss(scale):
+        judge = lambda images, sentences: scale * (images.sum(1) + sentences.sum(1))  # noqa: E731
+        return penalties.matching_aware(judge, jnp.ones((4, 3)), jnp.ones((4, 2)))[0].mean()
+
+    assert tuple(map(float, jax.value_and_grad(loss)(0.0))) == (0.0, 0.0)
+    assert float(loss(1.0)) == pytest.approx(5.0**3)  # |(1, 1, 1, 1, 1)|^6
+
+
 def test_one_and_eight_devices_agree():
     """With batch norm over all devices in the critic, and DRAGAN's deviation of the whole batch."""
     rng = np.random.default_rng(2)

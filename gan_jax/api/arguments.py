@@ -78,6 +78,16 @@ def listed(name: str, values: Iterable | None) -> str:
     return ",".join(texts)
 
 
+def captions(values: str | Sequence[str] | None) -> str | tuple[str, ...]:
+    """A caption or the path of a file of such, or several captions; empty for None. Raises UserError for others."""
+    if values is None or isinstance(values, str):
+        return values or ""
+    texts = tuple(values) if isinstance(values, Sequence | np.ndarray) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"captions={values!r}: expected a text, or several texts in a list")
+    return tuple(map(str, texts))
+
+
 def whole(name: str, value: Any, expected: str) -> int:
     """A whole number. Raises UserError, which tells what was expected."""
     try:

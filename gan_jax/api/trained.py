@@ -40,7 +40,7 @@ def open_run(workdir: Path, step: int | str | None = None, *, data: Path = "") -
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
-    return TrainedRun(workdir, run, restored, tuple(summary.get("classes", ())), data)
+    return TrainedRun(workdir, run, restored, folders.names(summary), data)
 
 
 class TrainedRun:
@@ -56,10 +56,12 @@ class TrainedRun:
       step, images_seen: how far it was trained.
       is_complete: whether that is its whole length; of a run that `train` returns, whether no signal stopped it.
       class_names: of its data; empty where they have none.
+      words: of its data's captions, by their tokens; empty where they have none.
     """
 
-    def __init__(self, workdir: str, run: runs.Run, restored: Any, class_names: tuple[str, ...], data: str):
-        self.workdir, self.config, self.class_names = workdir, run.config, class_names
+    def __init__(self, workdir: str, run: runs.Run, restored: Any, names: tuple, data: str):
+        self.workdir, self.config = workdir, run.config
+        self.class_names, self.words = names
         self.state: State = restored.state
         self.step: int = restored.step
         self.images_seen: int = restored.run["position"]
@@ -81,6 +83,7 @@ class TrainedRun:
         seeds: Iterable[int] | None = None,
         *,
         labels: Labels | None = None,
+        captions: str | Sequence[str] | None = None,
         truncation: Truncation = 1.0,
         noise: str = "",
         inputs: Images | None = None,
@@ -94,6 +97,8 @@ class TrainedRun:
             could be a seed or a count. Of a run that translates pictures, the numbers of held-out examples.
           labels: of a run with labels: a class for all samples, or classes that are repeated over them; numbers or
             names. None for all classes in turn.
+          captions: of a run that draws from captions: one, several, or the path of a `.txt` with one a line. Each is
+            drawn with all seeds, by default 0 to 7, one caption after another. None for held-out examples.
           truncation: PSI, or (PSI, CUTOFF): styles are moved towards their mean; of models with styles.
           noise: const (default), random of each seed, or none; of models with noise inputs.
           inputs: of a run that translates, enlarges or fills pictures: a picture, a folder or .zip; or uint8
@@ -109,14 +114,18 @@ class TrainedRun:
         if masks is not None and (inputs is None or isinstance(inputs, Path)):
             raise UserError("masks: needs inputs as an array too")
         if inputs is not None:
-            sample_flags.check_abilities(self._flags(labels, truncation, noise), run)
+            flags = self._flags(labels, truncation, noise)._replace(captions=arguments.captions(captions))
+            sample_flags.check_abilities(flags, run)
         if inputs is not None and enlarge.enlarges(run):
             return self._enlarged(inputs, seeds, labels)
         if inputs is not None and not isinstance(inputs, Path):
             return painter.stills(self._of_pictures(run, np.asarray(inputs), seeds, labels, masks))[0][0]
         files = "" if inputs is None else arguments.path(inputs, "inputs")
         flags = self._flags(labels, truncation, noise)
-        flags = flags._replace(seeds=arguments.listed("seeds", seeds), inputs=files, direction=direction)
+        flags = flags._replace(
+            seeds=arguments.listed("seeds", seeds), inputs=files, direction=direction,
+            captions=arguments.captions(captions),
+        )  # fmt: skip
         drawn, _ = painter.stills(self._job(flags, run))
         return drawn[0] if isinstance(drawn, tuple) else drawn
 
@@ -251,7 +260,7 @@ class TrainedRun:
         return f"#{label}" if is_another and not isinstance(label, str) else str(label)
 
     def _job(self, flags: sample_flags.Flags, run: runs.Run) -> sample_flags.Job:
-        return sample_flags.read(flags, run, self.class_names)
+        return sample_flags.read(flags, run, self.class_names, self.words)
 
     def _job_of(self, count: int, labels: Labels | None, truncation: Truncation, noise: str) -> sample_flags.Job:
         """Of so many latents."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from gan_jax.data import mixture as mixtures
 from gan_jax.data import pack
+from gan_jax.data.captions import FIELD, Settings, make_settings
 from gan_jax.data.checks import natural, unknown
 from gan_jax.data.fit import Fit, make_fit
 from gan_jax.data.readers import Batch, Drawn, Live, Packed
@@ -18,8 +19,8 @@ from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
 from gan_jax.specs import Spec, labelled
 
-KINDS = ("digits", "digits:inverted", "digits:outlines", "faces", "photographs:NAME", "tfds:NAME", "folder:PATH",
-         "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
+KINDS = ("digits", "digits:inverted", "digits:outlines", "digits:captions", "faces", "photographs:NAME", "tfds:NAME",
+         "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
 BATCHES_AHEAD = 2
 CLASSES_SHOWN = 10  # in the line for a person
 
@@ -40,6 +41,7 @@ class Dataset:
     reader: Packed | Live | Drawn = dataclasses.field(repr=False)
     class_counts: tuple[int, ...] = ()  # examples of each class; empty where they are not known without reading all
     notes: tuple[str, ...] = ()  # what a person should know before the data are used, a line each
+    words: tuple[str, ...] = ()  # what each token of the field `caption` stands for; empty where there are no captions
     # () -> SHA-256 of the files, read whole, where `fingerprint` has their times and so changes with a copy; else ''.
     content: Callable[[], str] = dataclasses.field(default=str, repr=False)
 
@@ -64,9 +66,10 @@ class Dataset:
         return f"{self.size or 'endless'} samples{classes}{skipped}"
 
     def summary(self) -> dict:
-        """`protocol` and the classes' names and numbers of examples, None where that is not known; JSON-able."""
+        """`protocol`, the classes' names and numbers of examples, None where not known, and the words; JSON-able."""
         counts = self.class_counts or (None,) * len(self.class_names)
-        return self.protocol() | {"classes": dict(zip(self.class_names, counts, strict=True))}
+        words = {"words": list(self.words)} if self.settings.get("tokenizer") == "words" else {}  # else of a file
+        return self.protocol() | {"classes": dict(zip(self.class_names, counts, strict=True))} | words
 
     def examples(self, indices: np.ndarray) -> Batch:
         """Examples in the order of the set.
@@ -142,6 +145,10 @@ def open_dataset(
     download: bool = False,  # fetch and prepare a TFDS set that is not in the folder
     pair: str = "",  # of a folder of pairs: 'side_by_side' in each picture, or 'folders' A and B of equal names
     direction: str = "ab",  # of pairs: from the left picture, or that of A, to the other ('ab'), or back ('ba')
+    captions: int = 0,  # that are read of each example, in turn where it has fewer; 0: none
+    caption_length: int = 20,  # tokens of a caption; longer ones are cut, which a line tells
+    captions_from: str = "",  # folder, .zip or .jsonl of captions; empty: beside the pictures, or in the TFDS set
+    tokenizer: str = "words",  # 'words' of the training split, or a kind and its file
 ) -> Dataset:
     """Opens a data set; its keywords are the keys of the config's `data` section.
 
@@ -155,14 +162,18 @@ def open_dataset(
     fit = make_fit(resolution=resolution, channels=channels, crop=crop, crop_size=crop_size, filter=filter)
     kind, colon, rest = str(name).partition(":")
     common = {"name": name, "split": split, "flip": bool(flip)}
-    if pair and not (kind == "folder" and colon):
-        raise UserError(f"data.pair={pair!r}: pairs are read from folders, 'folder:PATH', not from {name!r}.")
+    said = make_settings(
+        captions=captions, caption_length=caption_length, captions_from=captions_from, tokenizer=tokenizer
+    )
+    _check_pairs_and_captions(str(name), pair, said)
     if kind == "mixture" and colon:
         return _open_mixture(rest, common)
     if kind == "digits":
-        from gan_jax.data.inverted import open_digits
+        from gan_jax.data import digits_captions, inverted
 
-        source = open_digits(rest, split=split, fit=fit, folder=dir)
+        source = (digits_captions.open_captions(split=split, fit=fit, folder=dir, flip=bool(flip), settings=said)
+                  if rest == digits_captions.LOOK
+                  else inverted.open_digits(rest, split=split, fit=fit, folder=dir))  # fmt: skip
     elif (kind == "faces" and not colon) or (kind == "photographs" and colon):
         from gan_jax.data import photographs
 
@@ -171,11 +182,12 @@ def open_dataset(
     elif kind == "tfds" and colon:
         from gan_jax.data.tfds_source import open_tfds
 
-        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download))
+        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download), captions=said)
     elif kind == "folder" and colon:
-        from gan_jax.data import folder, folder_pairs
+        from gan_jax.data import folder, folder_captions, folder_pairs
 
         source = (folder_pairs.open_pairs(rest, split=split, fit=fit, pair=pair, direction=direction) if pair
+                  else folder_captions.open_captioned(rest, split=split, fit=fit, settings=said) if said.count
                   else folder.open_folder(rest, split=split, fit=fit))  # fmt: skip
     elif kind == "synthetic" and colon:
         from gan_jax.data.synthetic import open_synthetic
@@ -184,8 +196,30 @@ def open_dataset(
     else:
         raise unknown("data.name", name, KINDS)
     dataset = _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
-    settings = {"pair": pair, "direction": direction} if pair else {}
+    settings = {"pair": pair, "direction": direction} if pair else _of_captions(dataset, tokenizer)
     return dataclasses.replace(dataset, settings={**dataset.settings, **settings})
+
+
+def _of_captions(dataset: Dataset, tokenizer: str) -> dict:
+    """What a result must state about the captions of its data; empty where they have none."""
+    if not dataset.words:
+        return {}
+    count, length = dataset.spec[FIELD].shape
+    return {"captions": count, "caption_length": length, "tokenizer": tokenizer}
+
+
+def _check_pairs_and_captions(name: str, pair: str, captions: Settings) -> None:
+    """Raises UserError where the data of that name can have no pairs or captions, and these are asked for."""
+    kind, colon, _ = name.partition(":")
+    if pair and not (kind == "folder" and colon):
+        raise UserError(f"data.pair={pair!r}: pairs are read from folders, 'folder:PATH', not from {name!r}.")
+    if captions.count and (pair or name != "digits:captions" and not (kind in ("folder", "tfds") and colon)):
+        what = f"pairs, data.pair={pair!r}" if pair else repr(name)
+        raise UserError(f"data.captions={captions.count}: captions are of 'folder:PATH', 'tfds:NAME' and "
+                        f"'digits:captions', not of {what}; leave it at 0.")
+    if captions.place and (not captions.count or kind == "digits"):
+        raise UserError(f"data.captions_from={captions.place!r}: set data.captions to how many of each example are to "
+                        "be read, of 'folder:PATH' or 'tfds:NAME'; or leave it empty.")
 
 
 def open_images(path: str, size: int = 0) -> tuple[Dataset, tuple[str, ...]]:
@@ -268,6 +302,7 @@ def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, 
         reader=reader,
         class_counts=_class_counts(source, reader),
         notes=source.notes,
+        words=source.words,
         content=str if packed else functools.partial(pack.files_sha256, source),
     )
 

@@ -5,7 +5,7 @@ import pathlib
 import stat
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from gan_jax import archives, paths
@@ -19,6 +19,7 @@ SUFFIXES = (
 )  # fmt: skip
 MOST_BYTES = 1 << 29  # of one picture's file, unpacked: Pillow's largest picture takes less
 LABEL_BYTES = 1 << 14  # of a `dataset.json`, for each picture; and one MiB
+CAPTION_BYTES = {".txt": 1 << 16, ".jsonl": 1 << 28}  # of a file of captions, by its ending
 LONGEST, DEEPEST = 1024, 32  # characters of a name in a zip, and its parts: each of its folders is remembered
 ELSEWHERE = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
              stat.S_IFBLK: "a device"}  # fmt: skip
@@ -39,10 +40,14 @@ class Files(NamedTuple):
     notes: tuple[str, ...] = ()  # what a person should know of it, a line each
 
 
-def list_files(path: str) -> Files:
+def list_files(path: str, *, used: Collection[str] = ()) -> Files:
     """What lies in a folder or .zip. Hidden files and what macOS leaves in zips are passed over.
 
     A folder that several links lead to is visited once.
+
+    Args:
+      path: of the user.
+      used: endings of files that are no pictures and are read all the same, for the notes.
 
     Raises:
       MissingPathError: no such path.
@@ -55,7 +60,7 @@ def list_files(path: str) -> Files:
     if not files.pictures:
         endings = f"; it has {_endings(files.others)}" if files.others else ""
         raise UserError(f"{root} holds no images: expected files that end in {', '.join(SUFFIXES)}{endings}.")
-    return files._replace(notes=(*files.notes, *_passed_over(root, files.others)))
+    return files._replace(notes=(*files.notes, *_passed_over(root, files.others, tuple(used))))
 
 
 def list_inputs(path: str, flag: str = "--inputs") -> Files:
@@ -74,6 +79,22 @@ def list_inputs(path: str, flag: str = "--inputs") -> Files:
         return Files(place.parent, {place.name: ()}, (), (), lambda name: _read(place, MOST_BYTES))
     files = list_files(path)
     return files._replace(pictures=dict(sorted(files.pictures.items())))
+
+
+def list_texts(path: str) -> Files:
+    """What lies in a folder or .zip of captions, or a single file of such, as `list_files` has it; pictures or none.
+
+    Raises:
+      MissingPathError, UserError: no such path; neither folder, zip nor a file that ends as captions do.
+    """
+    root = pathlib.Path(paths.expanded(path, "data.captions_from"))
+    if not root.exists():
+        raise MissingPathError(f"data.captions_from={path}: there is nothing at {root.absolute()}.")
+    if root.is_dir():
+        return _of_folder(root)
+    if root.suffix.lower() not in CAPTION_BYTES:
+        return _of_zip(root)
+    return Files(root.parent, {}, (root.name,), (), lambda name: _read(root, _most(name, {})))
 
 
 def read_bytes(full: str, name: str, load: Callable[[str], bytes], way_out: str = SKIP) -> bytes:
@@ -127,8 +148,8 @@ def _endings(names: Iterable[str]) -> str:
     return ", ".join(f"{ending} {count}" for ending, count in ranked[:6])
 
 
-def _passed_over(root: pathlib.Path, others: Iterable[str]) -> list[str]:
-    others = [name for name in others if name.rpartition("/")[2] != "dataset.json"]
+def _passed_over(root: pathlib.Path, others: Iterable[str], used: tuple[str, ...]) -> list[str]:
+    others = [name for name in others if name.rpartition("/")[2] != "dataset.json" and not name.lower().endswith(used)]
     if not others:
         return []
     return [f"{root}: {len(others)} file{'s' * (len(others) > 1)} passed over, no pictures: {_endings(others)}"]
@@ -205,17 +226,25 @@ def _content(path: str) -> tuple[tuple, str]:
 
 
 def _read(path: pathlib.Path, most: int) -> bytes:
-    if (size := path.stat().st_size) > most:
-        raise NotAFile(_too_large(size, most))
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile(f"it is {ELSEWHERE.get(stat.S_IFMT(status.st_mode), 'no file')}, not a file")
+    if status.st_size > most:
+        raise NotAFile(_too_large(status.st_size, most))
     return path.read_bytes()
 
 
 def _most(name: str, pictures: dict) -> int:
-    """Bytes that a file may have: a picture, or the labels of so many pictures."""
-    return MOST_BYTES if _is_picture(name) else min((1 << 20) + LABEL_BYTES * len(pictures), MOST_BYTES)
+    """Bytes that a file may have: a picture, captions, or the labels of so many pictures."""
+    of_captions = CAPTION_BYTES.get(pathlib.PurePosixPath(name).suffix.lower())
+    if of_captions or _is_picture(name):
+        return of_captions or MOST_BYTES
+    return min((1 << 20) + LABEL_BYTES * len(pictures), MOST_BYTES)
 
 
 def _too_large(size: int, most: int) -> str:
+    if most in CAPTION_BYTES.values():
+        return f"it unpacks to {size / 2**20:.1f} MiB, and such a file of captions takes at most {most / 2**20:g}"
     if most == MOST_BYTES:
         return f"it unpacks to {size / 2**30:.1f} GiB, and no picture takes more than {most / 2**30:.1f}"
     return f"it unpacks to {size / 2**20:.1f} MiB, and labels of so many pictures take at most {most / 2**20:.1f}"

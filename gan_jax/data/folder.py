@@ -9,7 +9,7 @@ import numpy as np
 
 from gan_jax.data.files import Files, NotAFile, list_files, list_inputs, read_bytes
 from gan_jax.data.fit import MEND, SKIP, Fit, colour_notes, decode, open_image, unusable
-from gan_jax.data.folder_labels import select
+from gan_jax.data.folder_labels import Selection, select
 from gan_jax.data.source import Example, Source
 from gan_jax.errors import UserError
 from gan_jax.specs import labelled
@@ -30,7 +30,12 @@ def open_folder(path: str, *, split: str, fit: Fit) -> Source:
       UserError: neither folder nor zip, no images, no such split, labels that are not clear.
     """
     files = list_files(path)
-    root, chosen = files.root, select(files, split)
+    return of_selection(files, select(files, split), fit)
+
+
+def of_selection(files: Files, chosen: Selection, fit: Fit) -> Source:
+    """The chosen pictures of a folder or zip."""
+    root = files.root
     listing = [(name, *files.pictures[name]) for name in chosen.paths]
     labels = chosen.labels
     described = {"labels": labels} if chosen.is_described else {}  # those by folders follow from the names

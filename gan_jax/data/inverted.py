@@ -20,10 +20,11 @@ NOISE = {"": 0.0, "inverted": 0.0, "inverted_noise": 0.06 * 127.5}  # look -> st
 
 def open_digits(look: str, *, split: str, fit: Fit, folder: str) -> Source:
     """`digits`, or `digits:LOOK`. Raises UserError for an unknown look, or channels that it does not have."""
-    from gan_jax.data import outlines, tfds_source
+    from gan_jax.data import digits_captions, outlines, tfds_source
 
     looks = (*filter(None, NOISE), outlines.LOOK)
     if look and look not in looks:
+        looks = (*looks, digits_captions.LOOK)
         raise unknown("data.name", f"digits:{look}", ["digits", *(f"digits:{name}" for name in looks)])
     if look == outlines.LOOK:
         return outlines.of_digits(tfds_source.open_digits(split=split, fit=fit, folder=folder))

@@ -56,10 +56,10 @@ def files_sha256(source: Source) -> str:
 
 
 def _look(source: Source) -> list:
-    """JSON-able: the first field's shape, the classes, and what other fields there are beside a label."""
+    """JSON-able: the first field's shape, the classes, what other fields there are beside a label, and the words."""
     (_, first), *rest = source.spec.items()
     others = {name: [field.kind, field.shape] for name, field in rest if name != "label"}
-    return [first.shape, source.class_names, *([others] if others else [])]
+    return [first.shape, source.class_names, *([others] if others else []), *([source.words] if source.words else [])]
 
 
 def fits(source: Source) -> bool:

@@ -22,3 +22,4 @@ class Source(NamedTuple):
     notes: tuple[str, ...] = ()  # what a person should know of it before it is used, a line each
     digest: Callable[[], str] | None = None  # SHA-256 (hex) of its files, read whole, where `identity` has their times
     labels: tuple[int, ...] | None = None  # (count,), where they are known without reading an example
+    words: tuple[str, ...] = ()  # what each token of the field `caption` stands for; empty where there is none

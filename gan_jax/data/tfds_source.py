@@ -12,9 +12,11 @@ import numpy as np
 
 from gan_jax import paths, specs
 from gan_jax.cache import cache_dir
+from gan_jax.data.captions import Settings
 from gan_jax.data.checks import unknown
 from gan_jax.data.fit import CorruptImageError, Fit, colour_notes, decode
 from gan_jax.data.source import Example, Source
+from gan_jax.data.tfds_captions import captioned
 from gan_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -82,7 +84,9 @@ def _digits_dir(folder: str) -> pathlib.Path:
     return root if os.access(root, os.W_OK) else cache_dir("data")
 
 
-def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = False) -> Source:
+def open_tfds(
+    name: str, *, split: str, fit: Fit, folder: str, download: bool = False, captions: Settings | None = None
+) -> Source:
     """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand, or now with `download`.
 
     Args:
@@ -91,8 +95,10 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = 
       fit: what to do to each picture.
       folder: `data.dir`, empty for the default.
       download: fetch and prepare the set where it is not in the folder.
+      captions: which of them its examples are to have.
     Raises:
-      UserError: unknown set or split, not prepared, a download that failed, no random access, no `image` feature.
+      UserError: unknown set or split, not prepared, a download that failed, no random access, no `image` feature,
+        or no captions where they are asked for.
     """
     match = _NAME.fullmatch(name)
     if not match:
@@ -112,7 +118,7 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = 
     if download and not (builder.data_path.exists() and builder.info.splits):
         builder = _prepare(name, root)
     _check_prepared(builder, name, root)
-    return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True)
+    return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True, captions=captions)
 
 
 def _prepare(name: str, root: pathlib.Path):
@@ -187,7 +193,9 @@ def _files(builder, split: str, stamps: bool) -> list[tuple]:
     return rows
 
 
-def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> Source:
+def _from_builder(
+    builder, name: str, *, split: str, fit: Fit, stamps: bool, captions: Settings | None = None
+) -> Source:
     """A prepared builder's split as a Source. Raises UserError."""
     import tensorflow_datasets as tfds
 
@@ -195,10 +203,15 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
     if not isinstance(features.get("image"), tfds.features.Image):
         names = ", ".join(features)
         raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {names}.")
-    try:
+
+    def rows_of(split: str) -> tuple:
         with quiet():
             rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             files = _files(builder, split, stamps)
+        return rows, {"set": builder.info.full_name, "split": split, "files": files}
+
+    try:
+        rows, content = rows_of(split)
     except (ValueError, KeyError) as error:
         near = unknown("data.split", split, builder.info.splits)
         raise UserError(
@@ -214,8 +227,7 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         raise UserError(f"data.split={split!r} of {name!r} is empty.")
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-    content = {"set": builder.info.full_name, "split": split, "files": files}
-    return Source(
+    source = Source(
         identity={"kind": "tfds", **content, **fit._asdict()},
         count=len(rows),
         spec=specs.labelled(fit.shape, len(classes)),
@@ -223,6 +235,10 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),
         notes=colour_notes(lambda index: rows[index]["image"], range(len(rows)), fit),
     )
+    if captions is None or not captions.count:
+        return source
+    training = "train" if "train" in builder.info.splits else split
+    return captioned(source, features, captions, name, (rows, content), lambda: rows_of(training))
 
 
 def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit) -> Example:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import metrics, parallel
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, consumers, learning, pairs, protocols
+from gan_jax.evaluate import collect, consumers, judges, learning, pairs, protocols
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.collect import Collected, Needs, Want
 from gan_jax.evaluate.protocols import Protocol
@@ -60,6 +60,7 @@ class Plans(NamedTuple):
     seed: int
     targets: pairs.Targets | None = None  # what the images are to be, of metrics of pairs
     training: learning.Training | None = None  # what the run was trained on, of `protocols.OF_TRAINING`
+    asked: judges.Asked | None = None  # what they are to show, of `protocols.OBEYED`
     check: Callable[[], None] = lambda: None  # see `ready`
 
     @property
@@ -132,6 +133,8 @@ class Plans(NamedTuple):
             return pairs.Pairs(plan.protocol.kind, plan.net, self.targets, self.section.border)
         if plan.protocol.name in protocols.OF_TRAINING:
             return learning.Source(self.training, self._rows_of).state(plan.protocol)
+        if plan.protocol.kind == protocols.OBEYED:
+            return self.asked
         return consumers.of(plan.protocol, self.seed)
 
     def _rows_of(self, protocol: Protocol, reals: Reals) -> np.ndarray:
@@ -190,8 +193,8 @@ def of_whole_images(protocol: Protocol) -> bool:
 
 def ready(
     listed: list[Protocol], section: ConfigDict, *, open_reals: Callable, shape: tuple[int, ...], seed: int,
-    fit_judge: Callable[[], FeatureNet] | None = None, targets: pairs.Targets | None = None,
-    open_training: Callable[[Any], learning.Training] | None = None,
+    fit_judge: Callable[[str], FeatureNet] | None = None, targets: pairs.Targets | None = None,
+    asked: judges.Asked | None = None, open_training: Callable[[Any], learning.Training] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Plans | None:
     """Loads what protocols need; None where none is listed.
@@ -202,8 +205,9 @@ def ready(
       open_reals: () -> Dataset; asked only where reals are looked at.
       shape: (H, W, C) of the images that are measured.
       seed: of what is drawn.
-      fit_judge: () -> the classifier of the data, where they have one.
+      fit_judge: one of `networks.FITTED` -> that classifier of the data, where they have one.
       targets: of metrics of pairs.
+      asked: of `protocols.OBEYED`.
       open_training: the reals' Dataset -> what the run was trained on; asked only where that is looked at.
       check: called between batches and protocols; what it raises ends the measurement.
     Raises:
@@ -213,9 +217,9 @@ def ready(
     if not listed:
         return None
     names = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
-    if set(names) - set(networks.JUDGES):
+    if set(names) - set(networks.FITTED):
         networks.check_channels(shape, "the generator or folder")
-    nets = {name: fit_judge() if name in networks.JUDGES else networks.load(name, section) for name in names}
+    nets = {name: fit_judge(name) if name in networks.FITTED else networks.load(name, section) for name in names}
     files = {p.name: real_side.from_file(section.statistics, nets[p.network], p.output)
              for p in listed if of_whole_images(p) and section.statistics}
     reals = None
@@ -236,7 +240,7 @@ def ready(
     forward = real_side.passing(nets, variables, section.batch_size, check)
     is_asked = any(protocol.name in protocols.OF_TRAINING for protocol in listed)
     training = parallel.together(partial(open_training, reals.dataset)) if is_asked else None
-    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed, targets, training, check)
+    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed, targets, training, asked, check)
 
 
 # What a protocol needs of images, and its values from what was kept of them.
@@ -250,7 +254,7 @@ def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Nee
     if protocol.kind == "fd":
         of_fakes = Needs(rows=(own,)) if "estimate" in protocol.options else Needs(moments=(own,))
         return Needs(moments=(theirs,)), of_fakes
-    if protocol.kind in ("kd", "pr", "prdc"):
+    if protocol.kind in ("kd", "pr", "prdc", protocols.OBEYED):
         return Needs(rows=(theirs,)), Needs(rows=(own,))
     if protocol.kind in ("is", "classes"):
         return Needs(), Needs(rows=(own,))
@@ -297,6 +301,10 @@ def values(
         return [Value("", mean, {"std": std, "splits": options["splits"]})]
     if kind == "classes":
         return _classes(fakes.rows[own], labels)
+    if kind == protocols.OBEYED:
+        right = state.of_reals(reals.rows[theirs])
+        return [Value(f"_{name}" if name else "", share, {"value_of_reals": right[name]})
+                for name, share in state.of_samples(fakes.rows[own]).items()]
     if kind in (*protocols.PAIRED, *protocols.OF_IMAGES):
         return [Value("", *state.finish())]
     if kind == "swd":

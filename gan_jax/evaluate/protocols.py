@@ -18,6 +18,8 @@ from gan_jax.features import lpips, networks
 from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
 CYCLE = "cycle_l1"  # between a picture and its way into another domain and back
+OBEYED = "obeyed"  # whether a sample has all labels of the example that it is drawn from
+RETRIEVAL = "r_precision"  # whether an image tells its caption from others
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
 BORDERED = ("psnr", "ssim", "psnr_y", "ssim_y", "pooled_psnr")  # pairs whose border config.evaluation may leave out
 OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
@@ -25,9 +27,10 @@ IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
 OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
 OF_TRAINING = training_set.NAMES  # beside the run's own training images
-PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, *OF_IMAGES, *OF_TRAINING,
-         *EQUIVARIANCE)  # of config.evaluation's samples
-WITHOUT_FEATURES = ("modes", CYCLE, *OF_IMAGES, *training_set.LEARNED, training_set.NEAREST, *EQUIVARIANCE)
+# Of config.evaluation's samples.
+PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, OBEYED, RETRIEVAL, *OF_IMAGES, *OF_TRAINING, *EQUIVARIANCE)
+WITHOUT_FEATURES = ("modes", CYCLE, OBEYED, RETRIEVAL, *OF_IMAGES, *training_set.LEARNED, training_set.NEAREST,
+                    *EQUIVARIANCE)  # fmt: skip
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
 NEAR = "nearer the reals"
 # Kinds of which the least is best.
@@ -39,7 +42,7 @@ class Protocol(NamedTuple):
 
     name: str
     kind: str            # see `FAMILIES`
-    network: str         # as `networks.load` knows it, or one of `networks.JUDGES`; empty where none is needed
+    network: str         # as `networks.load` knows it, or one of `networks.FITTED`; empty where none is needed
     output: str          # of the network
     samples: int         # images of the generator
     reals: int | None    # at most so many; None for all, 0 for none
@@ -140,10 +143,13 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
     data = _drawn_data(config)
     if CYCLE in listed and not hasattr(games.find(config.game), "returns"):
         raise UserError(f"metrics={CYCLE}: the game {config.game!r} draws no way back; leave it out")
+    if RETRIEVAL in listed and not games.compares(games.find(config.game), config):
+        raise UserError(f"metrics={RETRIEVAL}: the game {config.game!r} has no encoders of captions and images here; "
+                        "leave it out")
     if "modes" in listed and not data.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
     named = [name for name in listed if parse(name)]
-    seen = [name for name in listed if name in (*named, *OF_IMAGES, *OF_TRAINING)]
+    seen = [name for name in listed if name in (*named, OBEYED, *OF_IMAGES, *OF_TRAINING)]
     if seen and data.startswith("mixture:"):
         raise UserError(f"metrics={','.join(seen)}: they look at images, and {data!r} has points")
     generator = games.find(config.game).constructors(config).get("generator")
@@ -194,7 +200,7 @@ def check_count(name: str) -> None:
 def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
     """Raises UserError where a protocol cannot be had of so many reals, or of their shape beside the images' own."""
     of = f"{dataset.name}/{dataset.split}"
-    if protocol.network not in ("", *networks.JUDGES):
+    if protocol.network not in ("", *networks.FITTED):
         networks.check_channels(dataset.shape, of)
     if protocol.kind == "swd" and tuple(dataset.shape) != tuple(shape):
         raise UserError(f"metrics={protocol.name}: of images {tuple(shape)} against reals {tuple(dataset.shape)} of "
@@ -290,6 +296,8 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
             protocol = Protocol(name, family.kind, network, output, section.samples, None, dict(family.options))
         elif name == "classes":
             protocol = Protocol(name, name, section.features, "logits", section.samples, 0, {})
+        elif name == OBEYED:
+            protocol = Protocol(name, name, networks.OF_LABELS, "logits", section.samples, None, {})
         elif name in PAIRED:
             network = name if name.startswith("lpips_") else ""
             protocol = Protocol(name, name, network, "", section.samples, 0, {})
@@ -313,7 +321,7 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
         return ""
     if protocol.kind in PAIRED and net is not None:
         return net.name
-    if net is None:
+    if net is None or protocol.kind == OBEYED:
         return protocol.name
     plain = parse(protocol.name) is None
     name, tail = protocol.kind if plain else protocol.name, f"_{net.name}" if plain or not net.published else ""
@@ -369,4 +377,6 @@ def ranking(config: ConfigDict) -> dict:
         settings += ",labels=drawn"  # earlier values were of labels in turn
     if config.evaluation.features == networks.CLASSIFIER:
         settings += f",judge={config.evaluation.judge}"
+    if name == OBEYED:
+        settings += f",judge_split={config.evaluation.judge_split}"
     return {"metric": f"{name} {settings}" if name else "", "lower_is_better": lower}

@@ -47,16 +47,17 @@ class Reals(NamedTuple):
         mirrored = index >= self.dataset.size
         return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images) if mirrored.any() else images
 
-    def labels(self) -> np.ndarray:
-        """Labels int32 (size of the set,), in the set's order; kept in the cache."""
+    def labels(self, name: str = "label") -> np.ndarray:
+        """Labels int32 (size of the set,) of a field, in the set's order; kept in the cache."""
         size = self.dataset.size
 
         def read():
-            parts = [self.dataset.examples(np.arange(start, min(start + LABELS_AT_ONCE, size)))["label"]
+            parts = [self.dataset.examples(np.arange(start, min(start + LABELS_AT_ONCE, size)))[name]
                      for start in range(0, size, LABELS_AT_ONCE)]
             return {"labels": np.concatenate(parts)}
 
-        return _cached({"labels of": self.dataset.protocol()}, read)["labels"]
+        field = {} if name == "label" else {"field": name}
+        return _cached({"labels of": self.dataset.protocol(), **field}, read)["labels"]
 
     def protocol(self) -> dict[str, Any]:
         """What a row says of the data."""

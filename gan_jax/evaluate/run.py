@@ -13,12 +13,23 @@ import numpy as np
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, cycle, equivariance, learning, pairs, plans, protocols, report, training_set
+from gan_jax.evaluate import (
+    collect,
+    cycle,
+    equivariance,
+    judges,
+    learning,
+    pairs,
+    plans,
+    protocols,
+    report,
+    retrieval,
+    training_set,
+)  # fmt: skip
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
-from gan_jax.features import digits_classifier, networks
-from gan_jax.features.networks import FeatureNet
+from gan_jax.features import networks
 from gan_jax.metrics import mixture_quality, pixel_gaussian_samples
 
 Measure = Callable[..., list[dict]]
@@ -100,12 +111,14 @@ def measurer(
     listed = protocols.wanted(config, names)
     moved = tuple(name for name in listed if name in EQUIVARIANCE)
     drawn = games.drawn(run.game, config)
-    returned = cycle.measurer(run) if protocols.CYCLE in listed else None
+    alone = {protocols.CYCLE: cycle.measurer, protocols.RETRIEVAL: retrieval.measurer}  # that draw for themselves
+    alone = [parallel.together(partial(make, run)) for name, make in alone.items() if name in listed]
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
-        shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
+        shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judges.fitted, run, drawn, listed),
         open_reals=lambda: parallel.together(partial(runs.open_field, config, drawn, config.evaluation.split)),
         targets=parallel.together(partial(_targets, run)) if set(listed) & set(protocols.PAIRED) else None,
+        asked=parallel.together(partial(judges.asked, run, drawn)) if protocols.OBEYED in listed else None,
         open_training=partial(_training, run, drawn, listed), check=check,
     )
     if save_statistics and not planned:
@@ -126,7 +139,7 @@ def measurer(
             check()
         if points_of:
             rows += _modes(run, _points(run, points_of, inputs, ema))
-        rows += returned(ema) if returned else []
+        rows += [row for rows_of in alone for row in rows_of(ema)]
         if moved:
             rows += equivariance.rows(run, ema, moved, inputs.labels, check)
         if planned:
@@ -187,20 +200,8 @@ def _labels_of_sources(run: runs.Run, name: str) -> np.ndarray | None:
         return real_side.of(sources).labels() if specs.classes(sources.spec) else None
     drawn = games.drawn(run.game, run.config)
     own = runs.open_field(run.config, drawn, run.config.evaluation.split).class_names
-    judged = _judge_data(run, drawn, "test").class_names
+    judged = judges.data_of(run, drawn, "test").class_names
     return np.int32([judged.index(own[0])]) if len(own) == 1 and own[0] in judged else None
-
-
-def _judge_data(run: runs.Run, field: str, split: str):
-    """The Dataset that the run's judge is fitted on, prepared as a field's data are."""
-    config, name = run.config.copy_and_resolve_references(), run.config.evaluation.judge
-    sections = runs.data_sections(config)
-    if run.config.evaluation.features == networks.CLASSIFIER:
-        sections["" if "" in sections else field].name = name
-    dataset = runs.open_field(config, field, split)
-    if not specs.classes(dataset.spec):
-        raise UserError(f"config.evaluation.judge={name!r}: these data have no labels; name others")
-    return dataset
 
 
 class _Pass:
@@ -209,10 +210,12 @@ class _Pass:
     def __init__(self, run: runs.Run, planned: plans.Plans, inputs: _Inputs):
         self._run, self._planned, self._inputs = run, planned, inputs
         self._mesh = parallel.make_mesh(jax.local_devices())
+        self._fixed = jax.device_put(games.sampled(run.game, run.config), parallel.replicated(self._mesh))
         self._programs: dict[tuple, tuple[Callable, int]] = {}  # by what is needed: (program, batch that fits)
 
     def __call__(self, ema: dict, needs: collect.Needs) -> collect.Collected:
-        here, kind = parallel.local_copy(ema, self._mesh), (str(needs.outputs()), bool(needs.consumers))
+        here = {**parallel.local_copy(ema, self._mesh), **self._fixed}
+        kind = (str(needs.outputs()), bool(needs.consumers))
         if kind not in self._programs:
             program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
             nets = [self._planned.nets[name] for name in needs.outputs()]
@@ -227,25 +230,6 @@ class _Pass:
     def _dispatch(self, program: Callable, ema: dict, numbers: np.ndarray) -> dict[str, Any]:
         keys = sample.keys_from(self._run.config.seed, "evaluation", numbers)
         return program(ema, self._planned.variables, keys, self._inputs.given(numbers))
-
-
-def judge(run: runs.Run, field: str) -> FeatureNet:
-    """The run's classifier, fitted on the train split of a field's data, or of other data at their resolution.
-
-    Process 0's weights, in every process: fitted on other processors they would differ.
-    """
-
-    def fit():
-        sets = [_judge_data(run, field, split) for split in ("train", "test")]
-        train, test = (dataset.examples(np.arange(dataset.size)) for dataset in sets)
-        name = run.config.evaluation.features
-        noise = digits_classifier.TEXTURE_NOISE if name == networks.CLASSIFIER else digits_classifier.NOISE
-        arrays = (train["image"], train["label"], test["image"], test["label"])
-        return digits_classifier.fit(*arrays, noise=noise)._replace(name=name)
-
-    net = parallel.together(fit)
-    arrays = jax.tree.map(lambda x: parallel.from_first_process(x, x.shape, x.dtype), net.variables)
-    return digits_classifier.of_weights(arrays, net)
 
 
 def _training(run: runs.Run, field: str, listed: tuple[str, ...], held_out) -> learning.Training:

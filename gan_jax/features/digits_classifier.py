@@ -25,17 +25,18 @@ from gan_jax.features.state import weights_sha256
 RESOLUTION = 16     # the network's own input size
 FEATURES = 96       # width of the hidden layer that serves as features
 STEPS = 400         # of optimisation
+STEPS_OF_SEVERAL = 1_200  # of several labels of each image
 BATCH = 64          # images per step
 SHIFT = 2           # largest random translation while fitting, in pixels of the 16x16 input
 NOISE = 1.0         # largest standard deviation of the noise added while fitting, images being in [-1, 1]
+NOISE_OF_SEVERAL = 0.3  # the same where images have several labels
 TEXTURE_NOISE = 0.1  # the same for other pictures than digits, whose classes may differ in texture alone
 CPU_BATCH = 256     # images that a CPU takes at once
 RECIPE = f"{NAME} 1: {RESOLUTION}px, features {FEATURES}, steps {STEPS}x{BATCH}, shift {SHIFT}, noise {NOISE}"
-RESIZE = f"box to {RESOLUTION}x{RESOLUTION} where the sides are multiples of it, else antialiased bilinear"
 
 
 class Classifier(nn.Module):
-    """Three 3x3 convolutions, pooling, a hidden layer; (B, 16, 16, C) in [-1, 1] -> (features, logits).
+    """Three 3x3 convolutions, pooling, a hidden layer; (B, *`own_size`, C) in [-1, 1] -> (features, logits).
 
     Other sides that are multiples of four will do, each with weights of its own.
     """
@@ -55,28 +56,38 @@ class Classifier(nn.Module):
         return features, logits
 
 
-def prepare(images, side: int = RESOLUTION):
-    """uint8 (B, H, W, C) -> float32 (B, side, side, C) in [-1, 1], resized as `RESIZE` says of 16."""
+def prepare(images, size: tuple[int, int] | None = None):
+    """uint8 (B, H, W, C) -> float32 (B, *size, C) in [-1, 1], by the mean of pixels or bilinear; `size` or `own_size`."""
     x = jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
-    b, h, w, c = x.shape
-    if h % side or w % side:
-        return jax.image.resize(x, (b, side, side, c), "linear", antialias=True)
-    return x.reshape(b, side, h // side, side, w // side, c).mean(axis=(2, 4))
+    (b, h, w, c), (height, width) = x.shape, size or own_size(*x.shape[1:3])
+    if h % height or w % width:
+        return jax.image.resize(x, (b, height, width, c), "linear", antialias=True)
+    return x.reshape(b, height, h // height, width, w // width, c).mean(axis=(2, 4))
 
 
-def fit(train_images, train_labels, test_images, test_labels, *, noise: float = NOISE) -> FeatureNet:
+def own_size(height: int, width: int) -> tuple[int, int]:
+    """What images become: 16x16, or twice, three times and so on as wide or high where they are so themselves."""
+    least = min(height, width)
+    return tuple(RESOLUTION * max(side // least, 1) for side in (height, width))
+
+
+def fit(
+    train_images, train_labels, test_images, test_labels, *, noise: float = NOISE, classes: tuple[int, ...] = ()
+) -> FeatureNet:
     """Fits the classifier, or reads it from the cache where the same data and recipe have been fitted before.
 
     The fit is a function of its arguments alone (fixed seed and order), on the CPU where the process has one.
 
     Args:
-      train_images: uint8 (N, H, W, C); the network then accepts any H, W, and this C.
-      train_labels: integers (N,), classes 0 to K - 1.
+      train_images: uint8 (N, H, W, C); the network then accepts this C, and any H, W of this shape.
+      train_labels: integers (N,), classes 0 to K - 1; or (N, F), F labels of each image.
       test_images: uint8 (M, H, W, C), held out; only the stored accuracy depends on them.
-      test_labels: integers (M,).
+      test_labels: integers (M,) or (M, F).
       noise: largest standard deviation of the noise that is added while fitting.
+      classes: K of each of the F labels; empty for those of the training set.
     Returns:
-      The network; its outputs are `features` (B, 96), the activations in front of the last layer, and `logits` (B, K).
+      The network; its outputs are `features` (B, 96), the activations in front of the last layer, and `logits` (B, K),
+      of several labels one behind the other. Its accuracy is the share of test images whose labels are all right.
     Raises:
       UserError: types or shapes are not as above.
       OSError: the cache folder cannot be written.
@@ -84,20 +95,33 @@ def fit(train_images, train_labels, test_images, test_labels, *, noise: float = 
     data = {"train_images": np.asarray(train_images), "train_labels": np.asarray(train_labels, np.int32),
             "test_images": np.asarray(test_images), "test_labels": np.asarray(test_labels, np.int32)}
     _check(data)
-    model = Classifier(classes=int(data["train_labels"].max()) + 1)
+    heads = tuple(classes) or tuple(int(labels.max()) + 1 for labels in columns(data["train_labels"]).T)
+    model = Classifier(classes=sum(heads))
     channels = data["train_images"].shape[-1]
     recipe = RECIPE if noise == NOISE else f"{RECIPE}, instead noise {noise}"
+    recipe += f", labels of {heads}, steps {STEPS_OF_SEVERAL}" if len(heads) > 1 else ""
     key = weights_sha256(data | {"recipe": np.frombuffer(recipe.encode(), np.uint8)})
     path = cache_dir("judges") / f"{NAME}-{key[:24]}.npz"
-    image = jax.ShapeDtypeStruct((1, RESOLUTION, RESOLUTION, channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *own_size(*data["train_images"].shape[1:3]), channels), jnp.float32)
     stored = _read(path, jax.eval_shape(model.init, jax.random.key(0), image))
     if stored is None:
         with jax.default_device(_fitting_device()):
-            weights = _train(model, data["train_images"], data["train_labels"], noise)
+            weights = _train(model, heads, data["train_images"], data["train_labels"], noise)
             logits = jax.jit(partial(_outputs, model))(_nested(weights), data["test_images"])["logits"]
-        stored = weights, float(np.mean(np.asarray(logits).argmax(axis=1) == data["test_labels"]))
+        stored = weights, float((answers(logits, heads) == columns(data["test_labels"])).all(axis=1).mean())
         _write(path, *stored)
-    return _network(model, channels, *stored)
+    return _network(model, data["train_images"].shape[1:], *stored)
+
+
+def columns(labels: np.ndarray) -> np.ndarray:
+    """Labels (N,) or (N, F) as (N, F)."""
+    return np.reshape(labels, (len(labels), -1))
+
+
+def answers(logits: np.ndarray, heads: tuple[int, ...]) -> np.ndarray:
+    """The most likely class of each label (N, F), of the logits (N, sum of the classes `heads`) of several."""
+    parts = np.split(np.asarray(logits), np.cumsum(heads)[:-1], axis=1)
+    return np.stack([part.argmax(axis=1) for part in parts], axis=1)
 
 
 def of_weights(variables: dict, net: FeatureNet) -> FeatureNet:
@@ -106,7 +130,12 @@ def of_weights(variables: dict, net: FeatureNet) -> FeatureNet:
     return net._replace(variables=variables, sha256=weights_sha256(weights))
 
 
-def _network(model: Classifier, channels: int, weights: dict[str, np.ndarray], accuracy: float) -> FeatureNet:
+def _network(
+    model: Classifier, shape: tuple[int, ...], weights: dict[str, np.ndarray], accuracy: float
+) -> FeatureNet:
+    (height, width), channels = own_size(*shape[:2]), shape[2]
+    resize = f"box to {height}x{width} where the sides are multiples of it, else antialiased bilinear"
+
     def apply(variables, images, outputs):
         if images.shape[-1] != channels:
             raise UserError(f"{NAME} was fitted on {channels} channels and given {images.shape[-1]}; "
@@ -115,7 +144,7 @@ def _network(model: Classifier, channels: int, weights: dict[str, np.ndarray], a
         return {name: values[name] for name in outputs}
 
     return FeatureNet(
-        NAME, weights_sha256(weights), True, RESIZE, {"features": FEATURES, "logits": model.classes},
+        NAME, weights_sha256(weights), True, resize, {"features": FEATURES, "logits": model.classes},
         _nested(weights), apply, accuracy, CPU_BATCH,
     )  # fmt: skip
 
@@ -132,10 +161,11 @@ def _nested(weights: dict[str, np.ndarray]) -> dict:
 def _check(data: dict) -> None:
     for part in ("train", "test"):
         images, labels = data[f"{part}_images"], data[f"{part}_labels"]
-        whole = images.dtype == np.uint8 and images.ndim == 4 and labels.shape == images.shape[:1]
+        whole = images.dtype == np.uint8 and images.ndim == 4 and labels.shape[:1] == images.shape[:1]
+        whole &= labels.ndim in (1, 2)
         if not whole or not len(images):
             raise UserError(f"{NAME}: {part} images {images.dtype} {images.shape}, labels {labels.shape}; "
-                            "expected uint8 (N, H, W, C) and integers (N,), N at least 1.")
+                            "expected uint8 (N, H, W, C) and integers (N,) or (N, F), N at least 1.")
     channels = [data[f"{part}_images"].shape[-1] for part in ("train", "test")]
     if channels[0] != channels[1]:
         raise UserError(f"{NAME}: train images have {channels[0]} channels and test images {channels[1]}; "
@@ -151,10 +181,13 @@ def _fitting_device():
         return jax.local_devices()[0]
 
 
-def _train(model: Classifier, images: np.ndarray, labels: np.ndarray, noise: float) -> dict[str, np.ndarray]:
+def _train(
+    model: Classifier, heads: tuple[int, ...], images: np.ndarray, labels: np.ndarray, noise: float
+) -> dict[str, np.ndarray]:
     """AdamW with a cosine schedule, random shifts, noise and dropout; returns the weights by their path."""
     x = np.asarray(jax.jit(prepare)(images))
-    tx = optax.adamw(optax.cosine_decay_schedule(4e-3, STEPS), weight_decay=1e-2)
+    steps = STEPS if len(heads) == 1 else STEPS_OF_SEVERAL
+    tx = optax.adamw(optax.cosine_decay_schedule(4e-3, steps), weight_decay=1e-2)
     params = jax.jit(model.init)(jax.random.key(0), x[:1])
 
     @jax.jit
@@ -164,16 +197,19 @@ def _train(model: Classifier, images: np.ndarray, labels: np.ndarray, noise: flo
         def loss(params):
             augmented = _augment(augment_key, images, noise)
             _, logits = model.apply(params, augmented, dropout=True, rngs={"dropout": drop_key})
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            parts = jnp.split(logits, np.cumsum(heads)[:-1], axis=1)
+            cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+            return sum(cross_entropy(part, labels[:, i]).mean() for i, part in enumerate(parts))
 
         updates, opt = tx.update(jax.grad(loss)(params), opt, params)
         return optax.apply_updates(params, updates), opt
 
     opt = tx.init(params)
     order = np.random.default_rng(0)
-    epochs = -(-STEPS * BATCH // len(images))
-    indices = np.concatenate([order.permutation(len(images)) for _ in range(epochs)])[:STEPS * BATCH]
-    for number, index in enumerate(indices.reshape(STEPS, BATCH)):
+    epochs = -(-steps * BATCH // len(images))
+    indices = np.concatenate([order.permutation(len(images)) for _ in range(epochs)])[:steps * BATCH]
+    labels = columns(labels)
+    for number, index in enumerate(indices.reshape(steps, BATCH)):
         key = jax.random.fold_in(jax.random.key(1), number)
         params, opt = step(params, opt, x[index], labels[index], key)
     return {name: np.asarray(value) for name, value in traverse_util.flatten_dict(params, sep="/").items()}

@@ -43,7 +43,7 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
     """uint8 (N, H, W, C) -> uint8 (N, side, side, C), resized as `digits_classifier.RESIZE` says and rounded."""
     if images.shape[1:3] == (side, side):
         return images
-    resized = np.asarray(_prepared(images, side), np.float64)
+    resized = np.asarray(_prepared(images, (side, side)), np.float64)
     return np.clip(np.round((resized + 1) * 127.5), 0, 255).astype(np.uint8)
 
 

@@ -6,7 +6,6 @@ grid of 37x37 positions is interpolated to the 16x16 patches of 224 pixels. The 
 another feed-forward layer.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,11 +16,11 @@ import numpy as np
 
 from gan_jax.errors import UserError
 from gan_jax.features import resize
+from gan_jax.features.transformer import MLP_RATIO, Block, dense_from, norm, norm_from
 
 SIDE, PATCH = 224, 14
 GRID = SIDE // PATCH  # patches in a row
 TRAINED_GRID = 37  # positions in a row of the checkpoints
-MLP_RATIO = 4
 EPSILON = 1e-6
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels in [0, 1]
 
@@ -40,7 +39,8 @@ SIZES = {"s": Size(12, 384, 6), "b": Size(12, 768, 12), "l": Size(24, 1024, 16)}
 class VisionTransformer(nn.Module):
     """Images (B, 224, 224, 3) float32, prepared, to the class token behind the last norm, float32 (B, width).
 
-    Each size is `VisionTransformer(*SIZES[name])`; nothing is dropped or drawn.
+    Each size is `VisionTransformer(*SIZES[name])`; nothing is dropped or drawn. LayerScale is in the kernel and bias of
+    each block's `proj` and `fc2`.
 
     Raises:
       UserError: the images have another shape.
@@ -62,41 +62,8 @@ class VisionTransformer(nn.Module):
         class_tokens = jnp.broadcast_to(class_token, (len(x), 1, self.width))
         x = jnp.concatenate([class_tokens, x + positions], axis=1)  # (B, 1 + patches, D)
         for i in range(self.depth):
-            x = Block(self.heads, self.precision, name=f"block_{i}")(x)
-        return _norm("norm")(x[:, 0])
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer, each behind a norm and added to tokens (B, N, D).
-
-    LayerScale is in the kernel and bias of `proj` and `fc2`.
-    """
-
-    heads: int
-    precision: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        b, n, d = x.shape
-
-        def dense(features, name):
-            return nn.Dense(features, precision=self.precision, name=name)
-
-        qkv = dense(3 * d, "qkv")(_norm("norm1")(x)).reshape(b, n, 3, self.heads, d // self.heads)
-        x = x + dense(d, "proj")(_attend(*jnp.moveaxis(qkv, 2, 0), self.precision).reshape(b, n, d))
-        hidden = nn.gelu(dense(MLP_RATIO * d, "fc1")(_norm("norm2")(x)), approximate=False)
-        return x + dense(d, "fc2")(hidden)
-
-
-def _norm(name: str) -> nn.LayerNorm:
-    # the variance about the mean: E[x^2] - E[x]^2 loses digits on the large tokens of deep blocks
-    return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, name=name)
-
-
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, precision) -> jax.Array:
-    """softmax(q k^T / sqrt(d)) v; all (B, N, heads, d)."""
-    scores = jnp.einsum("bnhd,bmhd->bhnm", q * (1 / math.sqrt(q.shape[-1])), k, precision=precision)
-    return jnp.einsum("bhnm,bmhd->bnhd", nn.softmax(scores), v, precision=precision)
+            x = Block(self.heads, self.precision, EPSILON, name=f"block_{i}")(x)
+        return norm("norm", EPSILON)(x[:, 0])
 
 
 def _patches(x: jax.Array) -> jax.Array:
@@ -149,25 +116,17 @@ def from_torch(state: Mapping[str, np.ndarray]) -> dict:
         "class_token": wide["cls_token"][0, 0] + wide["pos_embed"][0, 0],
         "positions": _interpolated(wide["pos_embed"][0, 1:]),
         "patch_embed": {"kernel": patches.reshape(-1, patches.shape[-1]), "bias": wide["patch_embed.proj.bias"]},
-        "norm": _norm_from(wide, "norm"),
+        "norm": norm_from(wide, "norm"),
     }
     for i in range(sum(name.endswith("ls1.gamma") for name in state)):
         path = f"blocks.{i}."
         params[f"block_{i}"] = {
-            "norm1": _norm_from(wide, path + "norm1"), "norm2": _norm_from(wide, path + "norm2"),
-            "qkv": _dense_from(wide, path + "attn.qkv"), "fc1": _dense_from(wide, path + "mlp.fc1"),
-            "proj": _dense_from(wide, path + "attn.proj", wide[path + "ls1.gamma"]),
-            "fc2": _dense_from(wide, path + "mlp.fc2", wide[path + "ls2.gamma"]),
+            "norm1": norm_from(wide, path + "norm1"), "norm2": norm_from(wide, path + "norm2"),
+            "qkv": dense_from(wide, path + "attn.qkv"), "fc1": dense_from(wide, path + "mlp.fc1"),
+            "proj": dense_from(wide, path + "attn.proj", wide[path + "ls1.gamma"]),
+            "fc2": dense_from(wide, path + "mlp.fc2", wide[path + "ls2.gamma"]),
         }
     return {"params": jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)}
-
-
-def _norm_from(state: Mapping[str, np.ndarray], path: str) -> dict:
-    return {"scale": state[path + ".weight"], "bias": state[path + ".bias"]}
-
-
-def _dense_from(state: Mapping[str, np.ndarray], path: str, scale: np.ndarray | float = 1.0) -> dict:
-    return {"kernel": state[path + ".weight"].T * scale, "bias": state[path + ".bias"] * scale}
 
 
 def _interpolated(positions: np.ndarray) -> np.ndarray:

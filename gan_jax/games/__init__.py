@@ -2,7 +2,8 @@
 
 A game is a module with
     NETS                          names of its nets' config sections; nets that are built alike share one
-    EMA_NETS                      names of the nets that are averaged; the first one is that which is sampled
+    EMA_NETS                      names of the nets that are averaged, where a config has them; the first one is that
+                                  which is sampled
     DEFAULTS                      {section: {key: value}} or {key: value}, what it adds to a config
     NEEDS                         optional: {net: what it must offer, see `models`}; its name begins with its section's
     constructors(config)          -> {section: class whose fields are the schema of config.<section>}
@@ -13,6 +14,8 @@ A game is a module with
                                   it, are a phase's `weights`
     fixed(config)                 optional: {net: arrays} of networks that never train, such as the `variables` of what
                                   `features.networks.load` gives; losses see them among `params`, State has none of them
+    SAMPLED                       optional: names of those that `sample` and `alike` see, too, among `ema`, which has
+                                  them as it has nets, {"params": arrays}
     asks(config)                  -> names of the fields that `sample` must be given
     derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for
     derive(config, examples)      with it: {name: array} of those, of examples of the data {field: array}
@@ -20,6 +23,9 @@ A game is a module with
                                   and of its row of `given`, {field: array as in the data}. The first array is the one
                                   that is looked at and measured
     drawn(config)                 optional: the data's field that this first array is to be like; else `image`
+    alike(nets, ema, images, given) optional, of games that draw from captions: vectors (B, D) of images, as `sample`
+                                  gives them or uint8, and of what they were given; the cosine says how alike they are
+    compares(config)              optional, with it: whether a run of that config has such vectors; else each has
     MASK                          optional: the field, of those that it asks for, that is 255 in a hole and 0 elsewhere;
                                   metrics may measure inside of it, and `sample` takes `--masks`
     target(config)                optional: the data's field that holds what each sample is to become; grids show it,
@@ -29,15 +35,17 @@ A game is a module with
                                   classical methods that `evaluate` sets beside the run; `train` is the Dataset of it
     enlarges(config)              optional, of games that make of one picture of any size a larger one, place by place:
                                   how many times its sides. `sample` is then given floats in [-1, 1], too
-    EMA_COPIED                    optional: collections that the average copies, as they are averages themselves
+    EMA_COPIED                    optional: what the average copies: collections that are averages themselves, and
+                                  whole nets
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
     SAMPLE_KEYS                   optional: {one of `sample_flags.GAME_FLAGS`: config key that it sets}; safe to change
     truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample`, `decode` and `styles`
     styles, paint                 optional, of games with styles, the halves of `decode`: (nets, ema, z, labels) -> ws
                                   (B, num_ws, w_size); (nets, ema, ws, keys, noise=) -> images
     groups(config)                optional: {config key: neighbours of a batch that belong together}, see `groups`
-    stages(config, spec)          optional: tuple of Stage, for games whose batch or networks change on the way; then
-                                  `phases` takes the stage as its third argument
+    stages(config, spec)          optional: tuple of Stage, for games whose batch, networks or moves change on the way;
+                                  then `phases` takes the stage as its third argument, and stages of one `table`
+                                  have the same players
 """
 
 from types import ModuleType
@@ -60,6 +68,7 @@ class Stage(NamedTuple):
     end_images: int
     level: int = 0  # halvings of the resolution that is trained, below that of the data
     learning_rate: float = 1.0  # factor of every player's
+    table: str = ""  # names its table of moves, where others of the run's stages have another
 
 
 def find(name: str) -> ModuleType:
@@ -107,6 +116,17 @@ def mask(game: ModuleType) -> str:
 def fixed(game: ModuleType, config) -> dict:
     """The arrays of the game's fixed networks, by net."""
     return game.fixed(config) if hasattr(game, "fixed") else {}
+
+
+def compares(game: ModuleType, config) -> bool:
+    """Whether the game can say how alike images are to what they were drawn from."""
+    return hasattr(game, "alike") and (not hasattr(game, "compares") or game.compares(config))
+
+
+def sampled(game: ModuleType, config) -> dict:
+    """Those of the game's fixed networks that its samples need, {net: {"params": arrays}}."""
+    names = getattr(game, "SAMPLED", ())
+    return {net: {"params": arrays} for net, arrays in fixed(game, config).items() if net in names} if names else {}
 
 
 def stages(game: ModuleType, config, spec) -> tuple[Stage, ...]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from gan_jax import specs
 from gan_jax.errors import UserError
 from gan_jax.interop import rosinality
-from gan_jax.weights.containers import array
+from gan_jax.weights.containers import reader
 from gan_jax.weights.pickles import Damaged, Module, Record, Tensor, brief
 
 UNKNOWN_DATA = "folder:its-training-images"  # of a network that comes without an experiment
@@ -25,7 +25,6 @@ _WRAPPERS = ("state_dict", "module", "model", "params")  # names around a state 
 _OPTIMIZER = {"state", "param_groups"}  # entries of a state dict of torch's optimizers
 _STUDIOGAN = re.compile(r"linear[01]\.(weight|bias)")  # of its DCGAN, ResNet and BigGAN
 _MOST, _DEEPEST = 100_000, 60  # entries of a file, and containers in containers
-_SHARED = 8  # times that the tensors may be as large as their file, where several are one
 
 
 class Weights(NamedTuple):
@@ -78,26 +77,6 @@ def find(value: Any, size: int = 2**40) -> tuple[dict[str, Network], list[str]]:
         names = ", ".join(map(brief, list(value)[:5])) or "nothing"
         raise UserError(f"no generator or discriminator in this file: it holds {names}")
     return networks, others
-
-
-def reader(size: int) -> Callable[[Tensor | np.ndarray], np.ndarray]:
-    """Tensor -> its numbers, for the tensors of one file of so many bytes.
-
-    It raises Damaged for one without numbers, and where a short file's tensors are far larger than itself.
-    """
-    bytes_left = _SHARED * size
-
-    def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
-        nonlocal bytes_left
-        numbers = array(tensor)
-        if not numbers.size:  # its other sizes may be anything
-            raise Damaged(f"a tensor of shape {numbers.shape}, which holds no number")
-        bytes_left -= numbers.nbytes
-        if bytes_left < 0:
-            raise Damaged("many tensors of the same numbers")
-        return numbers
-
-    return numbers
 
 
 def _is_module(value: Any) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from gan_jax.errors import UserError
 from gan_jax.interop import inpainters, layouts, superres, translators
 from gan_jax.interop.layouts import Layout, Player
-from gan_jax.interop.networks import LARGEST, UNKNOWN_DATA, Weights, reader
+from gan_jax.interop.networks import LARGEST, UNKNOWN_DATA, Weights
 from gan_jax.specs import Field
 from gan_jax.weights import containers
 from gan_jax.weights.pickles import brief
@@ -41,7 +41,7 @@ def read(contents: list[containers.Contents]) -> Weights | None:
         return None
     players, others = _Players([], []), [name for (_, names), _ in parts for name in names]
     for file, (_, size) in zip(kinds, parts, strict=True):
-        numbers = reader(size)
+        numbers = containers.reader(size)
         for layout, tensors in file:
             if layout is None:
                 names = ", ".join(map(brief, list(tensors)[:5])) or "nothing"

@@ -3,6 +3,7 @@
 A file has the classes `Generator` and `Discriminator`. What a net may offer beside `__call__`, by field or method:
 
     latent_size, latent     entries of z, and their distribution: normal or uniform
+    truncation              of samples' z, which lie within 2 deviations and are times it; 0: they are as in training
     num_classes             of the labels that it takes; 0: it takes none
     mapping                 method: (z, label, psi=, cutoff=) -> styles (B, num_ws, w_size)
     synthesis               method: (styles, keys=, noise=) -> images
@@ -19,6 +20,8 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
     multiple                with it: of which the sides of its images are multiples
     stages                  with it: method for its images and those of its first stage
     maps                    of a discriminator: method for logits and the maps of its layers
+    captioned               it takes sentences (B, S), too: a generator beside z, a discriminator beside images
+    features, judge         with it, methods of a discriminator: of images to maps; of maps and sentences to logits
     scale                   it takes images in [0, 1] and enlarges their sides so many times
     layers                  method: paths of its layers, the first ones first, that transfer may keep still
     sample_groups           {field: number of neighbours in a batch that belong together; 0: all}

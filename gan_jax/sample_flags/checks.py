@@ -122,6 +122,9 @@ def check_abilities(flags: Flags, run: runs.Run) -> None:
     """Raises UserError for what this run's generator has no use for."""
     if flags.inputs and not runs.sources(run):
         raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from seeds; leave the flag out")
+    if flags.captions and (runs.sources(run) or not runs.captions(run)):
+        source = "pictures" if runs.sources(run) else "seeds"
+        raise UserError(f"--captions: the game {run.config.game!r} draws from {source}; leave the flag out")
     name, styled = runs.model_name(runs.generator(run)), has_styles(run)
     of_styles = {
         "truncation": truncation(flags.truncation)[0] != 1,

@@ -37,6 +37,7 @@ class Flags(NamedTuple):
     per_class: int | None = None  # images of each class, a labelled set in place of seeds; needs a conditional run
     as_: str = ""  # its form, see `labelled_files`
     masks: str = ""  # with --inputs, of a game that fills holes: a mask, or a folder or .zip of such, white in the hole
+    captions: str | tuple[str, ...] = ""  # of a game that draws from such: a text, a .txt with one a line, or several
 
 
 class Mixing(NamedTuple):
@@ -56,8 +57,9 @@ class Job(NamedTuple):
     ws: np.ndarray | None  # styles (N, num_ws, w_size) of a file
     mark: str  # that file names begin with
     mixing: Mixing | None
-    given: dict[str, np.ndarray] = {}  # field -> (N, ...), of a game that draws from pictures
+    given: dict[str, np.ndarray] = {}  # field -> (N, ...), of a game that draws from pictures or captions
     names: tuple[str, ...] = ()  # (N,), of the files of its images
+    captions: tuple[str, ...] = ()  # each of as many images, one after another
 
 
 def override(flags: Flags, config) -> None:

@@ -8,18 +8,24 @@ import numpy as np
 
 from gan_jax import fill_files, labelled_files, latents, runs, specs
 from gan_jax.errors import UserError
+from gan_jax.sample_flags.captions import of_captions
 from gan_jax.sample_flags.checks import check_abilities, check_classes, check_drawn, has_styles
 from gan_jax.sample_flags.flags import Flags, Job, Mixing, numbers, truncation
 
 COARSE = 7  # layers whose styles are the column's by default
 
 
-def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = ()) -> Job:
-    """What the flags mean for this run, whose classes may have names. Raises UserError for one that does not fit it."""
+def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = (), words: tuple[str, ...] = ()) -> Job:
+    """What the flags mean for this run, whose classes may have names, and whose captions are of `words`.
+
+    Raises UserError for a flag that does not fit it.
+    """
     check_abilities(flags, run)
     check_classes(flags, run)
     if runs.sources(run):
         return _of_inputs(flags, run)
+    if runs.captions(run):
+        return of_captions(flags, run, words)
     net, options = runs.generator(run), {}
     if has_styles(run):
         psi, cutoff = truncation(flags.truncation)
@@ -65,6 +71,9 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     if fill_files.fills(run):  # from Python
         raise UserError(f"inputs={flags.inputs}: the game {run.config.game!r} fills holes, and there is no mask; give "
                         "both as arrays, or take the command `sample`, which reads files of both")
+    if runs.captions(run):
+        raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from captions too; give "
+                        "--seeds=0-7, for held-out examples of both")
     section = runs.data_section(run.config, name)
     dataset, files = data.open_inputs(flags.inputs, section, fitted=name in run.spec)
     for note in dataset.notes:

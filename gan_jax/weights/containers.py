@@ -12,8 +12,9 @@ import numpy as np
 from gan_jax import archives
 from gan_jax.errors import MissingPathError, UserError, plain
 from gan_jax.weights import pickles
-from gan_jax.weights.pickles import Damaged, Storage
+from gan_jax.weights.pickles import Damaged, Storage, Tensor
 
+_SHARED = 8  # times that the tensors may be as large as their file, where several are one
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # with which torch's legacy files begin
 
 
@@ -105,10 +106,17 @@ def _legacy(file: io.BytesIO) -> Any:
 def _zipped(data: bytes) -> Any:
     """torch's zip format: `data.pkl` refers to the members `data/<key>`."""
     with archives.open_zip(io.BytesIO(data)) as archive:
-        members = {info.filename: info for info in archive.infolist()}
+        # TorchScript has code beside the numbers, which is packed, and is not read
+        members = {info.filename: info for info in archive.infolist() if _is_read(info.filename)}
         if sum(info.file_size for info in members.values()) > len(data):
             raise Damaged("its parts are larger than itself")
         return _unzipped(members, lambda name: archives.read(archive, members[name], len(data)))
+
+
+def _is_read(name: str) -> bool:
+    """Whether a member of torch's zip is looked at: the pickle, the order of bytes, the storages."""
+    *folders, last = name.split("/")
+    return last in ("data.pkl", "byteorder") or folders[-1:] == ["data"]
 
 
 def _unzipped(members: Collection[str], load: Callable[[str], bytes]) -> Any:
@@ -139,6 +147,31 @@ def _safetensors(path: pathlib.Path) -> Contents:
         return Contents(tensors, path.stat().st_size, file.metadata())
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value of any of these files is a tensor, for `array`."""
+    return isinstance(value, np.ndarray | Tensor)
+
+
 def array(value: Any) -> np.ndarray:
     """The numbers of a tensor of any of these files; raises Damaged where they are not all there."""
     return value if isinstance(value, np.ndarray) else value.array()
+
+
+def reader(size: int) -> Callable[[Tensor | np.ndarray], np.ndarray]:
+    """Tensor -> its numbers, for the tensors of one file of so many bytes.
+
+    It raises Damaged for one without numbers, and where a short file's tensors are far larger than itself.
+    """
+    bytes_left = _SHARED * size
+
+    def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
+        nonlocal bytes_left
+        numbers = array(tensor)
+        if not numbers.size:  # its other sizes may be anything
+            raise Damaged(f"a tensor of shape {numbers.shape}, which holds no number")
+        bytes_left -= numbers.nbytes
+        if bytes_left < 0:
+            raise Damaged("many tensors of the same numbers")
+        return numbers
+
+    return numbers

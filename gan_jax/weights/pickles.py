@@ -38,6 +38,7 @@ _RECORDS = re.compile(
     r"|argparse Namespace|pathlib \w*Path"
     # Of checkpoints of Lightning, which name their callbacks and settings.
     r"|(pytorch_lightning|lightning|lightning_fabric|omegaconf)(\.\w+)* [A-Za-z_]\w*"
+    r"|__torch__(\.\w+)* \w+"  # of TorchScript: classes whose code lies beside the pickle, and is not read
     r"|typing \w+|collections defaultdict|builtins (bool|int|float|str|list|tuple)"
 )
 

@@ -19,7 +19,7 @@ import numpy as np
 from gan_jax import paths
 from gan_jax.cache import cache_dir
 from gan_jax.errors import MissingPathError, UserError
-from gan_jax.weights import containers, pickles
+from gan_jax.weights import containers, pickles, torchscript
 from gan_jax.weights.opcodes import Damaged
 
 VARIABLE = "GAN_JAX_WEIGHTS_DIR"
@@ -91,6 +91,11 @@ def _dinov2(size: str, sha256: str, length: int) -> Known:
                  f"DINOv2 ViT-{size.upper()}/14 without registers, LVD-142M", "Meta, Apache-2.0")
 
 
+def _clip(name: str, file: str, sha256: str, length: int, what: str) -> Known:
+    url = f"https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
+    return Known(name, (file,), sha256, length, url, f"CLIP {what}, of 400 million captions", "OpenAI, MIT")
+
+
 KNOWN: dict[str, Known] = {
     entry.name: entry
     for entry in (
@@ -116,6 +121,14 @@ KNOWN: dict[str, Known] = {
         _dinov2("s", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9", 88_283_115),
         _dinov2("b", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73", 346_378_731),
         _dinov2("l", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428", 1_217_586_395),
+        _clip("clip_vit_b32", "ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+              353_976_522, "ViT-B/32"),
+        _clip("clip_vit_b16", "ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+              350_837_078, "ViT-B/16"),
+        _clip("clip_vit_l14", "ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+              932_768_134, "ViT-L/14"),
+        _clip("clip_vit_l14_336", "ViT-L-14-336px.pt",
+              "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02", 934_088_680, "ViT-L/14 at 336 px"),
     )
 }  # fmt: skip
 
@@ -140,7 +153,7 @@ def find(name: str, *, folder: os.PathLike | str = "") -> pathlib.Path:
     """
     entry = known(name)
     if folder:
-        path = pathlib.Path(paths.expanded(str(folder), "weights"))
+        path = place(folder)
         if path.is_file():
             return path
         if not path.is_dir():
@@ -151,10 +164,10 @@ def find(name: str, *, folder: os.PathLike | str = "") -> pathlib.Path:
         variable = os.environ.get(VARIABLE)
         places = [pathlib.Path(paths.expanded(variable, VARIABLE))] if variable else []
         places.append(cache_dir("weights"))
-    for place in places:
+    for where in places:
         for file in entry.files:
-            if (place / file).is_file():
-                return place / file
+            if (where / file).is_file():
+                return where / file
     raise MissingPathError(
         f"the weights {name!r} are missing: no {' or '.join(entry.files)} in {' or '.join(map(str, places))}; "
         f"{_way_out(entry, places[0] if folder else None)}"
@@ -177,8 +190,8 @@ def load(name: str, *, folder: os.PathLike | str = "", download: bool = False) -
       UserError: another hash than the catalogue's, a file that cannot be read, a download that failed.
     """
     entry = known(name)
-    place = pathlib.Path(paths.expanded(str(folder), "weights")) if folder else None
-    path = _obtain(entry, place, download)
+    where = place(folder) if folder else None
+    path = _obtain(entry, where, download)
     sha256 = digest(path)
     published = sha256 == entry.sha256
     if not published and path.suffix != ".safetensors":
@@ -189,9 +202,14 @@ def load(name: str, *, folder: os.PathLike | str = "", download: bool = False) -
         )
     state = _arrays(path, published)
     if entry.trunk and published:
-        trunk = load(entry.trunk, folder=path.parent if path == place else folder, download=download)
+        trunk = load(entry.trunk, folder=path.parent if path == where else folder, download=download)
         state, sha256 = trunk.state | state, joint(trunk.sha256, sha256)
     return Weights(state, sha256, path, published)
+
+
+def place(path: os.PathLike | str) -> pathlib.Path:
+    """A file or folder of weights as the user wrote it; raises UserError as `paths.expanded`."""
+    return pathlib.Path(paths.expanded(str(path), "weights"))
 
 
 def digest(path: os.PathLike | str) -> str:
@@ -254,6 +272,8 @@ def _obtain(entry: Known, folder: pathlib.Path | None, download: bool) -> pathli
 
 def _arrays(path: pathlib.Path, published: bool) -> dict[str, np.ndarray]:
     value = containers.read_file(path).value
+    if published and torchscript.is_network(value):
+        value = torchscript.tensors(value)
     kinds = np.ndarray | pickles.Tensor if published else np.ndarray  # only safetensors hold arrays as such
     if not isinstance(value, dict) or not all(
         isinstance(key, str) and isinstance(tensor, kinds) for key, tensor in value.items()
