@@ -161,12 +161,7 @@ def open_dataset(
     common = {"name": name, "split": split, "flip": bool(flip)}
     if pair and not (kind == "folder" and colon):
         raise UserError(f"data.pair={pair!r}: pairs are read from folders, 'folder:PATH', not from {name!r}.")
-    windows = make_windows(frames, frame_step)
-    if windows and not (kind in ("folder", "tfds") and colon or name == "digits:moving"):
-        raise UserError(f"data.frames={frames}: clips are cut out of the films of 'folder:PATH' or 'tfds:NAME', or are "
-                        f"'digits:moving'; {name!r} has pictures, data.frames=0")
-    if windows and pair:
-        raise UserError(f"data.frames={frames} with data.pair={pair!r}: pairs are of pictures; leave one of them out")
+    windows = _windows(name, frames, frame_step, pair)
     if kind == "mixture" and colon:
         return _open_mixture(rest, common)
     if kind == "digits":
@@ -260,6 +255,17 @@ def open_inputs(
     source, names, fit = folder.open_inputs(path, fit, fitted=fitted)
     common = {"name": path, "split": "all", "flip": False}
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
+
+
+def _windows(name: str, frames: int, step: int, pair: str) -> Windows | None:
+    """How the set's films are cut, None where it has pictures. Raises UserError where it cannot have films."""
+    windows, (kind, colon, _) = make_windows(frames, step), str(name).partition(":")
+    if windows and not (kind in ("folder", "tfds") and colon or name == "digits:moving"):
+        raise UserError(f"data.frames={frames}: clips are cut out of the films of 'folder:PATH' or 'tfds:NAME', or are "
+                        f"'digits:moving'; {name!r} has pictures, data.frames=0")
+    if windows and pair:
+        raise UserError(f"data.frames={frames} with data.pair={pair!r}: pairs are of pictures; leave one of them out")
+    return windows
 
 
 def of_field(dataset: Dataset, name: str, field: Field, derive: Callable[[Batch], Batch]) -> Dataset:
