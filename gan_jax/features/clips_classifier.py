@@ -27,7 +27,7 @@ from gan_jax.features.state import weights_sha256
 MOTIONS = ("as it is", "shuffled", "still", "slow", "fast", "spliced")  # what the network is to tell apart
 SPLICED = MOTIONS.index("spliced")
 FEATURES = 96    # width of the hidden layer that serves as features
-STEPS = 600      # of optimisation
+STEPS = 500      # of optimisation
 BATCH = 32       # clips a step
 SHIFT = 2        # largest random translation while fitting, in pixels of the 16x16 input, one for a whole clip
 NOISE = 0.3      # largest standard deviation of the noise added while fitting, clips being in [-1, 1]
