@@ -70,8 +70,8 @@ FLAGS = {
                                TFDS set; image i of class c is of the seed N * c + i; for conditional runs
   --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
   --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
-  --animation=gif|mp4          the animation's format, default gif; mp4 needs the extra `video` (imageio-ffmpeg)
-  --fps=N                      its frames in a second, default 25; a GIF rounds them to hundredths of a second each
+  --animation=gif|apng|mp4     the format of the animation, or of clips; mp4 needs the extra `video` (imageio-ffmpeg)
+  --fps=N                      its frames in a second, default 25, of clips 8; a GIF rounds to hundredths of a second
   --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
   --noise=const|random|none    noise inputs, for models with such: the same for all (default), of each seed, or none
   --style_mixing=ROWS:COLUMNS[:LAYERS]   table of images of the seeds ROWS with the styles of the seeds COLUMNS in

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 # Told beside a value, and no part of how it was measured: another seed is another draw of one quantity, labels and
 # noise are the generator's own.
 TOLD = ("value", "std", "low", "high", "slope", "gain", "gain_low", "gain_high", "accuracy_by_class", "better", "step",
+        "by_frame", "equal_frames", "mean", "mean_of_reals",  # of clips: those of each frame; what a ratio is of
         "images", "seed", "labels", "noise", "seconds", "version", "code_sha256", "warning", "images_of",
         "images_fingerprint")  # fmt: skip
 

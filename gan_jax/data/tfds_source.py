@@ -12,11 +12,13 @@ import numpy as np
 
 from gan_jax import paths, specs
 from gan_jax.cache import cache_dir
+from gan_jax.data import tfds_films
 from gan_jax.data.captions import Settings
 from gan_jax.data.checks import unknown
 from gan_jax.data.fit import CorruptImageError, Fit, colour_notes, decode
 from gan_jax.data.source import Example, Source
 from gan_jax.data.tfds_captions import captioned
+from gan_jax.data.windows import Windows
 from gan_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -85,7 +87,8 @@ def _digits_dir(folder: str) -> pathlib.Path:
 
 
 def open_tfds(
-    name: str, *, split: str, fit: Fit, folder: str, download: bool = False, captions: Settings | None = None
+    name: str, *, split: str, fit: Fit, folder: str, download: bool = False, captions: Settings | None = None,
+    windows: Windows | None = None,
 ) -> Source:
     """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand, or now with `download`.
 
@@ -96,20 +99,22 @@ def open_tfds(
       folder: `data.dir`, empty for the default.
       download: fetch and prepare the set where it is not in the folder.
       captions: which of them its examples are to have.
+      windows: how its films are cut; None for pictures.
     Raises:
-      UserError: unknown set or split, not prepared, a download that failed, no random access, no `image` feature,
-        or no captions where they are asked for.
+      UserError: unknown set or split, not prepared, a download that failed, no random access, no `image` feature, or
+        none that is a film, or no captions where they are asked for.
     """
     match = _NAME.fullmatch(name)
     if not match:
         raise UserError(f"data.name='tfds:{name}': expected tfds:NAME or tfds:NAME/CONFIG (and :1.2.3).")
     root = data_dir(folder)
-    with quiet():
+    with quiet(), tfds_films.readable():
         import tensorflow_datasets as tfds
 
         _check_exists(match["set"], match["config"], root)
         try:
             builder = tfds.builder(name, data_dir=root)
+            dict(builder.info.features.items())
         except Exception as error:  # TFDS raises many types: config, version, missing files
             raise UserError(
                 f"data.name='tfds:{name}' cannot be opened: {str(error).strip().splitlines()[0]}."
@@ -118,7 +123,11 @@ def open_tfds(
     if download and not (builder.data_path.exists() and builder.info.splits):
         builder = _prepare(name, root)
     _check_prepared(builder, name, root)
-    return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True, captions=captions)
+    if windows is None:
+        return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True, captions=captions)
+    feature = tfds_films.feature_of(builder, f"tfds:{name}")
+    rows, content = _rows(builder, f"tfds:{name}", split, feature, tfds_films.encoded(), stamps=True)
+    return tfds_films.of_rows(builder, f"tfds:{name} {split}", rows, content, fit=fit, windows=windows)
 
 
 def _prepare(name: str, root: pathlib.Path):
@@ -193,25 +202,12 @@ def _files(builder, split: str, stamps: bool) -> list[tuple]:
     return rows
 
 
-def _from_builder(
-    builder, name: str, *, split: str, fit: Fit, stamps: bool, captions: Settings | None = None
-) -> Source:
-    """A prepared builder's split as a Source. Raises UserError."""
-    import tensorflow_datasets as tfds
-
-    features = dict(builder.info.features.items())
-    if not isinstance(features.get("image"), tfds.features.Image):
-        names = ", ".join(features)
-        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {names}.")
-
-    def rows_of(split: str) -> tuple:
-        with quiet():
-            rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-            files = _files(builder, split, stamps)
-        return rows, {"set": builder.info.full_name, "split": split, "files": files}
-
+def _rows(builder, name: str, split: str, feature: str, decoder, *, stamps: bool) -> tuple:
+    """(examples by index, with this feature encoded; what tells their content) of a split. Raises UserError."""
     try:
-        rows, content = rows_of(split)
+        with quiet():
+            rows = builder.as_data_source(split, decoders={feature: decoder})
+            files = _files(builder, split, stamps)
     except (ValueError, KeyError) as error:
         near = unknown("data.split", split, builder.info.splits)
         raise UserError(
@@ -225,6 +221,25 @@ def _from_builder(
         ) from error
     if not len(rows):
         raise UserError(f"data.split={split!r} of {name!r} is empty.")
+    return rows, {"set": builder.info.full_name, "split": split, "files": files}
+
+
+def _from_builder(
+    builder, name: str, *, split: str, fit: Fit, stamps: bool, captions: Settings | None = None
+) -> Source:
+    """A prepared builder's split as a Source. Raises UserError."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    if not isinstance(features.get("image"), tfds.features.Image):
+        names = ", ".join(features)
+        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {names}."
+                        + (" Set data.frames to read its films." if _has_films(features) else ""))
+
+    def rows_of(split: str) -> tuple:
+        return _rows(builder, name, split, "image", tfds.decode.SkipDecoding(), stamps=stamps)
+
+    rows, content = rows_of(split)
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
     source = Source(
@@ -239,6 +254,12 @@ def _from_builder(
         return source
     training = "train" if "train" in builder.info.splits else split
     return captioned(source, features, captions, name, (rows, content), lambda: rows_of(training))
+
+
+def _has_films(features: dict) -> bool:
+    import tensorflow_datasets as tfds
+
+    return any(isinstance(feature, tfds.features.Video) for feature in features.values())
 
 
 def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit) -> Example:

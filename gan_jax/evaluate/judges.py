@@ -9,7 +9,8 @@ from gan_jax import parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import protocols
 from gan_jax.evaluate import reals as real_side
-from gan_jax.features import digits_classifier, networks
+from gan_jax.features import clips_classifier, digits_classifier, networks
+from gan_jax.features import fitted as weight_files
 from gan_jax.features.networks import FeatureNet
 
 
@@ -90,11 +91,13 @@ def fitted(run: runs.Run, field: str, listed: tuple[str, ...], network: str) -> 
       UserError: the data have no labels, or several where the classes of one are asked for.
     """
     def fit():
+        if network == networks.CLIPS:
+            return clips_classifier.fit(*_clips(run))
         return _of_labels(run, field) if network == networks.OF_LABELS else _judge(run, field, listed)
 
     net = parallel.together(fit)
     arrays = jax.tree.map(lambda x: parallel.from_first_process(x, x.shape, x.dtype), net.variables)
-    return digits_classifier.of_weights(arrays, net)
+    return weight_files.of_weights(arrays, net)
 
 
 def _judge(run: runs.Run, field: str, listed: tuple[str, ...]) -> FeatureNet:
@@ -129,3 +132,26 @@ def _fit(sets: list, fields: tuple[str, ...], noise: float) -> FeatureNet:
         arrays += [examples["image"], labels[0] if len(fields) == 1 else np.stack(labels, axis=1)]
     classes = tuple(sets[0].spec[name].classes for name in fields) if len(fields) > 1 else ()
     return digits_classifier.fit(*arrays, noise=noise, classes=classes)
+
+
+def _clips(run: runs.Run) -> tuple[np.ndarray, ...]:
+    """(clips, labels or None, the same held out) that the run's judge of clips is fitted on, evenly spread.
+
+    Of the split that is trained on; those held out are of `config.evaluation.split`, or, where there is no other, every
+    fifth.
+    """
+    train = real_side.open_drawn(run.config)
+    places = _spread(train.size, clips_classifier.MOST)
+    if (split := run.config.evaluation.split) in ("", train.split):
+        is_held_out = np.arange(len(places)) % 5 == 4
+        sets = (train, places[~is_held_out]), (train, places[is_held_out])
+    else:
+        test = real_side.open_drawn(run.config, split)
+        sets = (train, places), (test, _spread(test.size, clips_classifier.MOST_HELD_OUT))
+    batches = [dataset.examples(places) for dataset, places in sets]
+    return tuple(batch.get(name) for batch in batches for name in (next(iter(train.spec)), "label"))
+
+
+def _spread(size: int, most: int) -> np.ndarray:
+    """Places of a set, at most so many."""
+    return np.linspace(0, size - 1, min(size, most)).astype(np.int64)

@@ -30,7 +30,7 @@ from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
 from gan_jax.features import networks
-from gan_jax.metrics import mixture_quality, pixel_gaussian_samples
+from gan_jax.metrics import mixture_quality, pixel_gaussian_samples, shuffled_frames, still_frames
 
 Measure = Callable[..., list[dict]]
 
@@ -115,8 +115,8 @@ def measurer(
     alone = [parallel.together(partial(make, run)) for name, make in alone.items() if name in listed]
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
-        shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judges.fitted, run, drawn, listed),
-        open_reals=lambda: parallel.together(partial(runs.open_field, config, drawn, config.evaluation.split)),
+        shape=runs.drawn(run).shape, seed=config.seed, fit_judge=partial(judges.fitted, run, drawn, listed),
+        open_reals=lambda: parallel.together(partial(real_side.open_drawn, config, config.evaluation.split)),
         targets=parallel.together(partial(_targets, run)) if set(listed) & set(protocols.PAIRED) else None,
         asked=parallel.together(partial(judges.asked, run, drawn)) if protocols.OBEYED in listed else None,
         open_training=partial(_training, run, drawn, listed), check=check,
@@ -181,7 +181,7 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
     if "label" not in run.game.asks(run.config):
         return _Inputs(lambda numbers: {})
     reals = planned.reals if planned else None
-    reals = reals or real_side.of(runs.open_field(run.config, games.drawn(run.game, run.config), split))
+    reals = reals or real_side.of(real_side.open_drawn(run.config, split))
     if reals.dataset.size:
         labels = real_side.draw_labels(reals.labels(), total, run.config.seed)
     else:  # endless data are random themselves
@@ -219,8 +219,8 @@ class _Pass:
         if kind not in self._programs:
             program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
             nets = [self._planned.nets[name] for name in needs.outputs()]
-            shape = self._run.spec[games.drawn(self._run.game, self._run.config)].shape
-            first = real_side.first_batch(self._run.config.evaluation.batch_size, nets, shape, needs.total())
+            shape, section = runs.drawn(self._run).shape, self._run.config.evaluation
+            first = real_side.first_batch(section.batch_size, nets, shape, needs.total())
             attempt = partial(self._dispatch, program, here)
             batch = collect.largest_batch(lambda count: attempt(np.zeros(count, np.int64)), first, self._mesh.size)
             self._programs[kind] = program, batch
@@ -243,12 +243,12 @@ def _training(run: runs.Run, field: str, listed: tuple[str, ...], held_out) -> l
 
 def _targets(run: runs.Run) -> pairs.Targets:
     """What the samples of a measurement are to become, see `games`."""
-    field = games.target(run.game, run.config)
+    field, name = games.target(run.game, run.config), games.mask(run.game)
     dataset = runs.open_field(run.config, field, run.config.evaluation.split)
-    said, name = real_side.of(dataset).protocol(), games.mask(run.game)
-    examples = runs.held_out(run) if name else None
+    said, examples = real_side.of(dataset).protocol(), runs.held_out(run)
     masks = (lambda numbers: examples(numbers)[name]) if name else None
-    return pairs.Targets(dataset.size, lambda numbers: dataset.examples(numbers)[field], said, masks)
+    of = dataset.examples if field in dataset.spec else examples  # else the game makes it
+    return pairs.Targets(dataset.size, lambda numbers: of(numbers)[field], said, masks)
 
 
 def _classical(run: runs.Run, planned: plans.Plans, inputs: _Inputs) -> list[dict]:
@@ -267,22 +267,22 @@ def _classical(run: runs.Run, planned: plans.Plans, inputs: _Inputs) -> list[dic
 
 
 def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[dict]:
-    """What a distance of the digits' classifier is worth: reals of the other split, a Gaussian of each pixel, the
-    generator before training, and the pictures that it is given."""
+    """What a distance of a fitted classifier is worth: reals of the other split, a Gaussian of each pixel, or reals
+    whose frames are shuffled or stand, the generator before training, and the pictures that it is given."""
     plan = next((plan for plan in planned.plans if plan.protocol.name == "fd" and plan.net.accuracy is not None), None)
     if plan is None or plan.from_file is not None:
         return []
-    count, drawn, split = plan.protocol.samples, games.drawn(run.game, run.config), planned.reals.protocol()["split"]
+    count, split = plan.protocol.samples, planned.reals.protocol()["split"]
     reals = planned.reals.images(np.arange(planned.reals.size))
     fresh = jax.tree.map(jnp.asarray, runs.fresh_state(run).ema)
-    sets = {
-        "pixel_gaussian": planned.of_images(pixel_gaussian_samples(reals, count, run.config.seed)),
-        "untrained_generator": (count, partial(images_of, fresh)),
-    }
+    by_name = ({"shuffled_frames": shuffled_frames(reals, run.config.seed), "still_frames": still_frames(reals)}
+               if reals.ndim == 5 else {"pixel_gaussian": pixel_gaussian_samples(reals, count, run.config.seed)})
+    sets = {name: planned.of_images(images) for name, images in by_name.items()}
+    sets["untrained_generator"] = count, partial(images_of, fresh)
     others = {"train": "test", "test": "train"}.get(split.partition("[")[0])
     if others:  # else the reals are of both
-        other = runs.open_field(run.config, drawn, others)
-        images = other.examples(np.arange(other.size))["image"]
+        other = real_side.open_drawn(run.config, others)
+        images = other.examples(np.arange(other.size))[next(iter(other.spec))]
         sets = {"floor_train_vs_held_out": planned.of_images(images), **sets}
     for name in (name for name in runs.sources(run)[:1] if name in run.spec):  # else they are of another size
         sets["untranslated_input"] = planned.of_images(runs.held_out(run)(np.arange(count))[name])

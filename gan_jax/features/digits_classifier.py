@@ -4,9 +4,6 @@ It is fitted in seconds where no pretrained network is at hand. Its distances co
 weights only, which their SHA-256 names, never with published FIDs.
 """
 
-import os
-import pathlib
-import tempfile
 from functools import partial
 
 import flax.linen as nn
@@ -18,6 +15,7 @@ from flax import traverse_util
 
 from gan_jax.cache import cache_dir
 from gan_jax.errors import UserError
+from gan_jax.features import fitted
 from gan_jax.features.networks import JUDGE as NAME
 from gan_jax.features.networks import FeatureNet
 from gan_jax.features.state import weights_sha256
@@ -57,7 +55,7 @@ class Classifier(nn.Module):
 
 
 def prepare(images, size: tuple[int, int] | None = None):
-    """uint8 (B, H, W, C) -> float32 (B, *size, C) in [-1, 1], by the mean of pixels or bilinear; `size` or `own_size`."""
+    """uint8 (B, H, W, C) -> float32 (B, *size, C) in [-1, 1], by means or bilinear; `own_size` where none is asked."""
     x = jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
     (b, h, w, c), (height, width) = x.shape, size or own_size(*x.shape[1:3])
     if h % height or w % width:
@@ -103,13 +101,13 @@ def fit(
     key = weights_sha256(data | {"recipe": np.frombuffer(recipe.encode(), np.uint8)})
     path = cache_dir("judges") / f"{NAME}-{key[:24]}.npz"
     image = jax.ShapeDtypeStruct((1, *own_size(*data["train_images"].shape[1:3]), channels), jnp.float32)
-    stored = _read(path, jax.eval_shape(model.init, jax.random.key(0), image))
+    stored = fitted.read(path, jax.eval_shape(model.init, jax.random.key(0), image))
     if stored is None:
-        with jax.default_device(_fitting_device()):
+        with jax.default_device(fitted.device()):
             weights = _train(model, heads, data["train_images"], data["train_labels"], noise)
-            logits = jax.jit(partial(_outputs, model))(_nested(weights), data["test_images"])["logits"]
+            logits = jax.jit(partial(_outputs, model))(fitted.nested(weights), data["test_images"])["logits"]
         stored = weights, float((answers(logits, heads) == columns(data["test_labels"])).all(axis=1).mean())
-        _write(path, *stored)
+        fitted.write(path, *stored)
     return _network(model, data["train_images"].shape[1:], *stored)
 
 
@@ -122,12 +120,6 @@ def answers(logits: np.ndarray, heads: tuple[int, ...]) -> np.ndarray:
     """The most likely class of each label (N, F), of the logits (N, sum of the classes `heads`) of several."""
     parts = np.split(np.asarray(logits), np.cumsum(heads)[:-1], axis=1)
     return np.stack([part.argmax(axis=1) for part in parts], axis=1)
-
-
-def of_weights(variables: dict, net: FeatureNet) -> FeatureNet:
-    """A fitted network with other weights of its architecture, as another process has fitted it."""
-    weights = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
-    return net._replace(variables=variables, sha256=weights_sha256(weights))
 
 
 def _network(
@@ -145,17 +137,12 @@ def _network(
 
     return FeatureNet(
         NAME, weights_sha256(weights), True, resize, {"features": FEATURES, "logits": model.classes},
-        _nested(weights), apply, accuracy, CPU_BATCH,
+        fitted.nested(weights), apply, accuracy, CPU_BATCH,
     )  # fmt: skip
 
 
 def _outputs(model: Classifier, variables, images) -> dict[str, jax.Array]:
     return dict(zip(("features", "logits"), model.apply(variables, prepare(images)), strict=True))
-
-
-def _nested(weights: dict[str, np.ndarray]) -> dict:
-    """The collections of `Classifier` from arrays by their path."""
-    return traverse_util.unflatten_dict(weights, sep="/")
 
 
 def _check(data: dict) -> None:
@@ -172,13 +159,6 @@ def _check(data: dict) -> None:
                         "give both the same number.")
     if min(data["train_labels"].min(), data["test_labels"].min()) < 0:
         raise UserError(f"{NAME}: labels must be 0 or more; give a labelled data set.")
-
-
-def _fitting_device():
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # the process was started without a CPU backend
-        return jax.local_devices()[0]
 
 
 def _train(
@@ -227,28 +207,3 @@ def _augment(key, x, noise: float):
     crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, c)))
     strength = jax.random.uniform(strength_key, (b, 1, 1, 1), maxval=noise)
     return jnp.clip(crop(padded, offsets) + strength * jax.random.normal(noise_key, x.shape), -1.0, 1.0)
-
-
-def _read(path: pathlib.Path, template) -> tuple[dict[str, np.ndarray], float] | None:
-    """Weights and accuracy, or None where the file is absent, damaged or of another architecture."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        digest, accuracy = str(arrays.pop("sha256")), float(arrays.pop("accuracy"))
-    except Exception:  # whatever a damaged file raises (zip, header, size), the answer is to fit again
-        return None
-    shapes = {name: value.shape for name, value in traverse_util.flatten_dict(template, sep="/").items()}
-    if shapes != {name: value.shape for name, value in arrays.items()} or digest != weights_sha256(arrays):
-        return None
-    return arrays, accuracy
-
-
-def _write(path: pathlib.Path, weights: dict[str, np.ndarray], accuracy: float) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz.part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **weights, sha256=weights_sha256(weights), accuracy=np.float64(accuracy))
-        os.replace(temporary, path)  # several processes may fit at once: a reader sees a whole file or none
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise

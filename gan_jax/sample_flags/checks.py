@@ -4,12 +4,13 @@ from typing import Any
 
 import jax
 
-from gan_jax import enlarge, enlarge_files, fill_files, images, labelled_files, runs, specs
+from gan_jax import enlarge, enlarge_files, ffmpeg, fill_files, labelled_files, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 from gan_jax.sample_flags.flags import Flags, shown, truncation
 
-MOST_FPS = {"gif": 50, "mp4": 240}  # faster GIFs are slow in browsers
+MOST_FPS = {"gif": 50, "apng": 50, "mp4": 240}  # faster GIFs are slow in browsers
+OF_ANIMATIONS = ("animation", "fps")
 OF_ENLARGING = ("tile", "scale", "format", "quality")  # with --inputs, of games that enlarge
 MOST_SCALE = 64
 MOST_OF_CLASS = 1_000_000
@@ -38,9 +39,8 @@ def check(flags: Flags) -> None:
         raise UserError(f"--noise={flags.noise}: expected one of {', '.join(NOISE)}")
     if flags.interpolate_in not in ("", "z", "w"):
         raise UserError(f"--interpolate_in={flags.interpolate_in}: expected z or w")
-    for flag in ("interpolate_in", "animation", "fps"):
-        if getattr(flags, flag) not in ("", None) and not flags.interpolate:
-            raise UserError(f"{shown(flags, flag)}: needs --interpolate=FRAMES too")
+    if flags.interpolate_in and not flags.interpolate:
+        raise UserError(f"{shown(flags, 'interpolate_in')}: needs --interpolate=FRAMES too")
     _check_animation(flags)
     _check_enlarging(flags)
     _check_labelled(flags)
@@ -50,13 +50,13 @@ def check(flags: Flags) -> None:
 
 def _check_animation(flags: Flags) -> None:
     if flags.animation not in ("", *MOST_FPS):
-        raise UserError(f"--animation={flags.animation}: expected {' or '.join(MOST_FPS)}")
+        raise UserError(f"--animation={flags.animation}: expected one of {', '.join(MOST_FPS)}")
     most = MOST_FPS[flags.animation or "gif"]
     if flags.fps is not None and not 1 <= flags.fps <= most:
         other = "" if flags.animation == "mp4" else f"; --animation=mp4 takes up to {MOST_FPS['mp4']}"
         raise UserError(f"--fps={flags.fps}: expected 1 to {most}{other}")
     if flags.animation == "mp4":
-        images.find_ffmpeg()
+        ffmpeg.find()
 
 
 def _check_labelled(flags: Flags) -> None:
@@ -125,6 +125,9 @@ def check_abilities(flags: Flags, run: runs.Run) -> None:
     if flags.captions and (runs.sources(run) or not runs.captions(run)):
         source = "pictures" if runs.sources(run) else "seeds"
         raise UserError(f"--captions: the game {run.config.game!r} draws from {source}; leave the flag out")
+    for flag in OF_ANIMATIONS:
+        if getattr(flags, flag) not in ("", None) and not flags.interpolate and runs.drawn(run).kind != "video":
+            raise UserError(f"{shown(flags, flag)}: needs --interpolate=FRAMES too")
     name, styled = runs.model_name(runs.generator(run)), has_styles(run)
     of_styles = {
         "truncation": truncation(flags.truncation)[0] != 1,
