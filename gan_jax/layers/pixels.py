@@ -19,8 +19,8 @@ def quantise(images: jax.Array) -> jax.Array:
 
 
 def random_flip(images: jax.Array, draws: jax.Array) -> jax.Array:
-    """Mirrors each image (B, H, W, C) left to right where its draw (B,), U(0, 1), is below one half."""
-    return jnp.where((draws < 0.5)[:, None, None, None], images[:, :, ::-1], images)
+    """Mirrors each image or clip (B, ..., W, C) left to right where its draw (B,), U(0, 1), is below one half."""
+    return jnp.where((draws < 0.5).reshape(-1, *(1,) * (images.ndim - 1)), images[..., ::-1, :], images)
 
 
 def jittered(images: jax.Array, corners: jax.Array, extra: int) -> jax.Array:
