@@ -115,7 +115,7 @@ def init(config, nets: dict, spec: dict[str, Field], key: jax.Array, context: in
     return params, variables, None
 
 
-def phases(config, nets: dict, of_generator: tuple = (), context: int = 0) -> tuple[Phase, ...]:
+def moves(config, nets: dict, of_generator: tuple = (), context: int = 0) -> tuple[Phase, ...]:
     """The table of moves for `config.loss`.
 
     Args:

@@ -3,10 +3,16 @@
 import jax
 
 from gan_jax.games import players
-from gan_jax.games.clips import DEFAULTS, EMA_NETS, NEEDS, NETS, VIDEO, constructors, init, nets, phases, reads
+from gan_jax.games.clips import DEFAULTS, EMA_NETS, NEEDS, NETS, VIDEO, constructors, init, moves, nets, reads
 from gan_jax.games.players import asks
+from gan_jax.step import Phase
 
-__all__ = ["DEFAULTS", "EMA_NETS", "NEEDS", "NETS", "asks", "constructors", "init", "nets", "phases", "reads"]
+__all__ = ["DEFAULTS", "EMA_NETS", "NEEDS", "NETS", "asks", "constructors", "init", "nets", "reads"]
+
+
+def phases(config, nets: dict) -> tuple[Phase, ...]:
+    """The table of moves for `config.loss`, see `clips.moves`."""
+    return moves(config, nets)
 
 
 def drawn(config) -> str:

@@ -86,10 +86,10 @@ def init(config, nets: dict, spec: dict[str, Field], key: jax.Array) -> tuple[di
 
 
 def phases(config, nets: dict) -> tuple:
-    """The table of moves for `config.loss`, see `clips.phases`."""
+    """The table of moves for `config.loss`, see `clips.moves`."""
     configs.check_range(config, "0 or more", "loss.l1")
     weights = (("l1", config.loss.l1),) if config.loss.l1 else ()
-    return clips.phases(config, nets, weights, config.video.context)
+    return clips.moves(config, nets, weights, config.video.context)
 
 
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -17,6 +17,7 @@ class UpBlock(nn.Module, kw_only=True):
     """x (B, h, w, I) -> (B, 2h, 2w, features): norm, ReLU, doubling, 3x3, norm, ReLU, 3x3; beside it doubling, 1x1.
 
     With a condition (B, D) its norms are conditional ones. The 1x1 comes before its doubling, which gives the same.
+    Without `up` nothing is doubled, and x itself stands beside where its shape stays.
     """
 
     features: int
@@ -24,15 +25,18 @@ class UpBlock(nn.Module, kw_only=True):
     weights: dict  # arguments of every layer but their initialisers
     kernel_init: Callable  # of the 3x3
     skip_init: Callable  # of the 1x1
+    up: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, condition: jax.Array | None = None) -> jax.Array:
+        resized = upscale if self.up else lambda x: x
         y = nn.relu(normalised(x, condition, train, name="norm0", **self.norm))
-        y = Conv(self.features, 3, kernel_init=self.kernel_init, name="conv0", **self.weights)(upscale(y), train)
+        y = Conv(self.features, 3, kernel_init=self.kernel_init, name="conv0", **self.weights)(resized(y), train)
         y = nn.relu(normalised(y, condition, train, name="norm1", **self.norm))
         y = Conv(self.features, 3, kernel_init=self.kernel_init, name="conv1", **self.weights)(y, train)
-        skip = Conv(self.features, 1, kernel_init=self.skip_init, name="skip", **self.weights)
-        return y + upscale(skip(x, train))
+        if self.up or x.shape[-1] != self.features:
+            x = Conv(self.features, 1, kernel_init=self.skip_init, name="skip", **self.weights)(x, train)
+        return y + resized(x)
 
 
 class DownBlock(nn.Module, kw_only=True):
