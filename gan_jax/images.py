@@ -8,7 +8,7 @@ import subprocess
 
 import numpy as np
 
-from gan_jax.errors import UserError
+from gan_jax import ffmpeg
 
 GAP = 2  # pixels between the images of a grid
 BLANK = 96  # of gaps and empty places
@@ -121,10 +121,10 @@ def save_video(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -
     column is there twice.
 
     Raises:
-      UserError: there is no ffmpeg, see `find_ffmpeg`.
+      UserError: there is no ffmpeg, see `ffmpeg.find`.
       OSError: ffmpeg does not write the file; the message has its words.
     """
-    path, program = pathlib.Path(path), find_ffmpeg()
+    path, program = pathlib.Path(path), ffmpeg.find()
     part = path.with_name(f".{path.name}.part")
     frames = frames[..., :3] if frames.shape[3] >= 3 else frames[..., :1].repeat(3, axis=3)
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), "edge")
@@ -140,23 +140,6 @@ def save_video(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -
             part.unlink()
         raise OSError(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-300:]}")
     os.replace(part, path)
-
-
-def find_ffmpeg(need: str = "an MP4 needs ffmpeg", otherwise: str = "; or take a GIF") -> str:
-    """The program that reads and writes films.
-
-    Args:
-      need, otherwise: the beginning and the end of the message where it is missing.
-    Raises:
-      UserError: `imageio-ffmpeg`, the extra `video`, is not installed.
-    """
-    try:
-        import imageio_ffmpeg
-
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError):  # the package, or the program within it, is not there
-        install = "pip install imageio-ffmpeg, which is gan_jax's extra `video`"
-        raise UserError(f"{need}, and it is not installed: {install}{otherwise}") from None
 
 
 def scatter(points: np.ndarray, *, extent: float, size: int = 256) -> np.ndarray:

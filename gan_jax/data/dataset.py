@@ -15,18 +15,19 @@ from gan_jax.data.fit import Fit, make_fit
 from gan_jax.data.readers import Batch, Drawn, Live, Packed
 from gan_jax.data.source import Source
 from gan_jax.data.stream import prefetch
+from gan_jax.data.windows import make_windows
 from gan_jax.errors import UserError
 from gan_jax.specs import Spec, labelled
 
-KINDS = ("digits", "digits:inverted", "digits:outlines", "faces", "photographs:NAME", "tfds:NAME", "folder:PATH",
-         "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
+KINDS = ("digits", "digits:inverted", "digits:outlines", "digits:moving", "faces", "photographs:NAME", "tfds:NAME",
+         "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
 BATCHES_AHEAD = 2
 CLASSES_SHOWN = 10  # in the line for a person
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """An open data set. Images are uint8 (N, H, W, C); points of a mixture are float32 (N, 2)."""
+    """An open data set. Images are uint8 (N, H, W, C), clips (N, T, H, W, C), points float32 (N, 2)."""
 
     name: str  # as in the config
     split: str
@@ -142,6 +143,8 @@ def open_dataset(
     download: bool = False,  # fetch and prepare a TFDS set that is not in the folder
     pair: str = "",  # of a folder of pairs: 'side_by_side' in each picture, or 'folders' A and B of equal names
     direction: str = "ab",  # of pairs: from the left picture, or that of A, to the other ('ab'), or back ('ba')
+    frames: int = 0,  # of films: of each clip that they are cut into; 0: the data are pictures
+    frame_step: int = 1,  # of films: a clip has every so many of their frames
 ) -> Dataset:
     """Opens a data set; its keywords are the keys of the config's `data` section.
 
@@ -157,12 +160,18 @@ def open_dataset(
     common = {"name": name, "split": split, "flip": bool(flip)}
     if pair and not (kind == "folder" and colon):
         raise UserError(f"data.pair={pair!r}: pairs are read from folders, 'folder:PATH', not from {name!r}.")
+    windows = make_windows(frames, frame_step)
+    if windows and not (kind in ("folder", "tfds") and colon or name == "digits:moving"):
+        raise UserError(f"data.frames={frames}: clips are cut out of the films of 'folder:PATH' or 'tfds:NAME', or are "
+                        f"'digits:moving'; {name!r} has pictures, data.frames=0")
+    if windows and pair:
+        raise UserError(f"data.frames={frames} with data.pair={pair!r}: pairs are of pictures; leave one of them out")
     if kind == "mixture" and colon:
         return _open_mixture(rest, common)
     if kind == "digits":
         from gan_jax.data.inverted import open_digits
 
-        source = open_digits(rest, split=split, fit=fit, folder=dir)
+        source = open_digits(rest, split=split, fit=fit, folder=dir, windows=windows)
     elif (kind == "faces" and not colon) or (kind == "photographs" and colon):
         from gan_jax.data import photographs
 
@@ -171,7 +180,11 @@ def open_dataset(
     elif kind == "tfds" and colon:
         from gan_jax.data.tfds_source import open_tfds
 
-        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download))
+        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download), windows=windows)
+    elif kind == "folder" and colon and windows:
+        from gan_jax.data import folder_films
+
+        source = folder_films.open_films(rest, split=split, fit=fit, windows=windows)
     elif kind == "folder" and colon:
         from gan_jax.data import folder, folder_pairs
 
@@ -185,6 +198,7 @@ def open_dataset(
         raise unknown("data.name", name, KINDS)
     dataset = _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
     settings = {"pair": pair, "direction": direction} if pair else {}
+    settings |= {"frames": frames, "frame_step": frame_step} if windows else {}
     return dataclasses.replace(dataset, settings={**dataset.settings, **settings})
 
 

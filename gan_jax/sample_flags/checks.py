@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from gan_jax import enlarge, enlarge_files, fill_files, images, runs
+from gan_jax import enlarge, enlarge_files, ffmpeg, fill_files, runs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 from gan_jax.sample_flags.flags import Flags, shown, truncation
@@ -51,7 +51,7 @@ def _check_animation(flags: Flags) -> None:
         other = "" if flags.animation == "mp4" else f"; --animation=mp4 takes up to {MOST_FPS['mp4']}"
         raise UserError(f"--fps={flags.fps}: expected 1 to {most}{other}")
     if flags.animation == "mp4":
-        images.find_ffmpeg()
+        ffmpeg.find()
 
 
 def _check_enlarging(flags: Flags) -> None:
