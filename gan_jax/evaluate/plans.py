@@ -202,6 +202,8 @@ def ready(
     """
     if not listed:
         return None
+    for protocol in listed:
+        protocols.check_kind(protocol, shape)
     names = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
     if set(names) - set(networks.JUDGES):
         networks.check_channels(shape, "the generator or folder")
@@ -219,6 +221,8 @@ def ready(
         protocols.check_shape(protocol, shape)
         protocols.check_pairs({protocol.name} & set(protocols.PAIRED), shape, section.border)
         net = nets.get(protocol.network)
+        if net is not None and net.outputs and protocol.output not in net.outputs:
+            raise UserError(f"metrics={protocol.name}: {net.name} says nothing of labels, as the data have none")
         plans.append(Plan(protocol, net, count if protocol.reals != 0 else 0, files.get(protocol.name)))
     trees = {name: net.variables for name, net in nets.items() if net.outputs}
     mesh = parallel.make_mesh(jax.local_devices())

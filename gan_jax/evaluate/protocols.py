@@ -22,7 +22,8 @@ BORDERED = ("psnr", "ssim", "psnr_y", "ssim_y", "pooled_psnr")  # pairs whose bo
 OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
 IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
-OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
+OF_CLIPS = ("speed",)  # of clips themselves, as a multiple of the reals'
+OF_IMAGES = ("sharpness", *OF_CLIPS)  # of the images themselves, with those of the reals beside them
 PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
 NEAR = "nearer the reals"
@@ -202,9 +203,27 @@ def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...])
     check_shape(protocol, dataset.shape)
 
 
+def check_kind(protocol: Protocol, shape: tuple[int, ...]) -> None:
+    """Raises UserError where a protocol looks at images, and there are clips (T, H, W, C), or the other way round."""
+    is_of_clips = protocol.kind in OF_CLIPS or protocol.network in networks.OF_CLIPS
+    is_of_any = protocol.kind in (*PAIRED, *OF_IMAGES) and not is_of_clips
+    if len(shape) == 4 and not (is_of_clips or is_of_any):
+        what = f" by {protocol.network}" if protocol.network else ""
+        raise UserError(
+            f"metrics={protocol.name}: looks at images{what}, and these are clips of {shape[0]} frames; expected some "
+            f"of fd, kd, prdc, classes with config.evaluation.features={networks.CLIPS!r}, {', '.join(OF_IMAGES)}, or, "
+            "where each clip has a target, psnr, ssim, l1"
+        )
+    if len(shape) == 3 and is_of_clips:
+        what = f" by {protocol.network}" if protocol.network else ""
+        raise UserError(f"metrics={protocol.name}: looks at clips{what}, and these are images; set "
+                        "config.data.frames, or list others")
+
+
 def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a protocol cannot be had of images (H, W, C)."""
-    lowest, (height, width) = sliced_wasserstein.LOWEST, shape[:2]
+    """Raises UserError where a protocol cannot be had of images (H, W, C), or clips of such."""
+    check_kind(protocol, shape)
+    lowest, (height, width) = sliced_wasserstein.LOWEST, shape[-3:-1]
     if protocol.kind == "swd" and (height != width or height < lowest or height & (height - 1)):
         raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares, their side a power of "
                         f"two from {lowest} on")
@@ -221,8 +240,9 @@ def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
 
 
 def check_pairs(names: Iterable[str], shape: tuple[int, ...], border: int) -> None:
-    """Raises UserError where one of these metrics of `PAIRED` cannot be had of images (H, W, C), less their border."""
-    height, width, channels = shape
+    """Raises UserError where one of these metrics of `PAIRED` cannot be had of images (H, W, C), or clips of such, less
+    their border."""
+    height, width, channels = shape[-3:]
     leasts = structural_similarity.LEAST | {f"lpips_{net}": least for net, least in lpips.LEAST.items()}
     for name in names:
         if border < 0:

@@ -15,7 +15,9 @@ from gan_jax.weights import store
 RANDOM, UNPUBLISHED = "random_", "unpublished_"
 JUDGE = "digits_classifier"  # it is fitted, see the file of that name
 CLASSIFIER = "classifier"  # the same network, fitted on the labelled data that config.evaluation.judge names
-JUDGES = (JUDGE, CLASSIFIER)
+CLIPS = "clips_classifier"  # fitted on the clips of the data, see the file of that name
+JUDGES = (JUDGE, CLASSIFIER, CLIPS)
+OF_CLIPS = (CLIPS,)  # networks that look at clips (T, H, W, C); the others look at images
 PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
 SEED = 0  # of random weights
 PATCHES = "@"  # between a network's name and the side of the patches that it looks at
@@ -188,7 +190,7 @@ def rgb(images: jax.Array) -> jax.Array:
 
 
 def check_channels(shape: tuple[int, ...], what: str) -> None:
-    """Raises UserError where images (H, W, C) are neither grey nor RGB."""
-    if len(shape) != 3 or shape[2] not in (1, 3):
+    """Raises UserError where images (H, W, C), or clips of such, are neither grey nor RGB."""
+    if len(shape) not in (3, 4) or shape[-1] not in (1, 3):
         raise UserError(f"{what} has images of the shape {tuple(shape)}: feature networks take 1 or 3 channels; "
                         "set config.data.channels=3, or measure without them")
