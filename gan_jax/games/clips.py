@@ -1,8 +1,8 @@
 """What the games of clips share: a generator against a discriminator of frames and one of clips.
 
-MoCoGAN (Tulyakov et al. 2018, 1707.04993) and DVD-GAN (Clark et al. 2019, 1907.06571) have both: one is shown frames that
-are drawn at random from each clip, the other one the clips, whose sides may be smaller. Phases: `discriminator`, of both
-together; `penalty`, where a gradient penalty is lazy; `generator` every `config.every.generator_steps` steps.
+MoCoGAN (Tulyakov et al. 2018, 1707.04993) and DVD-GAN (Clark et al. 2019, 1907.06571) have both: one is shown frames
+that are drawn at random from each clip, the other one the clips, whose sides may be smaller. Phases: `discriminator`,
+of both together; `penalty`, where a gradient penalty is lazy; `generator` every `config.every.generator_steps` steps.
 """
 
 from functools import partial
@@ -175,8 +175,8 @@ def generated(play: InTraining, clips: Clips, rules: Rules) -> jax.Array:
 def views(videos: jax.Array, clips: Clips, rules: Rules) -> dict[str, jax.Array]:
     """What each discriminator is shown of clips (B, T, H, W, C).
 
-    Frames are drawn without replacement, in their order, from those that are made; a sample's are the same ones in all of
-    its phase.
+    Frames are drawn without replacement, in their order, from those that are made; a sample's are the same ones in all
+    of its phase.
     """
     frames = videos[:, rules.context :]
     if rules.frames < frames.shape[1]:
@@ -188,8 +188,8 @@ def views(videos: jax.Array, clips: Clips, rules: Rules) -> dict[str, jax.Array]
 
 def judged(play: InTraining, judge: str, view: jax.Array, clips: Clips, noise: int) -> tuple[jax.Array, Any]:
     """(logits, class logits or None) of what a discriminator is shown; `noise` is the draw of its keys."""
-    net, options = play.nets[judge], {"label": clips.label, "keys": random.fold(clips.draws[noise], JUDGES.index(judge))}
-    if hasattr(net, "heads"):
+    options = {"label": clips.label, "keys": random.fold(clips.draws[noise], JUDGES.index(judge))}
+    if hasattr(play.nets[judge], "heads"):
         return play.play(judge, view, "heads", **options)
     return play.play(judge, view, **options), None
 
@@ -224,8 +224,8 @@ def _discriminator_loss(params, state, batch, rng, *, rules: Rules, weights: dic
 def _cross_entropy(classes: jax.Array, clips: Clips, rules: Rules) -> jax.Array:
     """Of class logits (B, N) and the clips' labels; or, of generated clips, the categories that were drawn.
 
-    With labels a discriminator learns them from real clips, and the generator's are to be told as theirs (AC-GAN). Without
-    them both players seek that the categories are told, a bound of the mutual information (InfoGAN, 1606.03657).
+    With labels a discriminator learns them from real clips, and the generator's are to be told as theirs (AC-GAN).
+    Without them both players seek that the categories are told, a bound of the mutual information (1606.03657).
     """
     category = rules.nets["generator"].category(clips.z, clips.label)
     return optax.softmax_cross_entropy_with_integer_labels(classes, category).mean()
@@ -246,7 +246,7 @@ def _lazy_penalty(params, state, batch, rng, *, rules: Rules, weights: dict):
 
 
 def _generator_loss(params, state, batch, rng, *, rules: Rules, weights: dict | None = None):
-    """The adversarial terms of both discriminators; the categories'; the L1 distance to the real frames, of prediction."""
+    """The adversarial terms of both discriminators, that of the categories, and of prediction the L1 distance."""
     weights = weights or {}
     play, clips = begin(params, state, batch, rng, rules)
     fake = generated(play, clips, rules)

@@ -1,4 +1,4 @@
-"""Clips out of noise, with labels or without (MoCoGAN: Tulyakov et al. 2018; DVD-GAN: Clark et al. 2019); see `clips`."""
+"""Clips out of noise, with labels or without: MoCoGAN (1707.04993), DVD-GAN (1907.06571); see `clips`."""
 
 import jax
 

@@ -1,7 +1,7 @@
-"""The frames that come next: of a clip's first frames its last ones are made (DVD-GAN-FP: Clark et al. 2019, 1907.06571).
+"""The frames that come next: a clip's first frames become its last ones (DVD-GAN-FP: Clark et al. 2019, 1907.06571).
 
-The discriminator of clips sees the given frames in front of those that are made, and the generator is pulled towards the
-right frames by an L1 term (Mathieu et al. 2016, 1511.05440); see `clips`.
+The discriminator of clips sees the first frames in front of those that are made, and the generator is pulled towards
+the right frames by an L1 term (Mathieu et al. 2016, 1511.05440); see `clips`.
 """
 
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def phases(config, nets: dict) -> tuple:
 
 
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """`future` (B, T', H, W, C) in [-1, 1], of the given frames; what they leave open is drawn from the sample's key."""
+    """`future` (B, T', H, W, C) in [-1, 1], of the first frames; what these leave open is the key's."""
     z, context = players.latents(nets["generator"], keys), pixels.normalise(jnp.asarray(given[CONTEXT]))
     label = given["label"] if players.labelled(nets) else None
     return {FUTURE: nets["generator"].apply(ema["generator"], z, label=label, context=context, train=False)}

@@ -71,8 +71,8 @@ def conv_dilated(x: jax.Array, w: jax.Array, dilation: int, padding: Padding = (
 def conv_3d(x: jax.Array, w: jax.Array, stride: Triple = (1, 1, 1), padding: Padding3D = ((0, 0),) * 3) -> jax.Array:
     """Correlation of clips x (B, T, H, W, I) with w (kt, kh, kw, I, O) -> (B, t, h, w, O), sizes as `conv`'s.
 
-    It is one `conv` of all frames: what the kernel's kt frames see lies along the channels. So its derivatives are plain
-    convolutions, too, and it has whatever a platform does for those. It costs memory for kt copies of x.
+    It is one `conv` of all frames: what the kernel's kt frames see lies along the channels. So its derivatives are
+    plain convolutions, too, and it has whatever a platform does for those. It costs memory for kt copies of x.
     """
     assert x.ndim == w.ndim == 5 and x.shape[4] == w.shape[3], (x.shape, w.shape)
     x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))

@@ -21,8 +21,8 @@ def over_frames(
 ) -> jax.Array:
     """All states of a recurrence, (B, T, ...).
 
-    XLA:CPU computes convolutions inside of a loop many times slower than outside, so there the frames are written out one
-    by one. Elsewhere they are a loop, of a small program, whose inner values are computed anew for the derivatives.
+    XLA:CPU computes convolutions inside of a loop many times slower than outside, so there the frames are written out
+    one by one. Elsewhere they are a loop, of a small program, whose inner values are computed anew for the derivatives.
     Both have the same values up to rounding, so the platform may be that of the process, not of the program.
     """
     if unrolled is None:
@@ -45,8 +45,9 @@ def over_frames(
 
 
 class GRU(nn.Module):
-    """Gated recurrent unit (Cho et al. 2014, 1406.1078), as PyTorch's GRUCell: inputs (B, T, I), state (B, N) -> (B, T, N).
+    """Gated recurrent unit (Cho et al. 2014, 1406.1078): state (B, N), inputs (B, T, I) -> all states (B, T, N).
 
+    As PyTorch's GRUCell:
     r, z = s(W x + b + U h + c); n = tanh(W x + b + r (U h + c)); h' = (1 - z) n + z h, each with its own rows of the
     kernels, in the order r, z, n.
     """
@@ -73,7 +74,7 @@ class GRU(nn.Module):
 
 
 class ConvGRU(nn.Module):
-    """Convolutional gated recurrent unit (Ballas et al. 2016, 1511.06432): state (B, h, w, N), inputs -> (B, T, h, w, N).
+    """Convolutional gated recurrent unit (Ballas et al. 2016, 1511.06432): state (B, h, w, N) -> all (B, T, h, w, N).
 
     r, u = s(W * [h, x] + b); c = relu(V * [r h, x] + d); h' = u h + (1 - u) c, as DVD-GAN has it (Clark et al. 2019,
     1907.06571, section 3.1), whose candidate is rectified. Inputs are (B, T, h, w, I), or (B, h, w, I), the same at all

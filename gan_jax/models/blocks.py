@@ -61,8 +61,8 @@ def check_least(model: Any, smallest: dict[str, int]) -> None:
 def check_clips(model: str, shape: tuple[int, ...]) -> None:
     """Raises UserError where a model of clips is to make, or judge, something else than (T, H, W, C)."""
     if len(shape) != 4:
-        raise UserError(f"the model {model!r} makes clips (frames, height, width, channels), and this data has the shape "
-                        f"{tuple(shape)}; take a model of images")  # fmt: skip
+        raise UserError(f"the model {model!r} makes clips (frames, height, width, channels), and this data has the "
+                        f"shape {tuple(shape)}; take a model of images")  # fmt: skip
 
 
 def scale_near_one(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:

@@ -1,9 +1,9 @@
 """DVD-GAN (Clark et al. 2019, arXiv 1907.06571), compact: no self-attention, and features by `widths`.
 
-A generator of clips is a chain of scales. In each a convolutional recurrence over the frames is followed by residual blocks
-on each frame, whose norms see latent and class, and the last of which doubles the sides. For prediction (DVD-GAN-FP) a
-net such as the discriminator's makes of the given frames the recurrences' first states. A discriminator is BigGAN's on
-each frame, whose logits are summed; the temporal one convolves clips in its first two blocks.
+A generator of clips is a chain of scales. In each a convolutional recurrence over the frames is followed by residual
+blocks on each frame, whose norms see latent and class, and the last of which doubles the sides. For prediction
+(DVD-GAN-FP) a net such as the discriminator's makes of the context the recurrences' first states. A discriminator is
+BigGAN's on each frame, whose logits are summed; the temporal one convolves clips in its first two blocks.
 """
 
 import math
@@ -52,8 +52,8 @@ class Generator(nn.Module, kw_only=True):
         check_clips("dvdgan", self.shape)
         check_least(self, {"latent_size": 1, "embed_size": 1, "blocks": 1})
         if not self.widths or min(self.widths) < 1 or not 0 <= self.still <= len(self.widths):
-            raise UserError(f"widths={self.widths}, still={self.still}: expected one number of 1 or more for each scale, "
-                            "and so many of them or less that keep the size")  # fmt: skip
+            raise UserError(f"widths={self.widths}, still={self.still}: expected one number of 1 or more for each "
+                            "scale, and so many of them or less that keep the size")  # fmt: skip
         _check_sides(self.shape, len(self.widths) - self.still)
         super().__post_init__()
 
@@ -94,7 +94,7 @@ class Generator(nn.Module, kw_only=True):
         return jnp.tanh(x).reshape(-1, *self.shape)
 
     def _states(self, context: jax.Array, train: bool) -> dict[int, jax.Array]:
-        """scale -> first state (B, h, w, features) of its recurrence, of the given frames.
+        """scale -> first state (B, h, w, features) of its recurrence, of the context's frames.
 
         Each frame passes the blocks by itself; at each scale what comes of them is put side by side, and convolved.
         """
@@ -158,7 +158,8 @@ class Discriminator(nn.Module, kw_only=True):
             raise UserError(f"widths={self.widths}: expected one number of 1 or more for each block")
         for field in ("halvings", "volumes"):
             if not 0 <= getattr(self, field) <= len(self.widths):
-                raise UserError(f"{field}={getattr(self, field)}: expected 0 to {len(self.widths)}, the number of widths")
+                expected = f"expected 0 to {len(self.widths)}, the number of widths"
+                raise UserError(f"{field}={getattr(self, field)}: {expected}")
         _check_sides(self.shape, self.halvings)
         super().__post_init__()
 

@@ -1,9 +1,9 @@
 """MoCoGAN (Tulyakov et al. 2018, arXiv 1707.04993): clips of one content and of a motion that is drawn frame by frame.
 
 A latent is, in this order: the content; one number for each category, of which the largest counts; the first state of
-the motion; and the noise of each frame, from which a gated recurrent unit makes the motion's states. A frame is drawn from
-content, category and motion by DCGAN's generator. The discriminators are DCGAN's with 4x4 windows of a frame, or with
-4x4x4 windows of a clip, which see every frame and halve rows and columns alone.
+the motion; and the noise of each frame, from which a gated recurrent unit makes the motion's states. A frame is drawn
+from content, category and motion by DCGAN's generator. The discriminators are DCGAN's with 4x4 windows of a frame, or
+with 4x4x4 windows of a clip, which see every frame and halve rows and columns alone.
 """
 
 import flax.linen as nn
