@@ -34,7 +34,7 @@ NOISE = 0.3      # largest standard deviation of the noise added while fitting, 
 CPU_BATCH = 64   # clips that a CPU takes at once
 MOST, MOST_HELD_OUT = 4096, 512  # clips that it is fitted on, and that its accuracy is of
 SEED = 0
-RECIPE = (f"{NAME} 1: {RESOLUTION}px, features {FEATURES}, steps {STEPS}x{BATCH}, shift {SHIFT}, noise {NOISE}, "
+RECIPE = (f"{NAME} 1: {RESOLUTION}px, features {FEATURES}, batch {BATCH}, shift {SHIFT}, noise {NOISE}, "
           f"motions {', '.join(MOTIONS)}")  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def prepare(clips):
     return frames.reshape(b, t, *frames.shape[1:])
 
 
-def fit(train_clips, train_labels, test_clips, test_labels, *, steps: int = STEPS) -> FeatureNet:
+def fit(train_clips, train_labels, test_clips, test_labels, *, steps: int = 0) -> FeatureNet:
     """Fits the network, or reads it from the cache where the same data and recipe have been fitted before.
 
     The fit is a function of its arguments alone (fixed seed and order), on the CPU where the process has one.
@@ -90,7 +90,7 @@ def fit(train_clips, train_labels, test_clips, test_labels, *, steps: int = STEP
       train_labels: integers (N,), classes 0 to K - 1; None where clips have none.
       test_clips: uint8 (M, T, H, W, C), held out; only the stored accuracy depends on them.
       test_labels: not used but for the check.
-      steps: of optimisation.
+      steps: of optimisation; 0 for `STEPS`.
     Returns:
       The network; its outputs are `features` (B, 96), `motion` (B, 6) and, of labelled clips, `logits` (B, K). Its
       accuracy is the share of held-out clips, each shown in every order of `MOTIONS`, whose order it names.
@@ -98,11 +98,11 @@ def fit(train_clips, train_labels, test_clips, test_labels, *, steps: int = STEP
       UserError: types or shapes are not as above.
       OSError: the cache folder cannot be written.
     """
-    clips, held_out = np.asarray(train_clips), np.asarray(test_clips)
+    clips, held_out, steps = np.asarray(train_clips), np.asarray(test_clips), steps or STEPS
     labels = np.zeros(len(clips), np.int32) if train_labels is None else np.asarray(train_labels, np.int32)
     _check(clips, labels, held_out)
     model = Classifier(classes=0 if train_labels is None else int(labels.max()) + 1)
-    recipe = f"{RECIPE}, {model.classes} classes" + ("" if steps == STEPS else f", instead {steps} steps")
+    recipe = f"{RECIPE}, {model.classes} classes, {steps} steps"
     data = {"train": clips, "labels": labels, "test": held_out, "recipe": np.frombuffer(recipe.encode(), np.uint8)}
     path = cache_dir("judges") / f"{NAME}-{weights_sha256(data)[:24]}.npz"
     clip = jax.ShapeDtypeStruct((1, 2, RESOLUTION, RESOLUTION, clips.shape[-1]), jnp.float32)
