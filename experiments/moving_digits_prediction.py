@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "generator": {
                 "name": "dvdgan", "latent_size": 4, "widths": (16,), "still": 1, "blocks": 1, "spectral_norm": False,
             },
-            "discriminator_frames": {"name": "dvdgan", "widths": (8, 16), "halvings": 2},
+            "discriminator_frames": {"name": "dvdgan", "widths": (12, 32), "halvings": 2},
             "discriminator_clips": {"name": "dvdgan", "widths": (8, 16), "halvings": 2, "volumes": 2},
             "video": {"context": 4, "frames": 1, "shrink": 2},
             "loss": {"name": "hinge", "l1": 100.0},
