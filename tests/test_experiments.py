@@ -23,6 +23,7 @@ FILES = sorted(path.stem for path in settings.EXPERIMENTS.glob("*.py"))
 RESUMED = (
     "mixture_gan", "celebahq_progan", "ffhq_stylegan", "stylegan2_ada", "stylegan3", "r3gan", "digits_cyclegan",
     "digits_cut", "digits_pix2pix", "faces_superres", "digits_inpaint",
+    "moving_digits", "moving_digits_prediction",
 )  # fmt: skip
 
 # The authors' NIPS 2017 poster: learning rates of D and G, updates; then the same of the baseline.
@@ -68,6 +69,8 @@ def _spec(config):
     shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
     if "source" in games.find(config.game).reads(config):
         return specs.paired(shape, shape)
+    if config.data.frames:
+        return specs.films((config.data.frames, *shape), 10 if config.conditional else 0)
     return specs.labelled(shape, 10 if config.get("conditional") else 0)
 
 
@@ -111,11 +114,16 @@ def test_smoke_trains_three_steps_and_samples(name, tmp_path, one_device):
     assert (workdir / "samples" / "reals.png").is_file()
 
     game = games.find(config.game)
-    shape = _spec(config)[games.drawn(game, config)].shape
+    spec = _spec(config)
+    shape = {**spec, **games.derived(game, config, spec)}[games.drawn(game, config)].shape
     draws = "parts" in config.data or "source" in game.reads(config)  # from pictures of that size
     options = _photographs(tmp_path / "in") if draws else {"seeds": "0-2"}
     files = sample(str(workdir), str(tmp_path / "out"), **options)
-    if len(shape) == 3:
+    if len(shape) == 4:
+        assert [file.suffix for file in files] == [".gif"] * 4 + [".png"]
+        with Image.open(files[0]) as clip:
+            assert clip.size == (shape[2], shape[1])
+    elif len(shape) == 3:
         assert len(files) == 4
         for file in files[:3]:
             assert np.asarray(Image.open(file)).reshape(*shape[:2], -1).shape == shape
