@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "ema": {"half_life_images": 1_000.0},
             "every": {"log_images": 1_600, "sample_images": 16_000, "checkpoint_images": 16_000},
-            "evaluation": {"metrics": ("psnr", "ssim"), "samples": 500, "split": "test"},
+            "evaluation": {"metrics": ("pooled_psnr", "l1", "ssim"), "samples": 500, "split": "test"},
         }
     )
     if variant == "smoke":
