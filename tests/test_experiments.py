@@ -45,6 +45,7 @@ COUNTS = {
     "svhn_dcgan_ttur": (4_515_392, 4_309_440),
     "mnist_tutorial": (2_305_472, 212_865),
     **dict.fromkeys(("horse2zebra", "horse2zebra_cut", "monet2photo", "summer2winter"), (11_378_179, 2_764_737)),
+    "ucf101_mocogan": (3_298_836, 2_749_184),  # that of clips
     **dict.fromkeys(("facades_pix2pix", "maps_pix2pix", "edges2shoes_pix2pix"), (54_413_955, 2_768_705)),  # the same
 }
 
@@ -289,3 +290,22 @@ def test_pix2pix_experiments_have_the_values_of_the_papers_appendix(name, images
 
 def test_a_map_may_be_drawn_from_a_photograph():
     assert _load("maps_pix2pix", "aerial2map").data.direction == "ab"
+
+
+def test_experiments_of_clips_have_the_values_of_the_papers():
+    mocogan, dvdgan = _load("ucf101_mocogan"), _load("ucf101_dvdgan")
+    sizes = mocogan.generator
+    assert (sizes.content, sizes.categories, sizes.motion, mocogan.discriminator_clips.categories) == (50, 6, 10, 6)
+    assert mocogan.total_images // mocogan.batch_size == 100_000
+    assert (mocogan.data.frames, mocogan.data.frame_step, mocogan.video.frames) == (16, 4, 1)
+    for player in mocogan.optim.values():
+        assert (player.name, player.learning_rate, player.b1, player.b2, player.l2) == ("adam", 2e-4, 0.5, 0.999, 1e-5)
+    assert _load("ucf101_mocogan", "labels").conditional and not mocogan.conditional
+    assert (dvdgan.loss.name, dvdgan.every.generator_steps, dvdgan.ema.decay) == ("hinge", 2, 0.9999)
+    assert (dvdgan.video.frames, dvdgan.video.shrink, dvdgan.discriminator_clips.volumes) == (8, 2, 2)
+    rates = {name: (player.learning_rate, player.b1, player.b2) for name, player in dvdgan.optim.items()}
+    assert rates == {"generator": (1e-4, 0, 0.999), "discriminator": (5e-4, 0, 0.999)}
+    prediction = _load("ucf101_dvdgan", "prediction")
+    run = runs.build(prediction, _spec(prediction))
+    frames = [run.nets[net].shape[0] for net in ("generator", "discriminator_clips")]
+    assert (prediction.video.context, *frames) == (5, 11, 16)
