@@ -24,6 +24,7 @@ FILES = sorted(path.stem for path in settings.EXPERIMENTS.glob("*.py"))
 RESUMED = (
     "mixture_gan", "celebahq_progan", "ffhq_stylegan", "stylegan2_ada", "stylegan3", "r3gan", "digits_cyclegan",
     "digits_cut", "digits_pix2pix", "faces_superres", "digits_inpaint", "digits_captions",
+    "moving_digits", "moving_digits_prediction",
 )  # fmt: skip
 
 # The authors' NIPS 2017 poster: learning rates of D and G, updates; then the same of the baseline.
@@ -45,6 +46,7 @@ COUNTS = {
     "svhn_dcgan_ttur": (4_515_392, 4_309_440),
     "mnist_tutorial": (2_305_472, 212_865),
     **dict.fromkeys(("horse2zebra", "horse2zebra_cut", "monet2photo", "summer2winter"), (11_378_179, 2_764_737)),
+    "ucf101_mocogan": (3_298_836, 2_749_184),  # that of clips
     **dict.fromkeys(("facades_pix2pix", "maps_pix2pix", "edges2shoes_pix2pix"), (54_413_955, 2_768_705)),  # the same
 }
 
@@ -73,6 +75,8 @@ def _spec(config):
     if "caption" in reads:
         words = specs.Field("tokens", (max(config.data.captions, 1), config.data.caption_length), 20)
         return specs.labelled(shape) | {"caption": words}
+    if config.data.frames:
+        return specs.films((config.data.frames, *shape), 10 if config.conditional else 0)
     return specs.labelled(shape, 10 if config.get("conditional") else 0)
 
 
@@ -116,11 +120,16 @@ def test_smoke_trains_three_steps_and_samples(name, tmp_path, one_device):
     assert (workdir / "samples" / "reals.png").is_file()
 
     game = games.find(config.game)
-    shape = _spec(config)[games.drawn(game, config)].shape
+    spec = _spec(config)
+    shape = {**spec, **games.derived(game, config, spec)}[games.drawn(game, config)].shape
     draws = "parts" in config.data or "source" in game.reads(config)  # from pictures of that size
     options = _photographs(tmp_path / "in") if draws else {"seeds": "0-2"}
     files = sample(str(workdir), str(tmp_path / "out"), **options)
-    if len(shape) == 3:
+    if len(shape) == 4:
+        assert [file.suffix for file in files] == [".gif"] * 4 + [".png"]
+        with Image.open(files[0]) as clip:
+            assert clip.size == (shape[2], shape[1])
+    elif len(shape) == 3:
         assert len(files) == 4 + ("caption" in game.reads(config))
         for file in files[:3]:
             assert np.asarray(Image.open(file)).reshape(*shape[:2], -1).shape == shape
@@ -303,3 +312,22 @@ def test_dfgan_experiments_have_the_papers_values(name, images, epochs, captions
 
 def test_a_map_may_be_drawn_from_a_photograph():
     assert _load("maps_pix2pix", "aerial2map").data.direction == "ab"
+
+
+def test_experiments_of_clips_have_the_values_of_the_papers():
+    mocogan, dvdgan = _load("ucf101_mocogan"), _load("ucf101_dvdgan")
+    sizes = mocogan.generator
+    assert (sizes.content, sizes.categories, sizes.motion, mocogan.discriminator_clips.categories) == (50, 6, 10, 6)
+    assert mocogan.total_images // mocogan.batch_size == 100_000
+    assert (mocogan.data.frames, mocogan.data.frame_step, mocogan.video.frames) == (16, 4, 1)
+    for player in mocogan.optim.values():
+        assert (player.name, player.learning_rate, player.b1, player.b2, player.l2) == ("adam", 2e-4, 0.5, 0.999, 1e-5)
+    assert _load("ucf101_mocogan", "labels").conditional and not mocogan.conditional
+    assert (dvdgan.loss.name, dvdgan.every.generator_steps, dvdgan.ema.decay) == ("hinge", 2, 0.9999)
+    assert (dvdgan.video.frames, dvdgan.video.shrink, dvdgan.discriminator_clips.volumes) == (8, 2, 2)
+    rates = {name: (player.learning_rate, player.b1, player.b2) for name, player in dvdgan.optim.items()}
+    assert rates == {"generator": (1e-4, 0, 0.999), "discriminator": (5e-4, 0, 0.999)}
+    prediction = _load("ucf101_dvdgan", "prediction")
+    run = runs.build(prediction, _spec(prediction))
+    frames = [run.nets[net].shape[0] for net in ("generator", "discriminator_clips")]
+    assert (prediction.video.context, *frames) == (5, 11, 16)

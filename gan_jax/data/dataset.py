@@ -20,8 +20,9 @@ from gan_jax.data.windows import Windows, make_windows
 from gan_jax.errors import UserError
 from gan_jax.specs import Field, Spec, labelled
 
-KINDS = ("digits", "digits:inverted", "digits:outlines", "digits:captions", "digits:moving", "faces", "photographs:NAME",
-         "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
+KINDS = ("digits", "digits:inverted", "digits:outlines", "digits:captions", "digits:moving", "faces",
+         "photographs:NAME", "tfds:NAME", "folder:PATH", "mixture:ring8", "mixture:grid25",
+         "synthetic:COUNT")  # fmt: skip
 FIT = ("resolution", "channels", "crop", "crop_size", "filter")  # keys of what is done to each picture
 BATCHES_AHEAD = 2
 CLASSES_SHOWN = 10  # in the line for a person

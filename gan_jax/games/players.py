@@ -45,10 +45,10 @@ class InTraining:
     def __init__(self, nets: dict, params: dict, state: State):
         self.nets, self.params, self.variables = nets, params, dict(state.variables)
 
-    def play(self, name: str, x: jax.Array, method: str | None = None) -> Any:
-        """What a net, or one of its methods, makes of x; its collections move."""
+    def play(self, name: str, x: jax.Array, method: str | None = None, **options: Any) -> Any:
+        """What a net, or one of its methods, makes of x and of its other inputs, by name; its collections move."""
         own = self.variables[name]
-        options = {"train": True, "mutable": list(own), "method": method}
+        options |= {"train": True, "mutable": list(own), "method": method}
         out, new = self.nets[name].apply({"params": self.params[name], **own}, x, **options)
         self.variables[name] = dict(new)
         return out

@@ -28,6 +28,8 @@ from gan_jax.layers.channels import varying_axes
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
+Triple = tuple[int, int, int]
+Padding3D = tuple[Pair, Pair, Pair]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
@@ -64,6 +66,22 @@ def conv_dilated(x: jax.Array, w: jax.Array, dilation: int, padding: Padding = (
     rows, columns = y.shape[1:3]
     y = y.reshape(dilation, dilation, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
     return y.reshape(batch, rows * dilation, columns * dilation, -1)[:, : sides[0], : sides[1]]
+
+
+def conv_3d(x: jax.Array, w: jax.Array, stride: Triple = (1, 1, 1), padding: Padding3D = ((0, 0),) * 3) -> jax.Array:
+    """Correlation of clips x (B, T, H, W, I) with w (kt, kh, kw, I, O) -> (B, t, h, w, O), sizes as `conv`'s.
+
+    It is one `conv` of all frames: what the kernel's kt frames see lies along the channels. So its derivatives are
+    plain convolutions, too, and it has whatever a platform does for those. It costs memory for kt copies of x.
+    """
+    assert x.ndim == w.ndim == 5 and x.shape[4] == w.shape[3], (x.shape, w.shape)
+    x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
+    taps, step = w.shape[0], stride[0]
+    count = (x.shape[1] - taps) // step + 1
+    x = jnp.concatenate([x[:, tap : tap + (count - 1) * step + 1 : step] for tap in range(taps)], -1)
+    w = jnp.moveaxis(w, 0, 2).reshape(*w.shape[1:3], taps * w.shape[3], w.shape[4])
+    y = conv(x.reshape(-1, *x.shape[2:]), w, tuple(stride[1:]), padding[1:])
+    return y.reshape(-1, count, *y.shape[1:])
 
 
 def conv_transpose(

@@ -13,9 +13,12 @@ from jax import lax
 from gan_jax.layers.channels import along_channels
 from gan_jax.layers.conv import (
     Padding,
+    Padding3D,
     Pair,
+    Triple,
     as_pair,
     conv,
+    conv_3d,
     conv_dilated,
     conv_transpose,
     same_padding,
@@ -46,6 +49,49 @@ class Conv(nn.Module):
         assert self.dilation == 1 or stride == (1, 1), (self.dilation, stride)
         y = conv(x, kernel, stride, padding) if self.dilation == 1 else conv_dilated(x, kernel, self.dilation, padding)
         return y if bias is None else y + along_channels(bias, y)
+
+
+class Conv3D(nn.Module):
+    """Convolution of clips (B, T, H, W, I) to (B, t, h, w, features)."""
+
+    features: int
+    kernel_size: Triple  # frames, rows, columns
+    stride: Triple = (1, 1, 1)
+    padding: Padding3D = ((0, 0),) * 3  # before and after, of frames, rows and columns
+    use_bias: bool = True
+    spectral_norm: bool = False
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    axis_name: str | None = None  # mesh axis over which the spectral vector is kept equal
+    dtype: jnp.dtype | None = None  # None: that of x
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        kernel, bias = _weights(self, (*self.kernel_size, x.shape[-1], self.features), train)
+        x, kernel, bias = _cast(self.dtype or x.dtype, x, kernel, bias)
+        y = conv_3d(x, kernel, self.stride, self.padding)
+        return y if bias is None else y + along_channels(bias, y)
+
+
+class Weights(nn.Module):
+    """A kernel of some shape and its bias, as the layers have them, for a loop that applies them again and again.
+
+    Spectral norm makes its one power iteration for all of the loop.
+    """
+
+    shape: tuple[int, ...]  # of the kernel; its last entry is the bias's
+    use_bias: bool = True
+    spectral_norm: bool = False
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    axis_name: str | None = None  # mesh axis over which the spectral vector is kept equal
+
+    @property
+    def features(self) -> int:
+        """Channels that the kernel makes."""
+        return self.shape[-1]
+
+    @nn.compact
+    def __call__(self, train: bool = False) -> tuple[jax.Array, jax.Array | None]:
+        return _weights(self, self.shape, train)
 
 
 class ConvTranspose(nn.Module):

@@ -16,6 +16,8 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
     translates              it takes images (B, H, W, C) instead of latents
     encoder                 names of the maps that its `layers=` gives instead of images, {name: (B, h, w, C)}, in
                             their order
+    clips                   it makes, or judges, clips (B, T, H, W, C) instead of images
+    predicts                with it: of a generator: keyword of `__call__`: context= (B, K, H, W, C), the frames before
     fills                   it takes images in [0, 1] with holes of 0, and behind their channels the mask, 1 in the hole
     multiple                with it: of which the sides of its images are multiples
     stages                  with it: method for its images and those of its first stage

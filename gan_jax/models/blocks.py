@@ -58,6 +58,13 @@ def check_least(model: Any, smallest: dict[str, int]) -> None:
             raise UserError(f"{field}={getattr(model, field)}: expected {least} or more")
 
 
+def check_clips(model: str, shape: tuple[int, ...]) -> None:
+    """Raises UserError where a model of clips is to make, or judge, something else than (T, H, W, C)."""
+    if len(shape) != 4:
+        raise UserError(f"the model {model!r} makes clips (frames, height, width, channels), and this data has the "
+                        f"shape {tuple(shape)}; take a model of images")  # fmt: skip
+
+
 def scale_near_one(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """N(1, .02), as DCGAN and CycleGAN initialise the scale of a batch normalisation."""
     return 1 + 0.02 * jax.random.normal(key, shape, dtype)

@@ -1,6 +1,8 @@
 """SNGAN's residual networks (Miyato et al. 2018, arXiv 1802.05957); the defaults are those for CIFAR-10.
 
-Every weight of the discriminator is divided by its largest singular value; the generator normalises batches.
+Every weight of the discriminator is divided by its largest singular value; the generator normalises batches. With
+labels they are the networks of cGANs with projection (Miyato and Koyama 2018, arXiv 1802.05637; mimicry's cGAN-PD): the
+generator's blocks have a scale and an offset of each class, the discriminator projects on a vector of the class.
 """
 
 import math
@@ -12,65 +14,25 @@ import jax.numpy as jnp
 from gan_jax.errors import UserError
 from gan_jax.layers.conv import Pair, as_pair
 from gan_jax.layers.linear import Conv, Dense
-from gan_jax.layers.norm import BatchNorm
-from gan_jax.layers.rescale import downscale, upscale
 from gan_jax.models.blocks import check_choice
+from gan_jax.models.mapping import one_hot
+from gan_jax.models.residual import DownBlock, UpBlock, normalised, pooled_logits
 
 GLOROT = nn.initializers.glorot_uniform()
 GLOROT_ROOT2 = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")  # sqrt(2) times as wide
-
-
-class GeneratorBlock(nn.Module, kw_only=True):
-    """x (B, h, w, I) -> (B, 2h, 2w, features): norm, ReLU, doubling, 3x3, norm, ReLU, 3x3; beside it doubling, 1x1."""
-
-    features: int
-    norm: dict  # arguments of the batch normalisation
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        options = {"kernel_init": GLOROT_ROOT2, "dtype": self.dtype}
-        y = nn.relu(BatchNorm(**self.norm, name="norm0")(x, use_running_average=not train))
-        y = Conv(self.features, 3, name="conv0", **options)(upscale(y))
-        y = nn.relu(BatchNorm(**self.norm, name="norm1")(y, use_running_average=not train))
-        y = Conv(self.features, 3, name="conv1", **options)(y)
-        return y + upscale(Conv(self.features, 1, kernel_init=GLOROT, dtype=self.dtype, name="skip")(x))
-
-
-class DiscriminatorBlock(nn.Module, kw_only=True):
-    """x (B, h, w, I) -> (B, h', w', features): ReLU, 3x3, ReLU, 3x3, halving by averages where `down`.
-
-    Beside it halving and 1x1, or x itself where its shape stays. A network's first block sees images, without ReLU.
-    """
-
-    features: int
-    down: bool
-    first: bool
-    weights: dict  # arguments of every layer
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = x if self.first else nn.relu(x)
-        y = Conv(self.features, 3, kernel_init=GLOROT_ROOT2, name="conv0", **self.weights)(y, train)
-        y = Conv(self.features, 3, kernel_init=GLOROT_ROOT2, name="conv1", **self.weights)(nn.relu(y), train)
-        skip = x
-        if self.down:
-            y, skip = downscale(y), downscale(x)
-        if self.down or x.shape[-1] != self.features:
-            skip = Conv(self.features, 1, kernel_init=GLOROT, name="skip", **self.weights)(skip, train)
-        return y + skip
+INITS = {"kernel_init": GLOROT_ROOT2, "skip_init": GLOROT}  # of the blocks
 
 
 class Generator(nn.Module, kw_only=True):
-    """z (B, latent_size) -> images (B, H, W, channels), float32 in [-1, 1].
+    """z (B, latent_size), label (B,) -> images (B, H, W, channels), float32 in [-1, 1].
 
     Raises:
-      UserError: a size that the blocks' doublings do not divide, or labels.
+      UserError: a size that the blocks' doublings do not divide.
     """
 
     resolution: int | Pair = 32  # of the images: side, or (height, width)
     channels: int = 3  # of the images
-    num_classes: int = 0  # must be 0: the model is unconditional
+    num_classes: int = 0  # 0: unconditional, labels are ignored
     latent_size: int = 128  # entries of z
     latent: str = "normal"  # distribution of z, read by the game: 'normal' N(0, 1) | 'uniform' U(-1, 1)
     widths: tuple[int, ...] = (256, 256, 256)  # features of each block, each doubles the size
@@ -91,25 +53,30 @@ class Generator(nn.Module, kw_only=True):
         assert z.shape[1:] == (self.latent_size,), (z.shape, self.latent_size)
         base = tuple(n >> len(self.widths) for n in as_pair(self.resolution))
         norm = {"momentum": self.norm_momentum, "epsilon": self.norm_epsilon, "axis_name": self.axis_name}
+        condition, tables = None, {}
+        if self.num_classes:
+            assert label is not None, "a conditional generator needs labels"
+            condition, tables = one_hot(label, self.num_classes), {"scale_init": nn.initializers.normal(0.02)}
         options = {"kernel_init": GLOROT, "dtype": self.dtype}
         x = Dense(math.prod(base) * self.widths[0], name="stem", **options)(z)
         x = x.reshape(-1, *base, self.widths[0])
         for i, features in enumerate(self.widths):
-            x = GeneratorBlock(features=features, norm=norm, dtype=self.dtype, name=f"block{i}")(x, train)
-        x = nn.relu(BatchNorm(**norm, name="norm")(x, use_running_average=not train))
+            block = {"features": features, "norm": norm | tables, "weights": {"dtype": self.dtype}}
+            x = UpBlock(**block, **INITS, name=f"block{i}")(x, train, condition)
+        x = nn.relu(normalised(x, None, train, **norm, name="norm"))
         return jnp.tanh(Conv(self.channels, 3, name="image", **options)(x).astype(jnp.float32))
 
 
 class Discriminator(nn.Module, kw_only=True):
-    """Images (B, H, W, channels) -> logits (B,), float32: the last features, summed over pixels, and a linear map.
+    """Images (B, H, W, channels), label (B,) -> logits (B,), float32, see `residual.pooled_logits`.
 
     Raises:
-      UserError: a size that the halvings do not divide, more halvings than blocks, or labels.
+      UserError: a size that the halvings do not divide, or more halvings than blocks.
     """
 
     resolution: int | Pair = 32  # of the images: side, or (height, width)
     channels: int = 3  # of the images
-    num_classes: int = 0  # must be 0: the model is unconditional
+    num_classes: int = 0  # 0: unconditional, labels are ignored
     widths: tuple[int, ...] = (128, 128, 128, 128)  # features of each block
     halvings: int = 2  # the first blocks, which halve the size
     spectral_norm: bool = True  # of every weight
@@ -132,17 +99,13 @@ class Discriminator(nn.Module, kw_only=True):
         weights = {"spectral_norm": self.spectral_norm, "axis_name": self.axis_name, "dtype": self.dtype}
         for i, features in enumerate(self.widths):
             options = {"features": features, "down": i < self.halvings, "first": i == 0, "weights": weights}
-            x = DiscriminatorBlock(**options, name=f"block{i}")(x, train)
-        x = jnp.sum(nn.relu(x).astype(jnp.float32), (1, 2)).astype(self.dtype)
-        return Dense(1, kernel_init=GLOROT, name="head", **weights)(x, train)[:, 0].astype(jnp.float32)
+            x = DownBlock(**options, **INITS, name=f"block{i}")(x, train)
+        return pooled_logits(
+            x, label, train, num_classes=self.num_classes, weights={**weights, "kernel_init": GLOROT}
+        )
 
 
 def _check(model: nn.Module, halvings: int) -> None:
-    if model.num_classes:
-        raise UserError(
-            f"num_classes={model.num_classes}: the model 'sngan' takes no labels; play without them, or use a model "
-            "that does, such as 'dcgan'"
-        )
     if not model.widths or min(model.widths) < 1:
         raise UserError(f"widths={model.widths}: expected one number of 1 or more for each block")
     if any(n % 2**halvings for n in as_pair(model.resolution)):
