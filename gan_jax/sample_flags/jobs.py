@@ -8,8 +8,8 @@ import numpy as np
 
 from gan_jax import fill_files, latents, runs, specs
 from gan_jax.errors import UserError
-from gan_jax.sample_flags.checks import check_abilities, check_drawn, has_styles
-from gan_jax.sample_flags.flags import Flags, Job, Mixing, numbers, truncation
+from gan_jax.sample_flags.checks import check_abilities, check_drawn, has_styles, truncated
+from gan_jax.sample_flags.flags import Flags, Job, Mixing, numbers
 
 COARSE = 7  # layers whose styles are the column's by default
 
@@ -19,10 +19,9 @@ def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = ()) -> Job:
     check_abilities(flags, run)
     if runs.sources(run):
         return _of_inputs(flags, run)
-    net, options = runs.generator(run), {}
+    net, options = runs.generator(run), truncated(flags, run)
     if has_styles(run):
-        psi, cutoff = truncation(flags.truncation)
-        options = {"noise": flags.noise or "const", **(run.game.truncate(run.nets, psi, cutoff) if psi != 1 else {})}
+        options["noise"] = flags.noise or "const"
     mark, ws, mixing = "seed", None, None
     if flags.style_mixing:
         rows, columns, layers = _mixing(flags.style_mixing, net.num_ws)
