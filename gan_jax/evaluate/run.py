@@ -1,6 +1,7 @@
 """Measures a run's generator: one pass for all protocols, and each value with what it must be told with."""
 
 import pathlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -286,7 +287,7 @@ def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[di
         "pixel_gaussian": planned.of_images(pixel_gaussian_samples(reals, count, run.config.seed)),
         "untrained_generator": (count, partial(images_of, fresh)),
     }
-    others = {"train": "test", "test": "train"}.get(split.partition("[")[0])
+    others = {"train": "test", "test": "train"}.get(re.split(r"[[@]", split)[0])
     if others:  # else the reals are of both
         other = runs.open_field(run.config, drawn, others)
         images = other.examples(np.arange(other.size))["image"]
