@@ -26,7 +26,7 @@ FLAGS = {
     "evaluate": ("workdir", "data", "metrics", "step", "images", "reference", "resize", "out", *EVALUATION,
                  "save_statistics", "compare"),
     "sample": ("workdir", "data", "out", *DRAWN, "interpolate", "fps", "tile", "scale", "quality",
-               "save_dlatents", "step"),
+               "per_class", "as", "save_dlatents", "step"),
     "sweep": ("config", "workdir", "sweep", "jobs", "metric", "seed", "engine", "trials", "sampler", "pruner",
               "startup", "warmup", "storage", "study", "slurm", "task", "population", "rounds"),
     "config": (),
@@ -279,6 +279,8 @@ def _sample(flags: dict, overrides: list) -> int:
         tile=_number(flags, "tile", None),
         scale=_number(flags, "scale", None, float),
         quality=_number(flags, "quality", None),
+        per_class=_number(flags, "per_class", None),
+        as_=_one(flags, "as"),
         save_dlatents=_one(flags, "save_dlatents") in ("true", "1"),
         **{name: _one(flags, name) for name in DRAWN},
     )

@@ -33,8 +33,8 @@ FLAGS = {
   --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
                                or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
                                for fd and kd where these are not Inception's, and reported by their features); modes,
-                               of mixtures; eqt, eqt_frac, eqr, of stylegan3; pfid10k, sharpness. Default: the
-                               config's. docs/metrics.md
+                               of mixtures; eqt, eqt_frac, eqr, of stylegan3; pfid10k, sharpness; cas, nas, nearest,
+                               beside the run's own training images. Default: the config's. docs/metrics.md
   --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest
   --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
                                data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a
@@ -64,6 +64,8 @@ FLAGS = {
   --data=PATH                  where the run's data lie now, if they were moved; a=PATH,b=PATH of data with parts
   --direction=ab|ba            of a translation; default: the config's
   --labels=0,1,2               classes, or their names: cat,dog; for conditional runs
+  --per_class=N --as=folder|tfds   a labelled set, N images of each class: folders CLASS/seed000000.png (default), or a
+                               TFDS set; image i of class c is of the seed N * c + i; for conditional runs
   --interpolate=FRAMES         an animation through the seeds and back to the first; FRAMES for each
   --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
   --animation=gif|mp4          the animation's format, default gif; mp4 needs the extra `video` (imageio-ffmpeg)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 # Told beside a value, and no part of how it was measured: another seed is another draw of one quantity, labels and
 # noise are the generator's own.
-TOLD = ("value", "std", "low", "high", "slope", "better", "step", "images", "seed", "labels", "noise", "seconds",
-        "version", "code_sha256", "warning", "images_of", "images_fingerprint")  # fmt: skip
+TOLD = ("value", "std", "low", "high", "slope", "gain", "gain_low", "gain_high", "accuracy_by_class", "better", "step",
+        "images", "seed", "labels", "noise", "seconds", "version", "code_sha256", "warning", "images_of",
+        "images_fingerprint")  # fmt: skip
 
 
 def unlike(a: Mapping, b: Mapping) -> list[str]:

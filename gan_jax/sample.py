@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import enlarge, enlarge_files, fill_files, folders, games, images, latents, parallel, runs, specs
+from gan_jax import labelled_files as labelled
 from gan_jax.errors import UserError
 from gan_jax.layers import pixels
 from gan_jax.sample_flags import Flags, Job, check, enlarges, fills, has_styles, override, overrides, read
@@ -216,13 +217,18 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     except UserError as error:
         raise UserError(f"{overrides(flags)}: {error}" if overrides(flags) else str(error)) from error
     is_whole = any([fills(flags, run), enlarges(flags, run)])  # pictures of any size; both look at the flags
-    job = None if is_whole else read(flags, run, tuple(summary.get("classes", ())))
+    class_names = tuple(summary.get("classes", ()))
+    job = None if is_whole else read(flags, run, class_names)
+    if flags.per_class is not None:
+        labelled.check_empty(pathlib.Path(out))
     restored = folders.restore(run, workdir, parallel.make_mesh(), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)
     folder = pathlib.Path(out)
     if job is None:
         return _of_any_size(run, restored.state.ema, flags, folder)
+    if flags.per_class is not None:
+        return labelled_set(run, Painter(run, restored.state.ema), job, folder, class_names, restored.step)
     draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
     fps = flags.fps or images.FPS
     writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
@@ -235,6 +241,29 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written: {error.strerror or error}") from error
     return list(files)
+
+
+def labelled_set(
+    run: runs.Run, painter: Painter, job: Job, folder: pathlib.Path, class_names: tuple[str, ...], step: int
+) -> list[pathlib.Path]:
+    """Writes a labelled set of a job with `per_class`, see `labelled_files.write`. Raises UserError."""
+    flags, classes = job.flags, specs.classes(run.spec)
+    names = class_names or tuple(f"{label:0{len(str(classes - 1))}}" for label in range(classes))
+
+    def draw(seeds: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return painter.stills(job._replace(seeds=seeds, labels=labels))[0]
+
+    about = (f"{flags.per_class} images of each class, drawn by the step {step} of a run of the game "
+             f"{run.config.game!r} on {run.config.data.get('name', 'parts')!r}. Image i of class c is that of the seed "
+             f"{flags.per_class} * c + i.")
+    shape = run.spec[games.drawn(run.game, run.config)].shape
+    try:
+        return labelled.write(
+            draw, job.seeds, job.labels, folder, form=flags.as_ or labelled.FORMS[0], class_names=names,
+            shape=shape, about=about,
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"--out={folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _of_any_size(run: runs.Run, ema: dict, flags: Flags, folder: pathlib.Path) -> list[pathlib.Path]:

@@ -18,7 +18,7 @@ FLOORS = (
     ("evaluate", "interop", "overview", "sweep"),
     ("sample",),
     ("sample_flags", "programs", "sweep_flags"),
-    ("enlarge_files", "fill_files"),
+    ("enlarge_files", "fill_files", "labelled_files"),
     ("enlarge", "films", "picture_files"),
     ("folders",),  # a run on disk
     ("runs",),  # config -> players, phases, State

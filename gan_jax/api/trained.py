@@ -1,6 +1,7 @@
 """A run that has trained: what it draws, and how good it is."""
 
 import functools
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from gan_jax import enlarge, evaluate, folders, games, lowered, parallel, runs, 
 from gan_jax.api import arguments
 from gan_jax.api.arguments import Images, Labels, Path, Truncation
 from gan_jax.errors import UserError
-from gan_jax.sample import Painter, latents_of
+from gan_jax.sample import Painter, labelled_set, latents_of
 from gan_jax.step import State
 
 
@@ -119,6 +120,27 @@ class TrainedRun:
         flags = flags._replace(seeds=arguments.listed("seeds", seeds), inputs=files, direction=direction)
         drawn, _ = painter.stills(self._job(flags, run))
         return drawn[0] if isinstance(drawn, tuple) else drawn
+
+    @arguments.spoken()
+    def save_set(
+        self, out: Path, per_class: int, *, as_: str = "folder", truncation: Truncation = 1.0, noise: str = ""
+    ) -> list[pathlib.Path]:
+        """Writes a labelled set, as the command `sample --per_class` does; of a run with labels.
+
+        Args:
+          out: a folder that is not there yet, or empty.
+          per_class: images of each class; image i of class c is that of the seed `per_class` * c + i.
+          as_: folder, of class folders; or tfds.
+          truncation, noise: as of `sample`.
+        Returns:
+          The images' files; of tfds the folder of the set, which `tfds.builder_from_directory` opens.
+        """
+        per_class = arguments.whole("per_class", per_class, "a whole number")
+        flags = self._flags(None, truncation, noise)._replace(per_class=per_class, as_=as_)
+        sample_flags.check(flags)
+        folder = pathlib.Path(arguments.path(out, "out"))
+        job, painter = self._job(flags, self._run), self._directed("")[0]
+        return labelled_set(self._run, painter, job, folder, self.class_names, self.step)
 
     @arguments.spoken()
     def latents(self, seeds: Iterable[int]) -> np.ndarray:

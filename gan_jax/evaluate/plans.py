@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import metrics, parallel
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, consumers, pairs, protocols
+from gan_jax.evaluate import collect, consumers, learning, pairs, protocols
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.collect import Collected, Needs, Want
 from gan_jax.evaluate.protocols import Protocol
@@ -59,6 +59,7 @@ class Plans(NamedTuple):
     warnings: dict[tuple, str]  # of Frechet distances, whose bias takes longer to tell than they themselves
     seed: int
     targets: pairs.Targets | None = None  # what the images are to be, of metrics of pairs
+    training: learning.Training | None = None  # what the run was trained on, of `protocols.OF_TRAINING`
     check: Callable[[], None] = lambda: None  # see `ready`
 
     @property
@@ -129,7 +130,14 @@ class Plans(NamedTuple):
     def _state(self, plan: Plan) -> Any:
         if plan.protocol.kind in protocols.PAIRED:
             return pairs.Pairs(plan.protocol.kind, plan.net, self.targets, self.section.border)
+        if plan.protocol.name in protocols.OF_TRAINING:
+            return learning.Source(self.training, self._rows_of).state(plan.protocol)
         return consumers.of(plan.protocol, self.seed)
+
+    def _rows_of(self, protocol: Protocol, reals: Reals) -> np.ndarray:
+        """The output of a protocol's network of all images of a set, float32 (N, D)."""
+        want = Want(protocol.network, protocol.output, reals.size)
+        return real_side.statistics(reals, Needs(rows=(want,)), self.nets, self.forward).rows[want]
 
     def _of_reals(self, states: dict, plans: tuple[Plan, ...] | None = None) -> Collected:
         """What protocols need of the reals, those of a file included."""
@@ -183,6 +191,7 @@ def of_whole_images(protocol: Protocol) -> bool:
 def ready(
     listed: list[Protocol], section: ConfigDict, *, open_reals: Callable, shape: tuple[int, ...], seed: int,
     fit_judge: Callable[[], FeatureNet] | None = None, targets: pairs.Targets | None = None,
+    open_training: Callable[[Any], learning.Training] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Plans | None:
     """Loads what protocols need; None where none is listed.
@@ -195,6 +204,7 @@ def ready(
       seed: of what is drawn.
       fit_judge: () -> the classifier of the data, where they have one.
       targets: of metrics of pairs.
+      open_training: the reals' Dataset -> what the run was trained on; asked only where that is looked at.
       check: called between batches and protocols; what it raises ends the measurement.
     Raises:
       MissingPathError, UserError: weights, statistics or data that cannot be read, too few of them, or images of
@@ -224,7 +234,9 @@ def ready(
     mesh = parallel.make_mesh(jax.local_devices())
     variables = jax.device_put(trees, parallel.replicated(mesh))
     forward = real_side.passing(nets, variables, section.batch_size, check)
-    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed, targets, check)
+    is_asked = any(protocol.name in protocols.OF_TRAINING for protocol in listed)
+    training = parallel.together(partial(open_training, reals.dataset)) if is_asked else None
+    return Plans(tuple(plans), section, reals, nets, variables, forward, {}, seed, targets, training, check)
 
 
 # What a protocol needs of images, and its values from what was kept of them.
@@ -233,6 +245,8 @@ def ready(
 def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Needs]:
     """(needs of the reals, needs of the fakes), for so many reals; `state` is one of `consumers`, or `Pairs`."""
     theirs, own = (Want(protocol.network, protocol.output, count) for count in (reals, protocol.samples))
+    if protocol.name in protocols.OF_TRAINING:
+        return Needs(), state.needs()
     if protocol.kind == "fd":
         of_fakes = Needs(rows=(own,)) if "estimate" in protocol.options else Needs(moments=(own,))
         return Needs(moments=(theirs,)), of_fakes
@@ -267,6 +281,8 @@ def values(
     """
     theirs, own = (Want(protocol.network, protocol.output, n) for n in (count, protocol.samples))
     kind, options = protocol.kind, protocol.options
+    if protocol.name in protocols.OF_TRAINING:
+        return [Value(*row) for row in state.rows(fakes, labels)]
     if kind == "fd":
         return [_frechet(options.get("estimate"), reals.moments[theirs], fakes, own)]
     if kind == "kd":

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import games
 from gan_jax.errors import UserError
+from gan_jax.evaluate import training_set
 from gan_jax.features import lpips, networks
 from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
@@ -23,7 +24,10 @@ OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by
 IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
 OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
-PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
+OF_TRAINING = training_set.NAMES  # beside the run's own training images
+PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, *OF_IMAGES, *OF_TRAINING,
+         *EQUIVARIANCE)  # of config.evaluation's samples
+WITHOUT_FEATURES = ("modes", CYCLE, *OF_IMAGES, *training_set.LEARNED, training_set.NEAREST, *EQUIVARIANCE)
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
 NEAR = "nearer the reals"
 # Kinds of which the least is best.
@@ -118,7 +122,8 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
       UserError: an unknown metric, or one that the run's features, data or generator cannot give.
     """
     section = config.evaluation
-    listed = tuple(dict.fromkeys(meant(name, section) for name in (section.metrics if names is None else names)))
+    meanings = (meant(name, section) for name in (section.metrics if names is None else names))
+    listed = tuple(dict.fromkeys(one for name in meanings for one in training_set.expanded(name, section)))
     has_target = bool(games.target(games.find(config.game), config))
     for name in listed:
         if name in PAIRED and not has_target:
@@ -130,6 +135,7 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
             raise UserError(f"metrics={name!r}: expected some of {', '.join(PLAIN)}, or such as {EXAMPLES}")
         check_count(name)
     networks.check(section)
+    training_set.check(listed, config)
     _check_features([name for name in listed if parse(name) is None and name not in PAIRED], config)
     data = _drawn_data(config)
     if CYCLE in listed and not hasattr(games.find(config.game), "returns"):
@@ -137,7 +143,7 @@ def wanted(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[st
     if "modes" in listed and not data.startswith("mixture:"):
         raise UserError(f"metrics=modes: only mixtures have known modes, not {data!r}")
     named = [name for name in listed if parse(name)]
-    seen = [name for name in listed if name in (*named, *OF_IMAGES)]
+    seen = [name for name in listed if name in (*named, *OF_IMAGES, *OF_TRAINING)]
     if seen and data.startswith("mixture:"):
         raise UserError(f"metrics={','.join(seen)}: they look at images, and {data!r} has points")
     generator = games.find(config.game).constructors(config).get("generator")
@@ -267,7 +273,7 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
 
 def judged_of(listed) -> tuple[str, ...]:
     """Those without a count that look at config.evaluation.features."""
-    return tuple(name for name in listed if name in PLAIN and name not in ("modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE))
+    return tuple(name for name in listed if name in PLAIN and name not in WITHOUT_FEATURES)
 
 
 def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Protocol]:
@@ -287,7 +293,10 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
         elif name in PAIRED:
             network = name if name.startswith("lpips_") else ""
             protocol = Protocol(name, name, network, "", section.samples, 0, {})
-        elif name in OF_IMAGES:
+        elif name == training_set.NEAREST_FEATURES:
+            features = networks.split(section.features)
+            protocol = Protocol(name, training_set.NEAREST, *features, section.samples, None, {})
+        elif name in (*OF_IMAGES, *OF_TRAINING):
             protocol = Protocol(name, name, "", "", section.samples, None, {})
         if protocol is not None:
             protocols.append(protocol)
@@ -307,7 +316,7 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
     if net is None:
         return protocol.name
     plain = parse(protocol.name) is None
-    name, tail = protocol.name, f"_{net.name}" if plain or not net.published else ""
+    name, tail = protocol.kind if plain else protocol.name, f"_{net.name}" if plain or not net.published else ""
     if plain and protocol.output not in (networks.DEFAULT_OUTPUTS.get(protocol.network), "cls"):
         tail += f"_{protocol.output}"
     if not net.published and name.startswith(("fid", "kid", "pfid")):
@@ -318,7 +327,7 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
 
 def better(kind: str) -> str:
     """Whether a kind of value is the better the `lower` or the `higher` it is, or the `nearer the reals`."""
-    if kind in OF_IMAGES:
+    if kind in (*OF_IMAGES, *training_set.UNRANKED):
         return NEAR
     return "lower" if kind in _LOWER else "higher"
 
@@ -329,13 +338,14 @@ def direction(name: str) -> str:
     What stands behind a kind in a name says of which features it is, as in `fd_digits_classifier`.
     """
     protocol = parse(name)
-    lower = "/" in name or name.startswith((*_LOWER, *("fid", "kid", "pfid")))
+    lower = "/" in name.replace("cas/", "") or name.startswith((*_LOWER, *("fid", "kid", "pfid")))
     return better(protocol.kind) if protocol else "lower" if lower else better(name)
 
 
 def unranked(name: str) -> str:
     """Why values of this metric have no order, for a message; empty where they have one."""
-    return f"the better the {NEAR}, and neither the least nor the greatest is the best" if name in OF_IMAGES else ""
+    is_unranked = name in OF_IMAGES or name.startswith(training_set.UNRANKED)
+    return f"the better the {NEAR}, and neither the least nor the greatest is the best" if is_unranked else ""
 
 
 def ranking(config: ConfigDict) -> dict:

@@ -47,8 +47,9 @@ def _line(row: dict, width: int, samples: int) -> str:
     extra += [f"({row['low']:.4f} to {row['high']:.4f})"] if "low" in row else []
     extra += [f"+- {row['std']:.4f}"] if "std" in row else []
     extra += [f"(reals {_number(row['value_of_reals'])})"] if "value_of_reals" in row else []
+    extra += [f"gain {row['gain']:+.4f} ({row['gain_low']:+.4f} to {row['gain_high']:+.4f})"] if "gain" in row else []
     extra += [f"{row['equal_pairs']} equal pairs left out"] if row.get("equal_pairs") else []
-    extra += [f"of {row['samples']}"] if row["samples"] != samples else []
+    extra += [f"of {row['samples']}"] if row["samples"] not in (0, samples) else []
     return " ".join([f"  {row['metric']:<{width}}  {_number(row['value'])}", *extra])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from gan_jax import config as configs
 from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, cycle, equivariance, pairs, plans, protocols, report
+from gan_jax.evaluate import collect, cycle, equivariance, learning, pairs, plans, protocols, report, training_set
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
@@ -107,7 +107,7 @@ def measurer(
         shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
         open_reals=lambda: parallel.together(partial(runs.open_field, config, drawn, config.evaluation.split)),
         targets=parallel.together(partial(_targets, run)) if set(listed) & set(protocols.PAIRED) else None,
-        check=check,
+        open_training=partial(_training, run, drawn, listed), check=check,
     )
     if save_statistics and not planned:
         raise UserError(f"--save_statistics={save_statistics}: none of the metrics has moments of a network's "
@@ -249,6 +249,15 @@ def judge(run: runs.Run, field: str) -> FeatureNet:
     return digits_classifier.of_weights(arrays, net)
 
 
+def _training(run: runs.Run, field: str, listed: tuple[str, ...], held_out) -> learning.Training:
+    """The examples of a field that the run is trained on, beside a Dataset of others."""
+    dataset = runs.open_field(run.config, field)
+    training = learning.Training(dataset, held_out, mirrored=dataset.flip)
+    if set(listed) & set(training_set.LEARNED):
+        training.check_classes()
+    return training
+
+
 def _targets(run: runs.Run) -> pairs.Targets:
     """What the samples of a measurement are to become, see `games`."""
     field = games.target(run.game, run.config)
@@ -287,7 +296,7 @@ def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[di
         "pixel_gaussian": planned.of_images(pixel_gaussian_samples(reals, count, run.config.seed)),
         "untrained_generator": (count, partial(images_of, fresh)),
     }
-    others = {"train": "test", "test": "train"}.get(re.split(r"[[@]", split)[0])
+    others = {"train": "test", "test": "train"}.get(re.split(r"[\[@]", split)[0])
     if others:  # else the reals are of both
         other = runs.open_field(run.config, drawn, others)
         images = other.examples(np.arange(other.size))["image"]

@@ -35,7 +35,10 @@ RESIZE = f"box to {RESOLUTION}x{RESOLUTION} where the sides are multiples of it,
 
 
 class Classifier(nn.Module):
-    """Three 3x3 convolutions, pooling, a hidden layer; (B, 16, 16, C) in [-1, 1] -> (features, logits)."""
+    """Three 3x3 convolutions, pooling, a hidden layer; (B, 16, 16, C) in [-1, 1] -> (features, logits).
+
+    Other sides that are multiples of four will do, each with weights of its own.
+    """
 
     classes: int
 
@@ -52,13 +55,13 @@ class Classifier(nn.Module):
         return features, logits
 
 
-def prepare(images):
-    """uint8 (B, H, W, C) -> float32 (B, 16, 16, C) in [-1, 1], resized as `RESIZE` says."""
+def prepare(images, side: int = RESOLUTION):
+    """uint8 (B, H, W, C) -> float32 (B, side, side, C) in [-1, 1], resized as `RESIZE` says of 16."""
     x = jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
     b, h, w, c = x.shape
-    if h % RESOLUTION or w % RESOLUTION:
-        return jax.image.resize(x, (b, RESOLUTION, RESOLUTION, c), "linear", antialias=True)
-    return x.reshape(b, RESOLUTION, h // RESOLUTION, RESOLUTION, w // RESOLUTION, c).mean(axis=(2, 4))
+    if h % side or w % side:
+        return jax.image.resize(x, (b, side, side, c), "linear", antialias=True)
+    return x.reshape(b, side, h // side, side, w // side, c).mean(axis=(2, 4))
 
 
 def fit(train_images, train_labels, test_images, test_labels, *, noise: float = NOISE) -> FeatureNet:

@@ -13,15 +13,25 @@ from gan_jax.metrics.extrapolation import Extrapolation, Interval, bootstrap_int
 from gan_jax.metrics.frechet import Accumulator, Moments, frechet_distance, load_moments, moments, save_moments
 from gan_jax.metrics.kernel import kernel_distance
 from gan_jax.metrics.mixture import MixtureQuality, mixture_quality
+from gan_jax.metrics.nearest import Nearness, nearest_distances, nearness
 from gan_jax.metrics.neighbours import Neighbourhoods, neighbourhoods
-from gan_jax.metrics.scores import agreement, class_shares, confidence, inception_score
+from gan_jax.metrics.scores import (
+    Spread,
+    agreement,
+    class_accuracies,
+    class_shares,
+    confidence,
+    inception_score,
+    student_interval,
+)
 from gan_jax.metrics.sharpness import sharpness
 from gan_jax.metrics.structural_similarity import l1, masked_l1, ms_ssim, psnr, ssim, variation
 
 __all__ = [
-    "Accumulator", "Extrapolation", "Interval", "MixtureQuality", "Moments", "Neighbourhoods", "Ridge", "agreement",
-    "biharmonic", "bootstrap_interval", "class_shares", "confidence", "extrapolated_distance", "frechet_distance",
-    "inception_score", "kernel_distance", "l1", "load_moments", "masked_l1", "mean_of_known", "mixture_quality",
-    "moments", "ms_ssim", "neighbourhoods", "noise_samples", "pixel_gaussian_samples", "pixel_shuffle_samples", "psnr",
-    "ridge_regression", "save_moments", "sharpness", "ssim", "variation",
+    "Accumulator", "Extrapolation", "Interval", "MixtureQuality", "Moments", "Nearness", "Neighbourhoods", "Ridge",
+    "Spread", "agreement", "biharmonic", "bootstrap_interval", "class_accuracies", "class_shares", "confidence",
+    "extrapolated_distance", "frechet_distance", "inception_score", "kernel_distance", "l1", "load_moments",
+    "masked_l1", "mean_of_known", "mixture_quality", "moments", "ms_ssim", "nearest_distances", "nearness",
+    "neighbourhoods", "noise_samples", "pixel_gaussian_samples", "pixel_shuffle_samples", "psnr",
+    "ridge_regression", "save_moments", "sharpness", "ssim", "student_interval", "variation",
 ]

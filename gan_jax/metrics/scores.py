@@ -1,8 +1,20 @@
 """What a classifier says of images: inception score, class shares, confidence, agreement with labels."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from gan_jax.errors import UserError
+
+LEVEL = 0.95  # of intervals
+
+
+class Spread(NamedTuple):
+    """A mean, and the interval that its true value lies in with probability `LEVEL`."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def log_softmax(logits) -> np.ndarray:
@@ -63,3 +75,27 @@ def agreement(logits, labels) -> float:
     labels = np.asarray(labels)
     assert labels.shape == (len(logits),), (labels.shape, len(logits))
     return float(np.mean(np.argmax(logits, axis=1) == labels))
+
+
+def class_accuracies(predicted, labels, num_classes: int) -> np.ndarray:
+    """Share of each class's images that are classified rightly; (..., N) and (N,) -> (K,), NaN without an image.
+
+    Leading axes, such as seeds of the classifier, are averaged.
+    """
+    right = (np.asarray(predicted) == np.asarray(labels)).reshape(-1, len(labels)).mean(axis=0)
+    counts = np.bincount(labels, minlength=num_classes)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(labels, right, minlength=num_classes) / counts
+
+
+def student_interval(values) -> Spread:
+    """The mean of independent values (N,), N at least 2, with Student's interval: mean +- t s / sqrt(N).
+
+    t is the quantile of N - 1 degrees of freedom that leaves (1 - LEVEL) / 2 above it, s^2 the unbiased variance.
+    """
+    from scipy.special import stdtrit
+
+    values = np.asarray(values, np.float64)
+    mean, count = values.mean(), len(values)
+    reach = stdtrit(count - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(count)
+    return Spread(float(mean), float(mean - reach), float(mean + reach))

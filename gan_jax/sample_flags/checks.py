@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from gan_jax import enlarge, enlarge_files, fill_files, images, runs
+from gan_jax import enlarge, enlarge_files, fill_files, images, labelled_files, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 from gan_jax.sample_flags.flags import Flags, shown, truncation
@@ -12,6 +12,7 @@ from gan_jax.sample_flags.flags import Flags, shown, truncation
 MOST_FPS = {"gif": 50, "mp4": 240}  # faster GIFs are slow in browsers
 OF_ENLARGING = ("tile", "scale", "format", "quality")  # with --inputs, of games that enlarge
 MOST_SCALE = 64
+MOST_OF_CLASS = 1_000_000
 CONFLICTS = (
     ("style_mixing", "seeds", "it names its own seeds"),
     ("style_mixing", "interpolate", "they are two pictures"),
@@ -21,6 +22,9 @@ CONFLICTS = (
     ("dlatents", "seeds", "the file holds the styles"),
     ("dlatents", "labels", "labels are in its styles already"),
     ("dlatents", "truncation", "its styles are taken as they are"),
+    *(("per_class", flag, "a labelled set has seeds and labels of its own") for flag in ("seeds", "labels")),
+    *(("per_class", flag, "a labelled set is of still images from seeds")
+      for flag in ("inputs", "masks", "interpolate", "style_mixing", "dlatents", "save_dlatents")),
 )
 
 
@@ -39,6 +43,7 @@ def check(flags: Flags) -> None:
             raise UserError(f"{shown(flags, flag)}: needs --interpolate=FRAMES too")
     _check_animation(flags)
     _check_enlarging(flags)
+    _check_labelled(flags)
     if flags.interpolate_in == "z" and flags.dlatents:
         raise UserError("--interpolate_in=z: a file of styles has no z; leave the flag out")
 
@@ -52,6 +57,22 @@ def _check_animation(flags: Flags) -> None:
         raise UserError(f"--fps={flags.fps}: expected 1 to {most}{other}")
     if flags.animation == "mp4":
         images.find_ffmpeg()
+
+
+def _check_labelled(flags: Flags) -> None:
+    if flags.as_ not in ("", *labelled_files.FORMS):
+        raise UserError(f"{shown(flags, 'as_')}: expected {' or '.join(labelled_files.FORMS)}")
+    if flags.as_ and flags.per_class is None:
+        raise UserError(f"{shown(flags, 'as_')}: needs --per_class=N too")
+    if flags.per_class is not None and not 1 <= flags.per_class <= MOST_OF_CLASS:
+        raise UserError(f"{shown(flags, 'per_class')}: expected 1 to {MOST_OF_CLASS} images of each class")
+
+
+def check_classes(flags: Flags, run: runs.Run) -> None:
+    """Raises UserError where a labelled set is asked of a run that draws without labels."""
+    if flags.per_class is not None and ("label" not in run.game.asks(run.config) or not specs.classes(run.spec)):
+        raise UserError(f"{shown(flags, 'per_class')}: this run is unconditional, and has no classes to draw; leave "
+                        "the flag out")
 
 
 def _check_enlarging(flags: Flags) -> None:

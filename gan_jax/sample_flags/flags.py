@@ -34,6 +34,8 @@ class Flags(NamedTuple):
     scale: float | None = None
     format: str = ""  # see `enlarge_files.Output`
     quality: int | None = None
+    per_class: int | None = None  # images of each class, a labelled set in place of seeds; needs a conditional run
+    as_: str = ""  # its form, see `labelled_files`
     masks: str = ""  # with --inputs, of a game that fills holes: a mask, or a folder or .zip of such, white in the hole
 
 
@@ -106,5 +108,5 @@ def numbers(flag: str, text: str) -> np.ndarray:
 
 def shown(flags: Flags, name: str) -> str:
     """A flag as it was given."""
-    value = getattr(flags, name)
+    value, name = getattr(flags, name), name.rstrip("_")
     return f"--{name}" if value is True else f"--{name}={value}"

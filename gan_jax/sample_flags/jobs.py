@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 
-from gan_jax import fill_files, latents, runs, specs
+from gan_jax import fill_files, labelled_files, latents, runs, specs
 from gan_jax.errors import UserError
-from gan_jax.sample_flags.checks import check_abilities, check_drawn, has_styles, truncated
+from gan_jax.sample_flags.checks import check_abilities, check_classes, check_drawn, has_styles, truncated
 from gan_jax.sample_flags.flags import Flags, Job, Mixing, numbers
 
 COARSE = 7  # layers whose styles are the column's by default
@@ -17,6 +17,7 @@ COARSE = 7  # layers whose styles are the column's by default
 def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = ()) -> Job:
     """What the flags mean for this run, whose classes may have names. Raises UserError for one that does not fit it."""
     check_abilities(flags, run)
+    check_classes(flags, run)
     if runs.sources(run):
         return _of_inputs(flags, run)
     net, options = runs.generator(run), truncated(flags, run)
@@ -31,6 +32,8 @@ def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = ()) -> Job:
         ws, seeds = latents.load(flags.dlatents, net.num_ws, net.w_size)
         mark, labels = ("dlatent" if seeds is None else "seed"), None
         seeds = np.arange(len(ws)) if seeds is None else seeds
+    elif flags.per_class is not None:
+        seeds, labels = labelled_files.seeds_and_labels(specs.classes(run.spec), flags.per_class)
     else:
         seeds = numbers("seeds", flags.seeds or "0-63")
         labels = _classes(flags.labels, run, class_names, len(seeds))
