@@ -72,7 +72,8 @@ FLAGS = {
   --interpolate_in=z|w         along great circles of z (default), or linearly in w; for models with styles
   --animation=gif|apng|mp4     the format of the animation, or of clips; mp4 needs the extra `video` (imageio-ffmpeg)
   --fps=N                      its frames in a second, default 25, of clips 8; a GIF rounds to hundredths of a second
-  --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; for models with styles
+  --truncation=PSI[,CUTOFF]    styles moved towards their mean, in all layers or the first ones; of models without
+                               styles, --truncation=PSI: latents that have no entry beyond +-PSI
   --noise=const|random|none    noise inputs, for models with such: the same for all (default), of each seed, or none
   --style_mixing=ROWS:COLUMNS[:LAYERS]   table of images of the seeds ROWS with the styles of the seeds COLUMNS in
                                LAYERS, such as 0-5:10-14:0-6; default the coarse ones, 0-6; for models with styles
@@ -114,7 +115,7 @@ FLAGS = {
   --workdir=DIR --out=FILE     the run's folder, and the file to write
   --format=safetensors|stablehlo   the networks' arrays, the averaged ones where there are; or the averaged generator as
                                a program for any batch size on CPU, CUDA and TPU
-  --truncation=PSI[,CUTOFF]    of the program; for models with styles
+  --truncation=PSI[,CUTOFF]    of the program, as `sample` has it
   --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest""",
 }
 EXIT_CODES = (

@@ -56,6 +56,9 @@ DEFAULTS = {
 # Arrays of a net, on average, above which its parameters stay named on a CPU: cutting such a vector into its arrays
 # costs more there than the optimizer's operations on each.
 MEAN_SIZE_ON_CPU = 100_000
+# Collections that the average copies whatever the game: the mean of unit vectors is shorter, and with it the singular
+# value would be measured as smaller.
+SINGULAR = ("spectral",)
 _RANGES = {  # numbers that any game may have, `net` being any net's section; a game checks its own
     "0 or more": ("ema.half_life_images", "ema.rampup", "ema.growth_images", "{net}.mbstd_group", "every.log_images",
                   "every.sample_images", "every.checkpoint_images", "every.evaluate_images"),
@@ -206,7 +209,8 @@ def build(config: ConfigDict, spec: specs.Spec, stage: games.Stage | None = None
     tables = {name: games.phases(game, config, nets, one) for name, one in differing.items()}
     phases, all_phases = tables[stage.table], tuple(itertools.chain(*tables.values()))
     optimizers = {player: _optimizer(config, nets, player, all_phases, stage) for player in steps.players(all_phases)}
-    averaged, copied = tuple(net for net in game.EMA_NETS if net in nets), getattr(game, "EMA_COPIED", ())
+    averaged = tuple(net for net in game.EMA_NETS if net in nets)
+    copied = (*getattr(game, "EMA_COPIED", ()), *SINGULAR)
     ema = configs.build(steps.Ema, config.ema, "ema", nets=averaged, copied=copied)
     return Run(config, spec, game, nets, stage, phases, optimizers, ema, all_phases)
 

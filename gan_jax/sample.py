@@ -81,14 +81,15 @@ class Painter:
                 one = {"batch_size": 1}
             return self._draw(whole=True, **one)(self._ema, keys_of(job.seeds), given), None
         if not has_styles(self._run):
-            return self._draw()(self._ema, keys_of(job.seeds), runs.with_labels(self._run, job.labels)), None
+            draw = self._draw(**job.options)
+            return draw(self._ema, keys_of(job.seeds), runs.with_labels(self._run, job.labels)), None
         both = self.halves(**job.options)
         ws = both.styles(latents_of(self._run, job.seeds), job.labels) if job.ws is None else job.ws
         return both.paint(ws, job.seeds), ws
 
-    def decode(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray, labels: np.ndarray, **truncation) -> np.ndarray:
         """Samples of latents z (N, latent_size), by a generator without styles."""
-        return self._draw(from_latents=True)(self._ema, z, labels)
+        return self._draw(from_latents=True, **truncation)(self._ema, z, labels)
 
     def halves(self, *, noise: str = "const", **truncation) -> Halves:
         """The two halves of a generator with styles; the second one serves every truncation."""
@@ -107,7 +108,7 @@ class Painter:
         )
 
     def _draw(self, **options) -> Draw:
-        return self._once(("draw", *options), lambda: sampler(self._run, **options))
+        return self._once(("draw", *sorted(options.items())), lambda: sampler(self._run, **options))
 
     def _once(self, key: tuple, make: Callable) -> Callable:
         if key not in self._programs:
@@ -366,7 +367,7 @@ def _interpolation(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
     else:
         z, labels = latents.loop(latents_of(run, job.seeds), frames, latents.slerp), np.repeat(job.labels, frames)
         if not both:
-            return {name: sampler(run, from_latents=True)(ema, z, labels)}
+            return {name: sampler(run, from_latents=True, **job.options)(ema, z, labels)}
         path = both.styles(z, labels)
     return {name: both.paint(path, np.full(len(path), job.seeds[0]))}
 

@@ -70,7 +70,7 @@ class Ema(NamedTuple):
     decay: float = 0.0  # a step's weight of the old value, in place of the half-life; 0 for none
     rampup: float = 0.0  # half-life is at most this share of the images seen; 0 for none
     growth_images: float = 0.0  # half-life rises to its value from 0 over them, along a cosine; 0: at once
-    copied: tuple[str, ...] = ()  # collections that are copied instead, averages themselves, and whole nets
+    copied: tuple[str, ...] = ()  # collections that are copied instead, such as averages themselves; and whole nets
 
 
 class Hyper(NamedTuple):

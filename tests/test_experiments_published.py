@@ -22,7 +22,9 @@ FIGURES = {
     "stylegan2_ada": ("2.84", "3.81", "7.40", "18.22", "2.42", "17.55", "4.01", "9.11", "18.56"),
     "stylegan3": ("2.79", "3.07", "4.04", "4.40", "4.62", "4.50", "28.71", "34.12", "18.47", "20.44", "7.40", "6.71"),
     "r3gan": ("1.96", "1.95", "2.75", "1.27", "2.09", "4 days"),
-    "cifar10_sngan": ("16.77", "7.97"),
+    "cifar10_sngan": ("16.77", "7.97", "10.84", "8.25"),
+    "cifar10_biggan": ("9.59", "8.70", "21.58", "14.04", "39.78", "22.40"),
+    "few_shot": ("80.20", "46.87", "48.90", "27.08", "34.27", "12.06"),
 }
 VARIANTS = {
     "celebahq_progan": ("128", "256_2gpu", "512_4gpu", "1024", "1024_8gpu"),
@@ -32,7 +34,9 @@ VARIANTS = {
     "stylegan2_ada": ("auto", "auto_1024_8gpu", "stylegan2", "paper256", "paper512", "paper1024", "cifar"),
     "stylegan3": ("t", "r", "t_512", "r_512", "t_256", "r_256"),
     "r3gan": ("cifar10", "ffhq64", "ffhq256", "imagenet32", "imagenet64"),
-    "cifar10_sngan": ("",),
+    "cifar10_sngan": ("", "projection"),
+    "cifar10_biggan": ("all", "20", "10", "baseline", "baseline_20", "baseline_10"),
+    "few_shot": ("transfer", "diffaugment", "baseline"),
 }
 
 
@@ -378,14 +382,56 @@ def test_paintings_and_seasons_are_horse2zebra_with_epochs_of_their_own():
             "tfds:cycle_gan/monet2photo", "tfds:cycle_gan/summer2winter_yosemite"}  # fmt: skip
 
 
-def test_sngan_is_the_published_recipe():
-    config = _load("cifar10_sngan")
+@pytest.mark.parametrize("variant", ["", "projection"])
+def test_sngan_is_the_published_recipe(variant):
+    config = _load("cifar10_sngan", variant)
     assert config.loss.name == "hinge" and config.every.generator_steps == 5
     assert (config.batch_size, config.total_images) == (64, 32_000_000)  # 100,000 updates of the generator
-    run = _run("cifar10_sngan")
+    run = _run("cifar10_sngan", variant)
     for player, adam in config.optim.items():
         assert (adam.name, adam.b1, adam.b2) == ("adam", 0.0, 0.9)
         rates = [float(run.optimizers[player].learning_rate(n)) for n in (0, 16_000_000, 32_000_000)]
         assert rates == pytest.approx([2e-4, 1e-4, 0.0])
     assert all(run.config.discriminator[key] == value for key, value in (("spectral_norm", True), ("halvings", 2)))
-    assert _sizes("cifar10_sngan") == (4_276_739, 1_053_825)
+    tables = 10 if variant else 0
+    generator = 4_276_739 + (6 * 2 * 256 * (tables - 1) if variant else 0)  # for scale and offset of each norm
+    assert _sizes("cifar10_sngan", variant) == (generator, 1_053_825 + 128 * tables)
+    assert config.conditional == bool(variant)
+
+
+@pytest.mark.parametrize(("variant", "split", "passes", "images"), [
+    ("all", "train", 1_000, 50_000), ("20", "train[:20%]", 5_000, 10_000), ("10", "train[:10%]", 5_000, 5_000),
+])  # fmt: skip
+def test_biggan_has_the_settings_of_diffaugments_scripts(variant, split, passes, images):
+    config = _load("cifar10_biggan", variant)
+    baseline = _load("cifar10_biggan", f"baseline_{variant}".removesuffix("_all"))
+    assert (config.data.name, config.data.split, config.total_images) == ("tfds:cifar10", split, passes * images)
+    assert (config.batch_size, config.every.generator_steps, config.loss.name) == (50, 4, "hinge")
+    assert config.data.flip and config.conditional and config.evaluation.split == "test"
+    for adam in config.optim.values():
+        assert (adam.name, adam.learning_rate, adam.b1, adam.b2, adam.eps) == ("adam", 2e-4, 0.0, 0.999, 1e-8)
+        assert adam.schedule == "constant"
+    assert (config.augment.name, tuple(config.augment.policy)) == ("diffaugment", ("translation", "cutout"))
+    assert baseline.augment.name == "none" and baseline.total_images == config.total_images
+    assert 0.5 ** (4 * 50 / config.ema.half_life_images) == pytest.approx(0.9999, rel=1e-8)
+    for player in (config.generator, config.discriminator):
+        assert (player.initializer, player.width, player.spectral_norm, player.attention) == ("normal", 64, True, 0)
+    assert (config.generator.latent_size, config.generator.shared_size, config.generator.skip_z) == (128, 0, False)
+
+
+def test_few_shot_has_the_settings_of_its_sources():
+    for variant in ("diffaugment", "baseline"):
+        config = _load("few_shot", variant)
+        assert (config.batch_size, config.total_images, config.data.resolution) == (16, 300_000, 256)
+        assert (config.loss.r1_gamma, config.every.penalty_steps, config.loss.path_length_weight) == (10.0, 1, 0.0)
+        assert config.augment.name == ("none" if variant == "baseline" else variant) and config.data.flip
+        assert config.ema.half_life_images == 10_000 and config.optim.generator.learning_rate == 2e-3
+        assert config.transfer.workdir == ""
+    config, paper = _load("few_shot"), _load("stylegan2_ada", "paper256")
+    assert (config.augment.name, config.augment.speed_images, config.augment.target) == ("ada", 100_000.0, 0.6)
+    assert config.transfer.workdir and config.transfer.freeze_layers == 4
+    for key in ("generator", "discriminator", "optim", "loss", "ema", "style", "batch_size"):
+        assert config[key] == paper[key], key
+    run = _run("few_shot")
+    first = tuple(f"b256/{name}" for name in ("fromrgb", "conv0", "conv1", "skip"))
+    assert run.nets["discriminator"].layers()[:4] == first

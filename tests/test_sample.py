@@ -6,13 +6,16 @@ import shutil
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from gan_jax import cli, folders, images, parallel, runs, sample, specs
 from gan_jax.errors import MissingPathError, UserError
-from gan_jax.layers import random
+from gan_jax.games import players
+from gan_jax.layers import pixels, random
 from tests import settings, test_images
 
 
@@ -52,6 +55,46 @@ def test_a_png_is_the_generators_output(plain, tmp_path):
     stills = np.stack([read(file)[:, :, None] for file in files[:-1]])
     np.testing.assert_array_equal(read(files[-1])[:, :, None], images.grid(stills))
     assert len({still.tobytes() for still in stills}) == 4
+
+
+@pytest.mark.parametrize("threshold", [0.5, 2.0])
+def test_truncated_latents_are_those_of_a_truncated_normal(threshold):
+    """At the share of the distribution at which a seed's own entry is; scipy has the truncated normal's values."""
+    z = random.normal(random.fold(sample.keys_of(np.arange(4)), 0), (100,))
+    shares = stats.norm.cdf(np.asarray(z, np.float64))
+    expected = stats.truncnorm(-threshold, threshold).ppf(shares)
+    np.testing.assert_allclose(players.truncated(z, threshold), expected, atol=2e-6)
+
+
+def test_a_truncated_image_is_the_generators_of_a_truncated_latent(plain, tmp_path):
+    folder, run = plain
+    state = folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state
+    z = run.game.latents(run.nets["generator"], sample.keys_of(np.arange(3)))
+    inside = jnp.float32(stats.truncnorm(-0.5, 0.5).ppf(stats.norm.cdf(np.asarray(z, np.float64))))
+    drawn = run.game.sample(run.nets, state.ema, sample.keys_of(np.arange(3)), {}, threshold=0.5)["image"]
+    images = run.nets["generator"].apply(state.ema["generator"], inside, train=False)
+    np.testing.assert_allclose(drawn, images, atol=1e-4 * float(jnp.abs(images).max()))
+    files = {text: sample.sample(folder, tmp_path / text, seeds="0-2", truncation=text) for text in ("", "0.5")}
+    by_hand = pixels.quantise(images)
+    for still, plain_file, file in zip(by_hand, files[""], files["0.5"], strict=False):
+        assert np.abs(read(file).astype(int) - still[:, :, 0]).max() <= 1
+        assert (read(file) != read(plain_file)).any()
+
+
+def test_truncated_latents_stay_within_their_threshold_and_in_their_order():
+    z = np.float32([-9.0, -2.0, -0.5, 0.0, 0.5, 2.0, 9.0])
+    for threshold in (1e-3, 1.0, 8.0):
+        x = np.asarray(players.truncated(z, threshold))
+        assert np.abs(x).max() <= np.float32(threshold) and (np.diff(x) >= 0).all() and x[3] == 0
+        np.testing.assert_allclose(x, -x[::-1])
+    np.testing.assert_allclose(players.truncated(z, 40.0)[1:-1], z[1:-1], rtol=1e-5)
+    assert players.truncated(z, None) is z
+
+
+def test_uniform_latents_have_no_threshold(tmp_path):
+    settings.fresh_folder(settings.digits(generator__latent="uniform"), tmp_path / "run")
+    with pytest.raises(UserError, match="--truncation=0.5: this generator's latents are uniform, within"):
+        sample.sample(tmp_path / "run", tmp_path / "out", truncation="0.5")
 
 
 def test_a_seed_is_an_image_whatever_its_company(plain, tmp_path):
@@ -120,7 +163,8 @@ def test_a_label_out_of_range(labelled, tmp_path, labels):
 
 @pytest.mark.parametrize(("flags", "message"), [
     ({"labels": "1"}, "--labels=1: this run is unconditional"),
-    ({"truncation": "0.5"}, "--truncation=0.5: 'dcgan' has no styles; leave the flag out"),
+    ({"truncation": "0.5,3"}, "--truncation=0.5,3: expected one number above 0, the largest entry of a latent"),
+    ({"truncation": "0"}, "--truncation=0.0: expected one number above 0"),
     ({"direction": "ab"}, "--direction=ab: the game 'unconditional' has no direction; leave it out"),
     ({"seeds": "a"}, "--seeds=a: expected whole numbers such as 0-63"),
     ({"seeds": "5-3"}, "--seeds=5-3: expected"),

@@ -14,7 +14,7 @@ from gan_jax.errors import UserError
 
 Path = str | os.PathLike
 Labels = int | str | Sequence[int | str]  # a class for all, or classes that are repeated; numbers or names
-Truncation = float | tuple[float, int]  # PSI of all layers; or PSI, CUTOFF of the first ones
+Truncation = float | tuple[float, int]  # PSI, of all layers or of latents; or PSI, CUTOFF of the first layers
 Images = Path | np.ndarray  # a folder or .zip; or uint8 (N, H, W, 3), or (N, H, W, 1)
 
 _FLAG = re.compile(r"(?<![\w/.-])--(?=[a-z])")

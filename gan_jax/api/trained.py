@@ -84,7 +84,7 @@ class TrainedRun:
         *,
         labels: Labels | None = None,
         captions: str | Sequence[str] | None = None,
-        truncation: Truncation = 1.0,
+        truncation: Truncation | None = None,
         noise: str = "",
         inputs: Images | None = None,
         masks: np.ndarray | None = None,
@@ -99,7 +99,8 @@ class TrainedRun:
             names. None for all classes in turn.
           captions: of a run that draws from captions: one, several, or the path of a `.txt` with one a line. Each is
             drawn with all seeds, by default 0 to 7, one caption after another. None for held-out examples.
-          truncation: PSI, or (PSI, CUTOFF): styles are moved towards their mean; of models with styles.
+          truncation: PSI, or (PSI, CUTOFF): styles are moved towards their mean, in all layers or the first ones. Of
+            models without styles, PSI: latents have no entry beyond +-PSI. None for neither.
           noise: const (default), random of each seed, or none; of models with noise inputs.
           inputs: of a run that translates, enlarges or fills pictures: a picture, a folder or .zip; or uint8
             (N, H, W, C) of its size. Those that are enlarged or filled have any size, which is one for all.
@@ -158,7 +159,9 @@ class TrainedRun:
         return np.array(latents_of(self._run, numbers))
 
     @arguments.spoken()
-    def styles(self, z: np.ndarray, *, labels: Labels | None = None, truncation: Truncation = 1.0) -> np.ndarray:
+    def styles(
+        self, z: np.ndarray, *, labels: Labels | None = None, truncation: Truncation | None = None
+    ) -> np.ndarray:
         """Styles w float32 (N, num_ws, w_size) of latents z (N, latent_size), by a model with styles.
 
         Args:
@@ -177,7 +180,7 @@ class TrainedRun:
         latents: np.ndarray,
         *,
         labels: Labels | None = None,
-        truncation: Truncation = 1.0,
+        truncation: Truncation | None = None,
         noise: str = "",
     ) -> np.ndarray:
         """Draws from latents or styles.
@@ -196,12 +199,12 @@ class TrainedRun:
             raise UserError("noise='random' is of seeds, and latents have none; give const or none, or use `sample`")
         painter = self._directed("")[0]
         if rows.ndim == 3:
-            if labels is not None or truncation != 1:
+            if labels is not None or truncation not in (None, 1):
                 raise UserError("labels and truncation are in styles w already; leave them out, or give them with z")
-            return painter.halves(**self._job_of(len(rows), None, 1.0, noise).options).paint(rows, np.zeros(len(rows)))
+            return painter.halves(**self._job_of(len(rows), None, None, noise).options).paint(rows, np.zeros(len(rows)))
         job = self._job_of(len(rows), labels, truncation, noise)
         if not styled:
-            return painter.decode(rows, job.labels)
+            return painter.decode(rows, job.labels, **job.options)
         both = painter.halves(**job.options)
         return both.paint(both.styles(rows, job.labels), job.seeds)
 
@@ -237,9 +240,9 @@ class TrainedRun:
             run = runs.build(config, run.spec)
         return Painter(run, self.state.ema), run
 
-    def _flags(self, labels: Labels | None, truncation: Truncation, noise: str) -> sample_flags.Flags:
+    def _flags(self, labels: Labels | None, truncation: Truncation | None, noise: str) -> sample_flags.Flags:
         """The arguments as the command reads them."""
-        layers = truncation if isinstance(truncation, tuple | list) else (truncation,)
+        layers = truncation if isinstance(truncation, tuple | list) else () if truncation is None else (truncation,)
         flags = sample_flags.Flags(
             labels=self._label_text(labels), truncation=",".join(map(str, layers)), noise=str(noise)
         )
@@ -262,7 +265,9 @@ class TrainedRun:
     def _job(self, flags: sample_flags.Flags, run: runs.Run) -> sample_flags.Job:
         return sample_flags.read(flags, run, self.class_names, self.words)
 
-    def _job_of(self, count: int, labels: Labels | None, truncation: Truncation, noise: str) -> sample_flags.Job:
+    def _job_of(
+        self, count: int, labels: Labels | None, truncation: Truncation | None, noise: str
+    ) -> sample_flags.Job:
         """Of so many latents."""
         return self._job(self._flags(labels, truncation, noise)._replace(seeds=f"0-{count - 1}"), self._run)
 
@@ -270,7 +275,7 @@ class TrainedRun:
         """Pictures of a path or an array, uint8 (N, H, W, C)."""
         run = self._run
         if isinstance(inputs, Path):
-            flags = self._flags(labels, 1.0, "")._replace(
+            flags = self._flags(labels, None, "")._replace(
                 seeds=arguments.listed("seeds", seeds), inputs=arguments.path(inputs, "inputs")
             )
             (images,) = self._job(flags, run).given.values()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gan_jax.data import mixture as mixtures
-from gan_jax.data import pack
+from gan_jax.data import pack, subset
 from gan_jax.data.captions import FIELD, Settings, make_settings
 from gan_jax.data.checks import natural, unknown
 from gan_jax.data.fit import Fit, make_fit
@@ -136,7 +136,7 @@ def _stream_arguments(seed: int, start: int, batch_size: int, rows: np.ndarray) 
 def open_dataset(
     *,
     name: str,  # a kind of `KINDS`, such as 'digits', 'folder:PATH' or 'tfds:NAME/CONFIG'
-    split: str = "train",  # 'train', 'test', 'all'; of TFDS sets any split, such as 'train[:90%]'
+    split: str = "train",  # 'train', 'test', 'all'; of TFDS any, such as 'train[:90%]'; 'train@10': 10 of each class
     resolution: int | tuple[int, int] = 32,  # pixels, or (height, width)
     channels: int = 1,  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
     crop: str = "center",  # 'center': to the target's aspect ratio; 'none': stretch
@@ -167,6 +167,7 @@ def open_dataset(
     fit = make_fit(resolution=resolution, channels=channels, crop=crop, crop_size=crop_size, filter=filter)
     kind, colon, rest = str(name).partition(":")
     common = {"name": name, "split": split, "flip": bool(flip)}
+    split, per_class = subset.read_split(str(split))
     said = make_settings(
         captions=captions, caption_length=caption_length, captions_from=captions_from, tokenizer=tokenizer
     )
@@ -208,6 +209,8 @@ def open_dataset(
     else:
         raise unknown("data.name", name, KINDS)
     dataset = _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
+    if per_class:
+        dataset = subset.of_each_class(dataset, per_class)
     settings = {"pair": pair, "direction": direction} if pair else _of_captions(dataset, tokenizer)
     settings |= {"frames": frames, "frame_step": frame_step} if windows else {}
     return dataclasses.replace(dataset, settings={**dataset.settings, **settings})

@@ -1,6 +1,7 @@
 """Measures a run's generator: one pass for all protocols, and each value with what it must be told with."""
 
 import pathlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -279,7 +280,7 @@ def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[di
                if reals.ndim == 5 else {"pixel_gaussian": pixel_gaussian_samples(reals, count, run.config.seed)})
     sets = {name: planned.of_images(images) for name, images in by_name.items()}
     sets["untrained_generator"] = count, partial(images_of, fresh)
-    others = {"train": "test", "test": "train"}.get(split.partition("[")[0])
+    others = {"train": "test", "test": "train"}.get(re.split(r"[\[@]", split)[0])
     if others:  # else the reals are of both
         other = real_side.open_drawn(run.config, others)
         images = other.examples(np.arange(other.size))[next(iter(other.spec))]

@@ -40,7 +40,8 @@ A game is a module with
                                   whole nets
     latents, decode               optional: (generator, keys) -> z (B, latent_size); `sample` from z instead of keys
     SAMPLE_KEYS                   optional: {one of `sample_flags.GAME_FLAGS`: config key that it sets}; safe to change
-    truncate(nets, psi, cutoff)   optional, of games with styles: keyword arguments of `sample`, `decode` and `styles`
+    truncate(nets, psi, cutoff)   optional, of games with latents: keyword arguments of `sample`, `decode` and `styles`,
+                                  for styles nearer to their mean, or latents from within +-psi
     styles, paint                 optional, of games with styles, the halves of `decode`: (nets, ema, z, labels) -> ws
                                   (B, num_ws, w_size); (nets, ema, ws, keys, noise=) -> images
     groups(config)                optional: {config key: neighbours of a batch that belong together}, see `groups`

@@ -1,6 +1,7 @@
 """What games of one generator against one discriminator share: their sections, nets, fresh arrays, reals and labels."""
 
 import inspect
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -150,6 +151,8 @@ def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
     Raises:
       UserError: a generator without styles, or a cutoff beyond its layers.
     """
+    if psi == 1:  # as they are
+        return {}
     layers = getattr(nets["generator"], "num_ws", 0)
     if not layers:
         raise UserError(f"--truncation={psi}: this generator has no styles; leave the flag out")
@@ -158,3 +161,31 @@ def truncate(nets: dict, psi: float, cutoff: int | None) -> dict[str, Any]:
             f"--truncation={psi},{cutoff}: this generator has {layers} layers; give a cutoff of 0 to {layers}"
         )
     return {"psi": psi, "cutoff": cutoff}
+
+
+def threshold(nets: dict, psi: float, cutoff: int | None) -> dict[str, float]:
+    """Options of `sample` and `decode` that draw latents from within +-psi, see `truncated`.
+
+    Raises:
+      UserError: latents that are not normal, a psi of 0 or less, or a cutoff, which is of layers.
+    """
+    if latent_draw(nets["generator"]).kind != "normal":
+        raise UserError(f"--truncation={psi}: this generator's latents are uniform, within +-1; leave the flag out")
+    if psi <= 0 or cutoff is not None:
+        given = f"{psi}" if cutoff is None else f"{psi},{cutoff}"
+        raise UserError(f"--truncation={given}: expected one number above 0, the largest entry of a latent: this "
+                        "generator has no styles, whose layers are counted")
+    return {"threshold": psi}
+
+
+def truncated(z: jax.Array, threshold: float | None) -> jax.Array:
+    """Latents of N(0, 1) as those of N(0, 1) within +-threshold, of any shape; None: as they are.
+
+    It is what drawing again whatever lies outside comes to (Brock et al. 2018, section 3.1), as a monotone map of each
+    entry: P(|x| < |z|) of the normal becomes that of the truncated one.
+    """
+    if threshold is None:
+        return z
+    root = math.sqrt(2)
+    inside = jax.lax.erf(z / root) * math.erf(threshold / root)
+    return jnp.clip(root * jax.lax.erf_inv(inside), -threshold, threshold)

@@ -15,6 +15,7 @@ from gan_jax import augment, losses, optim, parallel, penalties
 from gan_jax import config as configs
 from gan_jax.games import players
 from gan_jax.games.players import EMA_NETS, NETS, asks, constructors, latents, reads  # noqa: F401, parts of a game
+from gan_jax.games.players import threshold as truncate  # noqa: F401, the same
 from gan_jax.layers import random
 from gan_jax.step import Out, Phase, Rng, State
 
@@ -98,13 +99,19 @@ def phases(config, nets: dict) -> tuple[Phase, ...]:
     return (*table, phase("generator", _generator_loss, "generator", every.generator_steps, draws=draws))
 
 
-def sample(nets: dict, ema: dict, keys: jax.Array, given: dict) -> dict[str, jax.Array]:
+def sample(
+    nets: dict, ema: dict, keys: jax.Array, given: dict, *, threshold: float | None = None
+) -> dict[str, jax.Array]:
     """`image` (B, *shape) in [-1, 1] from the averaged generator; sample i depends on keys[i] and its label alone."""
-    return {"image": decode(nets, ema, latents(nets["generator"], keys), given.get("label"))}
+    z = latents(nets["generator"], keys)
+    return {"image": decode(nets, ema, z, given.get("label"), threshold=threshold)}
 
 
-def decode(nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None) -> jax.Array:
-    """Images (B, *shape) in [-1, 1] for given latents z (B, latent_size)."""
+def decode(
+    nets: dict, ema: dict, z: jax.Array, labels: jax.Array | None, *, threshold: float | None = None
+) -> jax.Array:
+    """Images (B, *shape) in [-1, 1] for given latents z (B, latent_size), see `players.truncated` for the threshold."""
+    z = players.truncated(z, threshold)
     return nets["generator"].apply(ema["generator"], z, labels if players.labelled(nets) else None, train=False)
 
 

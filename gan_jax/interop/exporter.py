@@ -25,7 +25,7 @@ def export(
     out: str,
     *,
     format: str,  # one of FORMATS
-    truncation: str = "",  # PSI or PSI,CUTOFF, of a program; for models with styles
+    truncation: str = "",  # PSI or PSI,CUTOFF, of a program, see `sample_flags.Flags`
     step: int | None = None,  # checkpoint; None for the newest
 ) -> pathlib.Path:
     """Restores a run and writes its averaged generator, at once or not at all.
@@ -45,16 +45,12 @@ def export(
     if path.suffix not in ("", f".{format}"):
         names = [f".{name} for --format={name}" for name in sorted(FORMATS, key=lambda name: name != format)]
         raise UserError(f"--out={out}: expected a name that ends in {' or '.join(names)}")
-    psi, cutoff = sample_flags.truncation(truncation)
-    if psi != 1 and format != "stablehlo":
+    sample_flags.truncation(truncation)
+    if truncation and format != "stablehlo":
         raise UserError(f"--truncation={truncation}: is a part of programs; leave it out, or take --format=stablehlo")
     config, spec, summary = folders.read_folder(workdir)
     run = runs.build(config, spec)
-    options = {}
-    if psi != 1:
-        if not hasattr(run.game, "truncate"):
-            raise UserError(f"--truncation={truncation}: {config.generator.name!r} has no styles; leave the flag out")
-        options = run.game.truncate(run.nets, psi, cutoff)
+    options = sample_flags.truncated(sample_flags.Flags(truncation=truncation), run)
     restored = folders.restore(run, workdir, parallel.make_mesh(jax.local_devices()[:1]), step)
     for line in restored.broken:
         print(f"{line}; using step {restored.step}", flush=True)

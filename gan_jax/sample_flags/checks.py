@@ -129,8 +129,8 @@ def check_abilities(flags: Flags, run: runs.Run) -> None:
         if getattr(flags, flag) not in ("", None) and not flags.interpolate and runs.drawn(run).kind != "video":
             raise UserError(f"{shown(flags, flag)}: needs --interpolate=FRAMES too")
     name, styled = runs.model_name(runs.generator(run)), has_styles(run)
+    truncated(flags, run)
     of_styles = {
-        "truncation": truncation(flags.truncation)[0] != 1,
         "style_mixing": flags.style_mixing,
         "dlatents": flags.dlatents,
         "save_dlatents": flags.save_dlatents,
@@ -144,6 +144,16 @@ def check_abilities(flags: Flags, run: runs.Run) -> None:
             )
     if flags.noise and not (styled and "noise" in _averaged(run)):
         raise UserError(f"--noise={flags.noise}: {name!r} has no noise inputs in this run; leave the flag out")
+
+
+def truncated(flags: Flags, run: runs.Run) -> dict[str, Any]:
+    """Options of the game's `sample`, `decode` and `styles`. Raises UserError where the run has nothing to truncate."""
+    if not flags.truncation:
+        return {}
+    if not hasattr(run.game, "truncate"):
+        name = runs.model_name(runs.generator(run))
+        raise UserError(f"{shown(flags, 'truncation')}: {name!r} has no styles, nor latents; leave the flag out")
+    return run.game.truncate(run.nets, *truncation(flags.truncation))
 
 
 def _averaged(run: runs.Run) -> dict:

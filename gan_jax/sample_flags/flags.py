@@ -19,7 +19,7 @@ class Flags(NamedTuple):
 
     seeds: str = ""  # one image or clip each; 0-63
     labels: str = ""  # classes, by number or name, repeated over the seeds; needs a conditional run
-    truncation: str = ""  # PSI or PSI,CUTOFF: of all layers, or of the first ones; for models with styles
+    truncation: str = ""  # PSI or PSI,CUTOFF: of styles in all layers, or in the first ones; PSI: of latents
     noise: str = ""  # const, random of each seed, none; for models with noise inputs
     interpolate: int = 0  # frames between each two seeds; 0 for still images
     interpolate_in: str = ""  # z, along great circles, or w, linearly
@@ -53,7 +53,7 @@ class Job(NamedTuple):
     flags: Flags
     seeds: np.ndarray  # (N,), of latents and noise
     labels: np.ndarray | None  # (N,); None where styles are given
-    options: dict[str, Any]  # of `halves`; empty for a generator without styles
+    options: dict[str, Any]  # of `halves`, or of a generator without styles
     ws: np.ndarray | None  # styles (N, num_ws, w_size) of a file
     mark: str  # that file names begin with
     mixing: Mixing | None

@@ -9,8 +9,8 @@ import numpy as np
 from gan_jax import fill_files, labelled_files, latents, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.sample_flags.captions import of_captions
-from gan_jax.sample_flags.checks import check_abilities, check_classes, check_drawn, has_styles
-from gan_jax.sample_flags.flags import Flags, Job, Mixing, numbers, truncation
+from gan_jax.sample_flags.checks import check_abilities, check_classes, check_drawn, has_styles, truncated
+from gan_jax.sample_flags.flags import Flags, Job, Mixing, numbers
 
 COARSE = 7  # layers whose styles are the column's by default
 
@@ -26,10 +26,9 @@ def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = (), words: 
         return _of_inputs(flags, run)
     if runs.captions(run):
         return of_captions(flags, run, words)
-    net, options = runs.generator(run), {}
+    net, options = runs.generator(run), truncated(flags, run)
     if has_styles(run):
-        psi, cutoff = truncation(flags.truncation)
-        options = {"noise": flags.noise or "const", **(run.game.truncate(run.nets, psi, cutoff) if psi != 1 else {})}
+        options["noise"] = flags.noise or "const"
     mark, ws, mixing = "seed", None, None
     if flags.style_mixing:
         rows, columns, layers = _mixing(flags.style_mixing, net.num_ws)
