@@ -368,7 +368,7 @@ def data_spec(config: ConfigDict, dataset) -> specs.Spec:
     """The fields of the data that the run's game reads.
 
     Raises:
-      UserError: the data has no such field, or a label of a single class, which says nothing.
+      UserError: the data has no such field, a label of a single class, which says nothing, or a class without examples.
     """
     game = games.find(config.game)
     try:
@@ -381,4 +381,11 @@ def data_spec(config: ConfigDict, dataset) -> specs.Spec:
                 f"the game {config.game!r} reads the field {name!r}, and all images of {dataset.name!r} are of one "
                 "class: give data with two classes or more, or an experiment without labels"
             )
+    counts = getattr(dataset, "class_counts", ())  # of the field `label`; a set of parts has none of its own
+    if "label" in spec and 0 in counts:
+        name = dataset.class_names[counts.index(0)]
+        raise UserError(
+            f"the game {config.game!r} reads the field 'label', and the class {name!r} of {dataset.name!r} has no "
+            f"example in the split {dataset.split!r}: add some, or take the class out of the labels"
+        )
     return spec

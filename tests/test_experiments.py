@@ -23,6 +23,7 @@ FILES = sorted(path.stem for path in settings.EXPERIMENTS.glob("*.py"))
 RESUMED = (
     "mixture_gan", "celebahq_progan", "ffhq_stylegan", "stylegan2_ada", "stylegan3", "r3gan", "digits_cyclegan",
     "digits_cut", "digits_pix2pix", "faces_superres", "digits_inpaint",
+    "textures_art",
 )  # fmt: skip
 
 # The authors' NIPS 2017 poster: learning rates of D and G, updates; then the same of the baseline.
@@ -45,6 +46,7 @@ COUNTS = {
     "mnist_tutorial": (2_305_472, 212_865),
     **dict.fromkeys(("horse2zebra", "horse2zebra_cut", "monet2photo", "summer2winter"), (11_378_179, 2_764_737)),
     **dict.fromkeys(("facades_pix2pix", "maps_pix2pix", "edges2shoes_pix2pix"), (54_413_955, 2_768_705)),  # the same
+    "wikiart_can": (29_565_824, 15_911_819),  # of ten styles
 }
 
 
@@ -68,7 +70,7 @@ def _spec(config):
     shape = (2,) if config.data.name.startswith("mixture:") else (side, side, config.data.channels)
     if "source" in games.find(config.game).reads(config):
         return specs.paired(shape, shape)
-    return specs.labelled(shape, 10 if config.get("conditional") else 0)
+    return specs.labelled(shape, 10 if "label" in games.find(config.game).reads(config) else 0)
 
 
 def _smoke(name, workdir, total_images, measured=False):

@@ -19,8 +19,9 @@ def test_classes_by_role():
     assert offering("generator", ("scale",)) == ("enhancenet", "esrgan", "msrgan", "real_esrgan", "srgan")
     assert offering("discriminator", ("levels",)) == ("progan", "stylegan1")
     assert offering("generator", ("fills",)) == ("deepfill", "lama")
-    expected = "cut cyclegan dcgan deepfill enhancenet esrgan gan lama msrgan pix2pix progan r3gan real_esrgan sngan"
-    expected += " srgan stylegan1 stylegan2 stylegan3"
+    assert offering("discriminator", ("heads",)) == ("can",)
+    expected = "can cut cyclegan dcgan deepfill enhancenet esrgan gan lama msrgan pix2pix progan r3gan real_esrgan"
+    expected += " sngan srgan stylegan1 stylegan2 stylegan3"
     assert models.names() == tuple(expected.split())  # and no file that only helps
     with pytest.raises(UserError, match="Did you mean 'dcgan'"):
         classes("dc_gan")

@@ -236,7 +236,7 @@ def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Nee
     if protocol.kind == "fd":
         of_fakes = Needs(rows=(own,)) if "estimate" in protocol.options else Needs(moments=(own,))
         return Needs(moments=(theirs,)), of_fakes
-    if protocol.kind in ("kd", "pr", "prdc"):
+    if protocol.kind in ("kd", "pr", "prdc", "style_entropy"):
         return Needs(rows=(theirs,)), Needs(rows=(own,))
     if protocol.kind in ("is", "classes"):
         return Needs(), Needs(rows=(own,))
@@ -279,6 +279,9 @@ def values(
     if kind == "is":
         mean, std = metrics.inception_score(fakes.rows[own], splits=options["splits"], seed=None)
         return [Value("", mean, {"std": std, "splits": options["splits"]})]
+    if kind == "style_entropy":
+        beside = {"value_of_reals": metrics.entropy(reals.rows[theirs])}
+        return [Value("", metrics.entropy(fakes.rows[own]), beside)]
     if kind == "classes":
         return _classes(fakes.rows[own], labels)
     if kind in (*protocols.PAIRED, *protocols.OF_IMAGES):

@@ -23,7 +23,8 @@ OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by
 IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
 OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
-PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
+OF_CLASSES = ("classes", "style_entropy")  # what a classifier of the data says
+PLAIN = ("fd", "kd", "prdc", *OF_CLASSES, "modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
 NEAR = "nearer the reals"
 # Kinds of which the least is best.
@@ -260,9 +261,10 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
     if judged and features == networks.CLASSIFIER and not config.evaluation.judge:
         raise UserError(f"config.evaluation.features={features!r}: set config.evaluation.judge to labelled data that "
                         "it is to be fitted on, such as photographs:grass+gravel")
-    if "classes" in judged and features not in networks.JUDGES:
-        raise UserError(f"metrics=classes: they need a classifier of the data, {' or '.join(networks.JUDGES)}; not "
-                        f"{features!r}")
+    of_classes = [name for name in judged if name in OF_CLASSES]
+    if of_classes and features not in networks.JUDGES:
+        raise UserError(f"metrics={','.join(of_classes)}: they need a classifier of the data, "
+                        f"{' or '.join(networks.JUDGES)}; not {features!r}")
 
 
 def judged_of(listed) -> tuple[str, ...]:
@@ -282,8 +284,9 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
             network, output = networks.split(section.features)
             family = FAMILIES[_FAMILY_OF[name]]
             protocol = Protocol(name, family.kind, network, output, section.samples, None, dict(family.options))
-        elif name == "classes":
-            protocol = Protocol(name, name, section.features, "logits", section.samples, 0, {})
+        elif name in OF_CLASSES:
+            most = 0 if name == "classes" else None
+            protocol = Protocol(name, name, section.features, "logits", section.samples, most, {})
         elif name in PAIRED:
             network = name if name.startswith("lpips_") else ""
             protocol = Protocol(name, name, network, "", section.samples, 0, {})
