@@ -68,6 +68,7 @@ def test_names_are_of_published_weights_and_preprocessing_alone():
     ({"evaluation__metrics": "fid10k", "evaluation__preprocessing": "tf2"}, "preprocessing='tf2': expected one of tf1"),
     ({"evaluation__metrics": "ppl2_wend"}, "walk between styles, and config.generator.name='dcgan' has none"),
     ({"evaluation__metrics": "classes", "evaluation__features": "inception"}, "need a classifier of the data"),
+    ({"evaluation__metrics": "style_entropy", "evaluation__features": "inception"}, "metrics=style_entropy: they need"),
     ({"evaluation__metrics": "fd", "evaluation__features": "inception/100"}, "inception has the outputs 64, 192"),
 ])  # fmt: skip
 def test_metrics_that_cannot_be_had(overrides, message):

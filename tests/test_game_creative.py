@@ -7,7 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import metrics, runs, specs
+from gan_jax import metrics, parallel, runs, specs
+from gan_jax import step as steps
 from gan_jax.errors import UserError
 from gan_jax.games import creative
 from gan_jax.models import can
@@ -164,11 +165,27 @@ def test_settings_that_make_no_sense(overrides, message):
         _build(_config(**overrides))
 
 
-def test_a_discriminator_without_heads_is_refused():
-    stated = _config().to_dict() | {"discriminator": {"name": "dcgan"}}
-    config = configs.complete(ConfigDict(stated), runs.defaults)
-    with pytest.raises(UserError, match="needs heads, num_classes of 'discriminator', and 'dcgan' has no heads; .*can"):
-        _build(config)
+def _with_discriminator(name):
+    stated = _config().to_dict() | {"discriminator": {"name": name}}
+    return configs.complete(ConfigDict(stated), runs.defaults)
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("dcgan", "needs heads, num_classes of 'discriminator', and 'dcgan' has no heads; .*can"),
+    ("stylegan1", "needs a discriminator with a head for classes, and 'stylegan1' has none; take can"),
+])  # fmt: skip
+def test_a_discriminator_without_heads_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        _build(_with_discriminator(name))
+
+
+def test_another_discriminator_with_heads_plays():
+    run = _build(_with_discriminator("progan"))
+    mesh = settings.mesh(1)
+    state, batch = runs.packed_shapes(run, runs.abstract_state(run, mesh), mesh), settings.random_batch(run, 0)
+    step = parallel.data_parallel(steps.make_step(run.phases, run.optimizers, seed=0, ema=run.ema), mesh)
+    _, measured = jax.eval_shape(step, state, parallel.shard_batch(batch, mesh, 1))
+    assert {"discriminator/loss_style", "generator/ambiguity"} <= measured.keys()
 
 
 def _folder(tmp_path, counts):

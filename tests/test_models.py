@@ -19,7 +19,7 @@ def test_classes_by_role():
     assert offering("generator", ("scale",)) == ("enhancenet", "esrgan", "msrgan", "real_esrgan", "srgan")
     assert offering("discriminator", ("levels",)) == ("progan", "stylegan1")
     assert offering("generator", ("fills",)) == ("deepfill", "lama")
-    assert offering("discriminator", ("heads",)) == ("can",)
+    assert offering("discriminator", ("heads",)) == ("can", "progan", "stylegan1")
     expected = "can cut cyclegan dcgan deepfill enhancenet esrgan gan lama msrgan pix2pix progan r3gan real_esrgan"
     expected += " sngan srgan stylegan1 stylegan2 stylegan3"
     assert models.names() == tuple(expected.split())  # and no file that only helps

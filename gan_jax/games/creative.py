@@ -61,9 +61,17 @@ def asks(config) -> tuple[str, ...]:
 
 
 def nets(config, spec: specs.Spec) -> dict[str, nn.Module]:
-    """Both players for images of `spec`; the discriminator alone knows of the classes."""
-    unlabelled = {"image": spec["image"]}
-    return {**players.build(config, unlabelled), "discriminator": players.build(config, spec)["discriminator"]}
+    """Both players for images of `spec`; the discriminator alone knows of the classes.
+
+    Raises:
+      UserError: as `players.build`, or a discriminator without a head for classes.
+    """
+    generator = players.build(config, {"image": spec["image"]})["generator"]
+    discriminator = players.build(config, spec)["discriminator"]
+    if discriminator.heads is None:
+        raise UserError(f"the game 'creative' needs a discriminator with a head for classes, and "
+                        f"{config.discriminator.name!r} has none; take can")
+    return {"generator": generator, "discriminator": discriminator}
 
 
 def init(config, nets: dict, spec: specs.Spec, key: jax.Array) -> tuple[dict, dict, Any]:
@@ -134,8 +142,7 @@ def _discriminator_loss(params, state, batch, rng, *, rules: Rules):
     real_logits, styles = _judge(rules, both, state, real, draws[AUGMENT_REAL])
     fake_logits, _ = _judge(rules, both, state, jax.lax.stop_gradient(fake), draws[AUGMENT_FAKE])
     terms = {f"loss_{name}": x.mean() for name, x in rules.game.discriminator(real_logits, fake_logits).items()}
-    right = jnp.take_along_axis(jax.nn.log_softmax(styles.astype(real_logits.dtype)), batch["label"][:, None], 1)
-    terms["loss_style"] = -right.mean()
+    terms["loss_style"] = players.class_loss(styles, batch["label"]).mean()
     metrics = {
         "style_accuracy": (styles.argmax(-1) == batch["label"]).mean(),
         "real_probability": jax.nn.sigmoid(real_logits).mean(),
