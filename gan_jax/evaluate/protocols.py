@@ -303,8 +303,8 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
     `fid50k_full` of random weights is `fd50k_full_random_inception`, of clean-fid's resize `fid50k_full_clean`, and
     `fd` of Inception's 64 features `fd_inception_64`. What a classifier says of classes has names without a beginning.
     """
-    if protocol.kind == "classes":
-        return ""
+    if protocol.kind in OF_CLASSES:
+        return "" if protocol.kind == "classes" else protocol.name
     if protocol.kind in PAIRED and net is not None:
         return net.name
     if net is None:

