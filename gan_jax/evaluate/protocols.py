@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import games
 from gan_jax.errors import UserError
-from gan_jax.features import lpips, networks
+from gan_jax.features import i3d, lpips, networks
 from gan_jax.metrics import sliced_wasserstein, structural_similarity
 
 CYCLE = "cycle_l1"  # between a picture and its way into another domain and back
@@ -68,9 +68,10 @@ _OF_THE_VALUE = ("features", "samples", "preprocessing", "weights", "split", "fl
 _NAME = re.compile(rf"({'|'.join(FAMILIES)})(\d+)(?:(k)(\d*))?(_full)?(_infinity|_interval)?")
 _PATCHES = re.compile(r"pfid(\d+)(k?)(?:x(\d+))?(_full)?")
 PATCH = 64  # pixels of a patch's side
+_CLIPS = re.compile(r"fvd(\d+)(k?)_(\d+)f(_full)?")
 _PATH = re.compile(r"ppl(2?)_([zw])(full|end)(?:_(\d+)(k?))?")
 EXAMPLES = ("fid50k_full, fid10k, fid50k_full_infinity, kid50k_full, pr50k3_full, prdc10k5, is50k, "
-            "fd_dinov2_50k_full, pfid10k, ppl2_wend, ppl_zfull, swd16k, msssim10k")
+            "fd_dinov2_50k_full, pfid10k, fvd2048_16f, ppl2_wend, ppl_zfull, swd16k, msssim10k")
 
 
 def parse(name: str) -> Protocol | None:
@@ -80,7 +81,12 @@ def parse(name: str) -> Protocol | None:
     distance to endlessly many images, `_interval` resamples it. Thousands are 1024 for `swd`, as published; `msssim`
     counts pairs. `ppl2_wend` takes 50,000 steps in W at the path's ends; `ppl_` crops faces first; a last
     number counts the steps. `pfid10k` is a Frechet distance of all patches of 64x64 pixels, `pfid10kx32` of 32x32.
+    `fvd2048_16f` is one of clips' first 16 frames.
     """
+    if clips := _CLIPS.fullmatch(name):
+        count, thousands, frames, full = clips.groups()
+        samples, network = int(count) * (1000 if thousands else 1), f"{networks.OF_CLIPS}{networks.PATCHES}{frames}"
+        return Protocol(name, "fd", network, "logits", samples, None if full else samples, {"frames": int(frames)})
     if patches := _PATCHES.fullmatch(name):
         count, thousands, side, full = patches.groups()
         samples, side = int(count) * (1000 if thousands else 1), int(side or PATCH)
@@ -184,6 +190,9 @@ def check_count(name: str) -> None:
     least = max(protocol.options.get("splits", 2), protocol.options.get("neighbours", 1) + 1)
     if protocol.samples < least:
         raise UserError(f"metrics={name}: of {protocol.samples} images; expected {least} or more")
+    if protocol.options.get("frames", i3d.LEAST) < i3d.LEAST:
+        raise UserError(f"metrics={name}: of {protocol.options['frames']} frames; expected {i3d.LEAST} or more, "
+                        "which its network needs")
 
 
 def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
@@ -204,7 +213,8 @@ def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...])
 
 
 def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a protocol cannot be had of images (H, W, C)."""
+    """Raises UserError where a protocol cannot be had of images (H, W, C), or clips (T, H, W, C)."""
+    _check_clips(protocol, shape)
     lowest, (height, width) = sliced_wasserstein.LOWEST, shape[:2]
     if protocol.kind == "swd" and (height != width or height < lowest or height & (height - 1)):
         raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares, their side a power of "
@@ -219,6 +229,19 @@ def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
     if protocol.kind == "ppl" and (height != width or height < least):
         raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares of {least}x{least} or "
                         "larger")
+
+
+def _check_clips(protocol: Protocol, shape: tuple[int, ...]) -> None:
+    """Raises UserError where a network of clips meets images, or one of images clips, or they are too short."""
+    of_clips = protocol.network.partition(networks.PATCHES)[0] == networks.OF_CLIPS
+    if of_clips != (len(shape) == 4) and protocol.network not in ("", *networks.JUDGES):
+        raise UserError(f"metrics={protocol.name}: of {'clips' if of_clips else 'images'}, and these are "
+                        f"{'images' if of_clips else 'clips'} of the shape {tuple(shape)}; list "
+                        f"{'fid50k_full, or such' if of_clips else 'fvd2048_16f, or such'}")
+    frames = protocol.options.get("frames", i3d.LEAST)
+    if of_clips and shape[0] < frames:
+        raise UserError(f"metrics={protocol.name}: of {frames} frames, and these clips have {shape[0]}; expected as "
+                        f"many or more, and never fewer than {i3d.LEAST}")
 
 
 def check_pairs(names: Iterable[str], shape: tuple[int, ...], border: int) -> None:
@@ -313,8 +336,8 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
     name, tail = protocol.name, f"_{net.name}" if plain or not net.published else ""
     if plain and protocol.output not in (networks.DEFAULT_OUTPUTS.get(protocol.network), "cls"):
         tail += f"_{protocol.output}"
-    if not net.published and name.startswith(("fid", "kid", "pfid")):
-        name = name.replace("id", "d", 1)
+    if not net.published:
+        name = re.sub(r"^(p?f|k)id|^fvd", lambda match: f"{match[1] or 'f'}d", name)
     own = net.name.endswith("inception") and preprocessing != networks.PREPROCESSING[0]
     return name + tail + (f"_{preprocessing}" if own else "")
 
@@ -332,7 +355,7 @@ def direction(name: str) -> str:
     What stands behind a kind in a name says of which features it is, as in `fd_digits_classifier`.
     """
     protocol = parse(name)
-    lower = "/" in name or name.startswith((*_LOWER, *("fid", "kid", "pfid")))
+    lower = "/" in name or name.startswith((*_LOWER, *("fid", "kid", "pfid", "fvd")))
     return better(protocol.kind) if protocol else "lower" if lower else better(name)
 
 

