@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gan_jax import films, images, runs
+from gan_jax import ffmpeg, films, images, runs
 from gan_jax.data import pictures
 from gan_jax.data.files import Files, list_inputs, read_bytes, targets
 from gan_jax.data.fit import MEND
@@ -45,7 +45,7 @@ def enlarge(
       MissingPathError, UserError: nothing to enlarge, or some that failed, in the end, with a count.
       OSError: a file that cannot be written.
     """
-    if films.is_film(path) and pathlib.Path(path).is_file():
+    if ffmpeg.is_film(path) and pathlib.Path(path).is_file():
         return [_enlarge_film(pathlib.Path(path), out, Enlarger(run, ema, settings), encoding)]
     files = list_inputs(path)
     for note in files.notes:
@@ -136,7 +136,7 @@ def _enlarge_film(path: pathlib.Path, out: pathlib.Path, enlarger: Enlarger, enc
     """A film of a film. The same command goes on where an earlier one stopped."""
     if encoding.format or encoding.quality is not None:
         raise UserError(f"{path}: a film becomes an {films.ENDING}; leave --format and --quality out")
-    film, target = films.open_film(path), out / f"{path.stem}{films.ENDING}"
+    film, target = ffmpeg.open_film(path), out / f"{path.stem}{films.ENDING}"
     check_place(path, target)
     out.mkdir(parents=True, exist_ok=True)
     enlarger.prepare([(film.height, film.width)])

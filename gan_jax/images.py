@@ -1,6 +1,9 @@
-"""Pictures on the host: grids, PNG files, GIF and MP4 animations, scatter plots of points."""
+"""Pictures on the host: grids, PNG files, GIF, APNG and MP4 animations, scatter plots of points."""
 
 import contextlib
+import dataclasses
+import functools
+import io
 import math
 import os
 import pathlib
@@ -8,11 +11,25 @@ import subprocess
 
 import numpy as np
 
-from gan_jax.errors import UserError
+from gan_jax import ffmpeg
 
 GAP = 2  # pixels between the images of a grid
 BLANK = 96  # of gaps and empty places
 FPS = 25  # frames of an animation in a second
+CLIP_FPS = 8  # of a clip, which has few
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """All samples in one picture; of clips a sheet of their frames, and the same moving."""
+
+    picture: np.ndarray  # uint8 (H, W, C)
+    frames: np.ndarray | None = None  # uint8 (T, H, W, C), of clips
+
+    @functools.cached_property
+    def gif(self) -> bytes:
+        """The frames as an endless GIF; nothing of still samples."""
+        return b"" if self.frames is None else encoded(self.frames, "GIF", CLIP_FPS)
 
 
 def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
@@ -83,6 +100,23 @@ def beside(pictures: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(laid[:-1], axis=2)
 
 
+def contact_sheet(parts: list[np.ndarray]) -> np.ndarray:
+    """Frames of clips in one picture: a clip a row, its frames from left to right.
+
+    Args:
+      parts: each uint8 (N, T, H, W, C), of clips that follow each other, with a wider gap between.
+    """
+    sheets = [grid(clips.reshape(-1, *clips.shape[2:]), clips.shape[1]) for clips in parts]
+    gap = np.full((len(sheets[0]), 4 * GAP, sheets[0].shape[2]), BLANK, np.uint8)
+    laid = [x for sheet in sheets for x in (sheet, gap)]
+    return np.concatenate(laid[:-1], axis=1)
+
+
+def moving_grid(clips: np.ndarray) -> np.ndarray:
+    """Clips uint8 (N, T, H, W, C) side by side, as `grid` lays their first frames out; uint8 (T, H', W', C)."""
+    return np.stack([grid(frames) for frames in clips.swapaxes(0, 1)])
+
+
 def table(top: np.ndarray, left: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Images (R, C, H, W, c) in rows and columns, with those of the columns (C, ...) above and the rows' (R, ...) left.
 
@@ -102,15 +136,34 @@ def save(path: os.PathLike | str, image: np.ndarray) -> None:
     os.replace(part, path)
 
 
-def save_animation(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -> None:
-    """Writes uint8 frames (N, H, W, C) as an endless GIF, whole or not at all.
+def save_grid(path: os.PathLike | str, grid: Grid) -> None:
+    """Writes a grid as PNG, and that of clips moving beside it, by the same name, as GIF; whole or not at all."""
+    save(path, grid.picture)
+    if grid.gif:
+        _write(pathlib.Path(path).with_suffix(".gif"), grid.gif)
 
-    A GIF counts hundredths of seconds: each frame lasts the whole number of them that is nearest to 1 / `fps`.
+
+def save_animation(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -> None:
+    """Writes uint8 frames (N, H, W, C) as an endless GIF, or APNG where the path ends so, whole or not at all.
+
+    A GIF counts hundredths of seconds: each frame lasts the whole number of them that is nearest to 1 / `fps`. It has
+    256 colours a frame, which grey ones and those of an APNG do not lose any of. Equal neighbours are one longer frame.
     """
     path = pathlib.Path(path)
+    _write(path, encoded(frames, "PNG" if path.suffix == ".apng" else "GIF", fps))
+
+
+def encoded(frames: np.ndarray, form: str, fps: int) -> bytes:
+    """The bytes of an animation, see `save_animation`; `form` is GIF or PNG."""
+    file, (first, *rest) = io.BytesIO(), [_pil(frame) for frame in frames]
+    duration = 10 * round(100 / fps) if form == "GIF" else 1000 / fps
+    first.save(file, format=form, save_all=True, append_images=rest, duration=duration, loop=0)
+    return file.getvalue()
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
     part = path.with_name(f".{path.name}.part")
-    first, *rest = [_pil(frame) for frame in frames]
-    first.save(part, format="GIF", save_all=True, append_images=rest, duration=10 * round(100 / fps), loop=0)
+    part.write_bytes(data)
     os.replace(part, path)
 
 
@@ -121,10 +174,10 @@ def save_video(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -
     column is there twice.
 
     Raises:
-      UserError: there is no ffmpeg, see `find_ffmpeg`.
+      UserError: there is no ffmpeg, see `ffmpeg.find`.
       OSError: ffmpeg does not write the file; the message has its words.
     """
-    path, program = pathlib.Path(path), find_ffmpeg()
+    path, program = pathlib.Path(path), ffmpeg.find()
     part = path.with_name(f".{path.name}.part")
     frames = frames[..., :3] if frames.shape[3] >= 3 else frames[..., :1].repeat(3, axis=3)
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), "edge")
@@ -140,23 +193,6 @@ def save_video(path: os.PathLike | str, frames: np.ndarray, *, fps: int = FPS) -
             part.unlink()
         raise OSError(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-300:]}")
     os.replace(part, path)
-
-
-def find_ffmpeg(need: str = "an MP4 needs ffmpeg", otherwise: str = "; or take a GIF") -> str:
-    """The program that reads and writes films.
-
-    Args:
-      need, otherwise: the beginning and the end of the message where it is missing.
-    Raises:
-      UserError: `imageio-ffmpeg`, the extra `video`, is not installed.
-    """
-    try:
-        import imageio_ffmpeg
-
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError):  # the package, or the program within it, is not there
-        install = "pip install imageio-ffmpeg, which is gan_jax's extra `video`"
-        raise UserError(f"{need}, and it is not installed: {install}{otherwise}") from None
 
 
 def scatter(points: np.ndarray, *, extent: float, size: int = 256) -> np.ndarray:

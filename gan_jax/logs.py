@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -164,6 +165,14 @@ class Board:
 
         self._write(images, summary=summary.image(name, picture, dataformats="HWC"))
 
+    def animation(self, images: int, name: str, gif: bytes) -> None:
+        """An encoded GIF, which TensorBoard plays among its images. Raises UserError as `picture` does."""
+        from tensorboardX.proto import summary_pb2
+
+        width, height = struct.unpack("<HH", gif[6:10])  # by GIF's specification
+        image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        self._write(images, summary=summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=name, image=image)]))
+
     def close(self) -> None:
         """Closes the file; what was written is on the disk already."""
         with contextlib.suppress(OSError):
@@ -246,11 +255,13 @@ class Log:
         else:
             print(text, flush=True)
 
-    def picture(self, name: str, images: int, picture: np.ndarray) -> None:
-        """A picture uint8 (H, W, C) for TensorBoard, without its alpha."""
+    def picture(self, name: str, images: int, picture: np.ndarray, gif: bytes = b"") -> None:
+        """A picture uint8 (H, W, C) for TensorBoard, without its alpha; and a GIF, where it moves, for that alone."""
         if self.active:
             picture = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1]
             self.board.picture(images, name, picture)
+            if gif:
+                self.board.animation(images, f"{name}_moving", gif)
             self._tell_others("picture", name, images, picture)
 
     def evaluation(self, step: int, images: int, rows: list[dict]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 # Told beside a value, and no part of how it was measured: another seed is another draw of one quantity, labels and
 # noise are the generator's own.
 TOLD = ("value", "std", "low", "high", "slope", "better", "step", "images", "seed", "labels", "noise", "seconds",
+        "by_frame", "equal_frames", "mean", "mean_of_reals",  # of clips: those of each frame; what a ratio is of
         "version", "code_sha256", "warning", "images_of", "images_fingerprint")  # fmt: skip
 
 

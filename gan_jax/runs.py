@@ -320,7 +320,7 @@ def move_data(config: ConfigDict, place: str) -> None:
 
 
 def open_field(config: ConfigDict, name: str, split: str = ""):
-    """The Dataset that a field of the run's data is of, where its examples are the field `image`.
+    """The Dataset that a field of the run's data is of; its examples have that field first, by its name in the set.
 
     Args:
       config: of the run.
@@ -334,6 +334,16 @@ def open_field(config: ConfigDict, name: str, split: str = ""):
     section, key = sections[part].copy_and_resolve_references(), f"data.parts.{part}" if part else "data"
     section.split = splits(config, split)[part]
     return configs.build(data.open_dataset, section, key, name=section.name)
+
+
+def field(run: Run, name: str) -> specs.Field:
+    """A field of the run's data, or one that its game makes of them."""
+    return {**run.spec, **games.derived(run.game, run.config, run.spec)}[name]
+
+
+def drawn(run: Run) -> specs.Field:
+    """The field that samples of the run are to be like, see `games`."""
+    return field(run, games.drawn(run.game, run.config))
 
 
 def data_section(config: ConfigDict, field: str) -> ConfigDict:

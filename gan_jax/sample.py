@@ -38,8 +38,8 @@ def sampler(
       whole: all arrays of the game's `sample`, a tuple in their order, instead of the first one.
       **options: of the game's `sample` and `decode`, such as its `truncate` makes.
     Returns:
-      draw(ema, keys, given) -> uint8 (N, H, W, C), or float32 (N, D) points; sample i depends on keys[i] and row i of
-      the arrays of `given` alone.
+      draw(ema, keys, given) -> uint8 (N, H, W, C), clips (N, T, H, W, C), or float32 (N, D) points; sample i depends
+      on keys[i] and row i of the arrays of `given` alone.
     """
     function = generator(run, from_latents=from_latents, whole=whole, **options)
     return _in_passes(function, batch_size or _batch_size(run))
@@ -76,7 +76,7 @@ class Painter:
         """
         if job.given:
             given, one = _asked(self._run, job.given), {}
-            if any(name not in self._run.spec for name in given):  # of any size, so that one may fill the memory
+            if any(_has_any_size(self._run, name) for name in given):
                 one = {"batch_size": 1}
             return self._draw(whole=True, **one)(self._ema, keys_of(job.seeds), given), None
         if not has_styles(self._run):
@@ -114,14 +114,19 @@ class Painter:
         return self._programs[key]
 
 
+def _has_any_size(run: runs.Run, name: str) -> bool:
+    """Whether pictures of a field may be of any size, so that one of them may fill the memory."""
+    return name not in run.spec and runs.field(run, name).kind != "video"
+
+
 def in_passes(run: runs.Run, function: Callable) -> Callable:
     """function(ema, *arrays (N, ...)) per sample, for any N, compiled as `sampler` does; the result is numpy's."""
     return _in_passes(function, _batch_size(run))
 
 
 def _batch_size(run: runs.Run) -> int:
-    """As many samples as have 2^21 pixels, 1 to 256."""
-    most = max(math.prod(field.shape[:2]) for field in run.spec.values())
+    """As many samples as have 2^21 pixels, of all their frames, 1 to 256."""
+    most = max(math.prod(field.shape[:-1]) for field in run.spec.values())
     return min(max(2**21 // most, 1), 256)
 
 
@@ -172,20 +177,43 @@ def _asked(run: runs.Run, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return {name: given[name] for name in run.game.asks(run.config)}
 
 
-def grid_picture(run: runs.Run, drawn: Any, given: dict[str, np.ndarray]) -> np.ndarray:
+def grid(run: runs.Run, drawn: Any, given: dict[str, np.ndarray]) -> images.Grid:
     """One picture of samples: of a game with sources, which are drawn `whole`, each between its sources and what it is
-    to become, where `given` has that."""
+    to become, where `given` has that. Clips go on from their sources, and what they are to become stands below."""
     if not runs.sources(run):
-        return picture(drawn)
+        return grid_of(drawn)
+    sources = [given[name] for name in runs.sources(run)]
     targets = [given[name] for name in runs.shown(run) if name in given and name not in run.game.asks(run.config)]
-    return picture(images.beside([*(given[name] for name in runs.sources(run)), *drawn, *targets]))
+    if drawn[0].ndim != 5:
+        return grid_of(images.beside([*sources, *drawn, *targets]))
+    films = [_going_on(sources, clips) for clips in (drawn[0], *targets)]
+    rows = [np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]) for parts in zip(*films, strict=True)]
+    cells = [images.beside([film[:, time] for film in map(partial(np.concatenate, axis=1), films)])
+             for time in range(sum(part.shape[1] for part in films[0]))]  # fmt: skip
+    return images.Grid(images.contact_sheet(rows), images.moving_grid(np.stack(cells, axis=1)))
 
 
-def picture(samples: np.ndarray) -> np.ndarray:
-    """One uint8 picture (H, W, C): a grid of images (N, H, W, C), or a density of points (N, 2)."""
+def _going_on(sources: list[np.ndarray], clips: np.ndarray) -> list[np.ndarray]:
+    """Clips (N, T, H, W, C) behind those of their sources, clips or pictures, whose frames are of one size with them;
+    """
+    films = [source[:, None] if source.ndim == 4 else source for source in sources]
+    return [*(film for film in films if film.shape[2:] == clips.shape[2:]), clips]
+
+
+def reals_of(run: runs.Run, examples: dict[str, np.ndarray]) -> np.ndarray:
+    """What samples of the run are to be like, of examples of its data."""
+    name = games.drawn(run.game, run.config)
+    return games.asked(run.game, run.config, examples, (name,))[name]
+
+
+def grid_of(samples: np.ndarray) -> images.Grid:
+    """A grid of images (N, H, W, C), a sheet of clips (N, T, H, W, C), or a density of points (N, 2)."""
+    if samples.ndim == 5:
+        return images.Grid(images.contact_sheet([samples]), images.moving_grid(samples))
     if samples.ndim == 4:
-        return images.grid(samples)
-    return images.scatter(samples, extent=max(1.5, 1.2 * float(np.abs(samples).max(initial=0.0))))[0]
+        return images.Grid(images.grid(samples))
+    extent = max(1.5, 1.2 * float(np.abs(samples).max(initial=0.0)))
+    return images.Grid(images.scatter(samples, extent=extent)[0])
 
 
 def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", **flags) -> list[pathlib.Path]:
@@ -194,7 +222,8 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     Args:
       workdir: the run's folder.
       out: where `seed<seed>.png` and `grid.png` go, or `interpolation.gif` or `.mp4`, or `style_mixing.png` and its
-        images, or enlarged pictures by their names.
+        images, or enlarged pictures by their names. Clips are animations, `seed<seed>.gif` or such, and the grid is
+        a picture and an animation.
       step: checkpoint; None for the newest.
       data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
       **flags: the fields of `sample_flags.Flags`.
@@ -223,9 +252,10 @@ def sample(workdir: str, out: str, *, step: int | None = None, data: str = "", *
     if job is None:
         return _of_any_size(run, restored.state.ema, flags, folder)
     draw = _mixed if job.mixing else _interpolation if flags.interpolate else _of_inputs if job.names else _stills
-    fps = flags.fps or images.FPS
+    fps = flags.fps or (images.CLIP_FPS if runs.drawn(run).kind == "video" else images.FPS)
     writers = {".png": images.save, ".csv": _save_points, ".npz": latents.save}
-    writers |= {".gif": partial(images.save_animation, fps=fps), ".mp4": partial(images.save_video, fps=fps)}
+    writers |= dict.fromkeys((".gif", ".apng"), partial(images.save_animation, fps=fps))
+    writers[".mp4"] = partial(images.save_video, fps=fps)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {folder / name: content for name, content in draw(run, restored.state.ema, job).items()}
@@ -250,25 +280,37 @@ def _of_any_size(run: runs.Run, ema: dict, flags: Flags, folder: pathlib.Path) -
 
 
 def _of_inputs(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
-    """One image for each of the user's, named after it, and a grid of both side by side."""
+    """One image for each of the user's, named after it, and a grid of both side by side; clips with those before them.
+    """
     drawn, _ = Painter(run, ema).stills(job)
-    files = {f"{name}.png": image for name, image in zip(job.names, drawn[0], strict=True)}
-    return files | {"grid.png": grid_picture(run, drawn, job.given)}
+    samples, whole = drawn[0], grid(run, drawn, job.given)
+    if samples.ndim == 5:
+        samples = np.concatenate(_going_on([job.given[name] for name in runs.sources(run)], samples), axis=1)
+    return _files(job, dict(zip(job.names, samples, strict=True)), whole)
+
+
+def _files(job: Job, samples: dict[str, np.ndarray], whole: images.Grid) -> dict[str, np.ndarray]:
+    """The files of images or clips by their names, and of the grid."""
+    ending = "png" if whole.frames is None else job.flags.animation or "gif"
+    files = {f"{name}.{ending}": x for name, x in samples.items()}
+    moving = {} if whole.frames is None else {f"grid.{ending}": whole.frames}
+    return files | moving | {"grid.png": whole.picture}
 
 
 def _stills(run: runs.Run, ema: dict, job: Job) -> dict[str, Any]:
-    """One image a seed and a grid of all, or a table of points and their density; the styles where asked for."""
+    """One image or clip a seed and a grid of all, or a table of points and their density; the styles where asked for.
+    """
     drawn, ws = Painter(run, ema).stills(job)
-    if drawn.ndim != 4:
-        return {"points.csv": drawn, "grid.png": picture(drawn)}
-    files = {f"{name}.png": image for name, image in zip(_names(run, job), drawn, strict=True)}
-    if job.flags.save_dlatents:
-        files["dlatents.npz"] = {"w": ws, "seeds": job.seeds}
-    if specs.classes(run.spec) and job.labels is not None:
-        files["grid.png"], lines = images.grid_by_label(drawn, job.labels)
+    if drawn.ndim == 2:
+        return {"points.csv": drawn, "grid.png": grid_of(drawn).picture}
+    is_by_label = drawn.ndim == 4 and specs.classes(run.spec) and job.labels is not None
+    if is_by_label:
+        picture, lines = images.grid_by_label(drawn, job.labels)
         print(f"grid.png, from the top: {', '.join(lines)}", flush=True)
-    else:
-        files["grid.png"] = picture(drawn)
+    files = _files(job, dict(zip(_names(run, job), drawn, strict=True)),
+                   images.Grid(picture) if is_by_label else grid_of(drawn))  # fmt: skip
+    if job.flags.save_dlatents:
+        files = {"dlatents.npz": {"w": ws, "seeds": job.seeds}, **files}
     return files
 
 

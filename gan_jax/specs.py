@@ -18,7 +18,7 @@ class Field(NamedTuple):
     """One array of an example."""
 
     kind: str  # see KINDS
-    shape: tuple[int, ...]  # of one example: image (H, W, C), points (D,), label ()
+    shape: tuple[int, ...]  # of one example: image (H, W, C), video (T, H, W, C), points (D,), label ()
     classes: int = 0  # of a label, or the vocabulary of tokens
 
     @property
@@ -45,6 +45,12 @@ def paired(source: tuple[int, ...], image: tuple[int, ...], classes: int = 0) ->
     """`image`, the `source` that it is to be made of, and `label` where there are classes."""
     (name, field), *label = labelled(image, classes).items()
     return {name: field, "source": Field("image", tuple(source)), **dict(label)}
+
+
+def films(shape: tuple[int, ...], classes: int = 0) -> Spec:
+    """`video` of the shape (T, H, W, C), and `label` where there are classes."""
+    spec = {"video": Field("video", tuple(shape))}
+    return spec | ({"label": Field("label", (), classes)} if classes else {})
 
 
 def classes(spec: Mapping[str, Field], name: str = "label") -> int:

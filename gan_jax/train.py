@@ -335,30 +335,30 @@ def _draw_reals(session: _Session) -> None:
     count = run.config.grid
     size = dataset.size or count
     examples = dataset.examples(np.linspace(0, size - 1, min(count, size)).astype(np.int64))
-    reals = examples[games.drawn(run.game, run.config)]
-    _save_picture(session, "reals", 0, sample.picture(reals), REALS)
+    reals = sample.reals_of(run, examples)
+    _save_grid(session, "reals", 0, sample.grid_of(reals), REALS)
 
 
 def _draw_fakes(session: _Session, state, now: Position) -> None:
     run, given = session.run, session.given
     fakes = sample.fixed_grid(run, session.draw, session.named(state.ema), given)
-    _save_picture(session, "fakes", now.images, sample.grid_picture(run, fakes, given), _fakes(now))
+    _save_grid(session, "fakes", now.images, sample.grid(run, fakes, given), _fakes(now))
 
 
 def _fakes(now: Position) -> str:
     return f"fakes_{now.images:09}.png"
 
 
-def _save_picture(session: _Session, name: str, seen: int, picture: np.ndarray, file: str) -> None:
+def _save_grid(session: _Session, name: str, seen: int, grid: images.Grid, file: str) -> None:
     if not session.log.active:
         return
     path = session.folder / "samples" / file
     try:
         path.parent.mkdir(exist_ok=True)
-        images.save(path, picture)
+        images.save_grid(path, grid)
     except OSError as error:
         raise logs.unwritable(path, error) from error
-    session.log.picture(name, seen, picture)
+    session.log.picture(name, seen, grid.picture, grid.gif)
 
 
 def _headline(run, mesh, dataset, position: Position, state) -> str:
@@ -366,7 +366,7 @@ def _headline(run, mesh, dataset, position: Position, state) -> str:
     begin = f"resumed at {position.images} images, step {position.step}" if position.step else "new run"
     notes = "".join(f"\ndata: {note}" for note in dataset.notes)
     return (
-        f"{begin}: {run.config.game} on {dataset.name} {run.spec[games.drawn(run.game, run.config)].shape}, "
+        f"{begin}: {run.config.game} on {dataset.name} {runs.drawn(run).shape}, "
         f"{dataset.contents}; "
         f"{counts} parameters; {mesh.size} {jax.devices()[0].platform} device(s), batch {run.config.batch_size}{notes}"
     )

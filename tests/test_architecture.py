@@ -29,7 +29,7 @@ FLOORS = (
     # leaves
     ("metrics", "data", "checkpoint", "parallel", "logs", "output", "images", "latents", "config", "weights",
      "provenance", "trace", "help", "loggers", "lock", "tiles", "signals"),
-    ("specs", "modules", "cache", "catalog", "digests", "archives"),
+    ("specs", "modules", "cache", "catalog", "digests", "archives", "ffmpeg"),
     ("paths",),  # as people write them
     ("errors", "__init__"),
 )

@@ -4,7 +4,7 @@ import pytest
 
 from gan_jax import evaluate
 from gan_jax.errors import UserError
-from gan_jax.evaluate import protocols
+from gan_jax.evaluate import protocols, sizes
 from gan_jax.features import networks
 from tests import settings, tiny_network
 
@@ -86,7 +86,7 @@ def test_metrics_that_cannot_be_had(overrides, message):
 ])  # fmt: skip
 def test_images_of_a_size_that_a_metric_does_not_take(name, shape, message):
     with pytest.raises(UserError, match=f"^metrics={name}: of {message}$"):
-        protocols.check_shape(protocols.parse(name), (*shape, 3))
+        sizes.check_shape(protocols.parse(name), (*shape, 3))
 
 
 def test_points_have_no_images():

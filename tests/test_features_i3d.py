@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gan_jax.errors import MissingPathError, UserError
-from gan_jax.evaluate import protocols
+from gan_jax.evaluate import protocols, sizes
 from gan_jax.features import i3d, networks, resize
 from gan_jax.features.state import check, random_state
 from gan_jax.weights import store
@@ -123,13 +123,13 @@ def test_what_fvd_stands_for():
 
 
 @pytest.mark.parametrize(("name", "shape", "message"), [
-    ("fvd64_16f", (32, 32, 3), r"of clips, and these are images of the shape \(32, 32, 3\); list fid50k_full, or such"),
+    ("fvd64_16f", (32, 32, 3), "metrics=fvd64_16f: looks at clips by i3d, and these are images"),
     ("fvd64_16f", (12, 32, 32, 3), "of 16 frames, and these clips have 12; expected as many or more"),
-    ("fid10k", (16, 32, 32, 3), r"of images, and these are clips of the shape \(16, 32, 32, 3\); list fvd2048_16f"),
+    ("fid10k", (16, 32, 32, 3), "looks at images by inception, and these are clips of 16 frames; .* fvd2048_16f"),
 ])  # fmt: skip
 def test_clips_that_do_not_fit_are_refused(name, shape, message):
     with pytest.raises(UserError, match=message):
-        protocols.check_shape(protocols.parse(name), shape)
+        sizes.check_shape(protocols.parse(name), shape)
 
 
 def test_too_few_frames_for_the_network():

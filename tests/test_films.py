@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from gan_jax import enlarge_files, films
+from gan_jax import enlarge_files, ffmpeg, films
 from gan_jax.errors import UserError
 from gan_jax.layers.rescale import upscale
 from tests import test_enlarge
@@ -37,16 +37,16 @@ def _sound(path):
 
 
 def _pictures(path):
-    opened = films.open_film(path)
-    return opened, np.stack(list(films.frames(opened)))
+    opened = ffmpeg.open_film(path)
+    return opened, np.stack(list(ffmpeg.frames(opened)))
 
 
 def test_a_film_is_read(film):
     opened, pictures = _pictures(film)
-    assert opened._replace(frames=0) == (film, 34, 21, films.Fraction(30000, 1001), 0, "1:1", ())
+    assert opened._replace(frames=0) == (film, 34, 21, ffmpeg.Fraction(30000, 1001), 0, "1:1", ())
     assert opened.frames == pytest.approx(6, abs=1)
     assert pictures.shape == (6, 21, 34, 3) and pictures.std() > 20
-    np.testing.assert_array_equal(list(films.frames(opened, 4)), pictures[4:])
+    np.testing.assert_array_equal(list(ffmpeg.frames(opened, 4)), pictures[4:])
 
 
 def test_a_film_becomes_larger(film, tmp_path):
@@ -85,7 +85,7 @@ def test_a_film_is_enlarged_with_its_sound_and_rate(film, tmp_path, monkeypatch)
                                     test_enlarge.Settings(scale=1), enlarge_files.Output())  # fmt: skip
     assert ours == tmp_path / "out" / "old.mp4" and [file.name for file in ours.parent.iterdir()] == ["old.mp4"]
     opened, pictures = _pictures(ours)
-    assert (opened.width, opened.height, opened.rate) == (34, 22, films.Fraction(30000, 1001))
+    assert (opened.width, opened.height, opened.rate) == (34, 22, ffmpeg.Fraction(30000, 1001))
     _, before = _pictures(film)
     assert len(pictures) == 6  # two segments
     assert np.abs(pictures[:, :21].astype(int) - before).mean() < 5  # colours have half the resolution
@@ -94,7 +94,7 @@ def test_a_film_is_enlarged_with_its_sound_and_rate(film, tmp_path, monkeypatch)
 
 def test_a_film_that_was_interrupted_goes_on(film, tmp_path):
     """Bytes are equal to those of one that was not; frames that an earlier run has made are not made again."""
-    opened, seen, began = films.open_film(film), [], []
+    opened, seen, began = ffmpeg.open_film(film), [], []
 
     def convert(name, most):
         def frame(values):
@@ -117,7 +117,7 @@ def test_a_film_that_was_interrupted_goes_on(film, tmp_path):
 
 
 def test_segments_of_other_settings_are_not_taken(film, tmp_path):
-    opened, began = films.open_film(film), []
+    opened, began = ffmpeg.open_film(film), []
 
     def stop(values):
         raise KeyboardInterrupt
@@ -151,7 +151,7 @@ def test_varying_frame_rates_become_their_mean(tmp_path):
 def test_a_sound_that_an_mp4_cannot_hold_is_encoded_anew(film, tmp_path):
     path = tmp_path / "old.avi"
     _ffmpeg("-i", film, "-c:v", "copy", "-c:a", "adpcm_swf", "-ar", 22050, path)
-    opened = films.open_film(path)
+    opened = ffmpeg.open_film(path)
     films.convert(opened, tmp_path / "new.mp4", lambda values: values, length=9, identity={})
     assert np.abs(_sound(tmp_path / "new.mp4").astype(float)).mean() > 500
 
@@ -176,11 +176,11 @@ def test_a_film_never_takes_its_own_place(film):
 
 
 @pytest.mark.parametrize(("words", "rate"), [
-    ("29.97 fps", films.Fraction(30000, 1001)), ("23.98 fps", films.Fraction(24000, 1001)), ("25 fps", 25),
-    ("12.50 fps", films.Fraction(25, 2)), ("1k fps", 1000), ("59.94 fps", films.Fraction(60000, 1001)),
+    ("29.97 fps", ffmpeg.Fraction(30000, 1001)), ("23.98 fps", ffmpeg.Fraction(24000, 1001)), ("25 fps", 25),
+    ("12.50 fps", ffmpeg.Fraction(25, 2)), ("1k fps", 1000), ("59.94 fps", ffmpeg.Fraction(60000, 1001)),
 ])  # fmt: skip
 def test_rates_are_read(words, rate):
-    assert films._rate(films.RATE.search(words)) == rate
+    assert ffmpeg._rate(ffmpeg.RATE.search(words)) == rate
 
 
 @pytest.mark.parametrize("text", [
@@ -194,16 +194,16 @@ def test_a_list_of_other_files_that_is_called_a_film_is_refused(film, text):
     if text.startswith("ffconcat"):
         _ffmpeg("-i", path, film.with_name("opened.mp4"))
     with pytest.raises(UserError, match="list.mp4: a film without a stream of pictures"):
-        films.open_film(path)
+        ffmpeg.open_film(path)
 
 
 def test_frames_of_more_pixels_than_any_picture_has_are_refused(film, monkeypatch):
-    monkeypatch.setattr(films, "MOST_PIXELS", 34 * 21 - 1)
+    monkeypatch.setattr(ffmpeg, "MOST_PIXELS", 34 * 21 - 1)
     with pytest.raises(UserError, match="old.mp4: "):
-        films.open_film(film)
+        ffmpeg.open_film(film)
 
 
 def test_a_film_whose_name_looks_like_an_address(film, tmp_path):
     path = tmp_path / "concat:a.mp4"
     path.write_bytes(film.read_bytes())
-    assert films.open_film(path).width == 34
+    assert ffmpeg.open_film(path).width == 34

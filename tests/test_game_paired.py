@@ -178,12 +178,12 @@ def test_the_grid_shows_source_sample_and_target():
         np.testing.assert_array_equal(pictures[name][[0, 2]], ends[name])
     ema = parallel.replicate(runs.fresh_state(run).ema, parallel.make_mesh())
     drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, pictures)
-    picture = sample.grid_picture(run, drawn, pictures)
+    picture = sample.grid(run, drawn, pictures).picture
     for array in (pictures["source"], drawn[0], pictures["image"]):
         row = picture[:, :, 0]
         windows = np.lib.stride_tricks.sliding_window_view(row, (16, 16)).reshape(-1, 16, 16)
         assert (windows == array[0, ..., 0]).all((1, 2)).any()
-    without = sample.grid_picture(run, drawn, {"source": pictures["source"]})  # as for pictures of the user's own
+    without = sample.grid(run, drawn, {"source": pictures["source"]}).picture  # as for pictures of the user's own
     assert without.size < picture.size
 
 

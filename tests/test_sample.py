@@ -138,7 +138,7 @@ def test_a_label_out_of_range(labelled, tmp_path, labels):
     ({"interpolate_in": "z"}, "--interpolate_in=z: needs --interpolate=FRAMES too"),
     ({"animation": "mp4"}, "--animation=mp4: needs --interpolate=FRAMES too"),
     ({"fps": 25}, "--fps=25: needs --interpolate=FRAMES too"),
-    ({"animation": "avi", "interpolate": 4}, "--animation=avi: expected gif or mp4"),
+    ({"animation": "avi", "interpolate": 4}, "--animation=avi: expected one of gif, apng, mp4"),
     ({"fps": 60, "interpolate": 4}, "--fps=60: expected 1 to 50; --animation=mp4 takes up to 240"),
     ({"fps": 0, "animation": "mp4", "interpolate": 4}, "--fps=0: expected 1 to 240$"),
     ({"interpolate_in": "x", "interpolate": 4}, "--interpolate_in=x: expected z or w"),

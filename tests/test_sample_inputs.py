@@ -153,7 +153,7 @@ def test_grids_and_evaluation_are_of_held_out_pictures(made, translate):
     ema = folders.restore(run, folder, parallel.make_mesh()).state.ema
     drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, given)
     assert len(drawn) == 2 and _close(drawn[0], translate(given["a"]))
-    assert sample.grid_picture(run, drawn, given).shape == (34, 106, 3)
+    assert sample.grid(run, drawn, given).picture.shape == (34, 106, 3)
 
 
 def test_seeds_are_held_out_examples(made, translate, tmp_path):

@@ -100,7 +100,7 @@ class TrainedRun:
           masks: with an array as `inputs`, of a run that fills holes: uint8 (N, H, W, 1), 255 in the hole.
           direction: ab or ba, of a run that translates pictures; default the config's.
         Returns:
-          uint8 (N, H, W, C), or float32 (N, D) of a run on points.
+          uint8 (N, H, W, C), of a run on clips (N, T, H, W, C), or float32 (N, D) of a run on points.
         """
         painter, run = self._directed(direction)
         if masks is not None and not games.mask(run.game):
@@ -260,7 +260,7 @@ class TrainedRun:
         sample_flags.check_alone(run, seeds, labels)
         sources = runs.sources(run)
         shape = {**run.spec, **games.derived(run.game, run.config, run.spec)}[sources[0]].shape
-        if sources[0] not in run.spec and pictures.ndim == 4:  # of any size
+        if sources[0] not in run.spec and len(shape) == 3 and pictures.ndim == 4:  # of any size
             shape = (*pictures.shape[1:3], shape[2])
         if pictures.dtype != np.uint8 or pictures.shape[1:] != shape or not len(pictures):
             expected = f"uint8 (N, {', '.join(map(str, shape))}), or the path of pictures of any size"

@@ -12,21 +12,23 @@ from gan_jax.data import mixture as mixtures
 from gan_jax.data import pack
 from gan_jax.data.checks import natural, unknown
 from gan_jax.data.fit import Fit, make_fit
-from gan_jax.data.readers import Batch, Drawn, Live, Packed
+from gan_jax.data.readers import Batch, Derived, Drawn, Live, Packed
 from gan_jax.data.source import Source
 from gan_jax.data.stream import prefetch
+from gan_jax.data.windows import Windows, make_windows
 from gan_jax.errors import UserError
-from gan_jax.specs import Spec, labelled
+from gan_jax.specs import Field, Spec, labelled
 
-KINDS = ("digits", "digits:inverted", "digits:outlines", "faces", "photographs:NAME", "tfds:NAME", "folder:PATH",
-         "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
+KINDS = ("digits", "digits:inverted", "digits:outlines", "digits:moving", "faces", "photographs:NAME", "tfds:NAME",
+         "folder:PATH", "mixture:ring8", "mixture:grid25", "synthetic:COUNT")  # fmt: skip
+FIT = ("resolution", "channels", "crop", "crop_size", "filter")  # keys of what is done to each picture
 BATCHES_AHEAD = 2
 CLASSES_SHOWN = 10  # in the line for a person
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """An open data set. Images are uint8 (N, H, W, C); points of a mixture are float32 (N, 2)."""
+    """An open data set. Images are uint8 (N, H, W, C), clips (N, T, H, W, C), points float32 (N, 2)."""
 
     name: str  # as in the config
     split: str
@@ -37,7 +39,7 @@ class Dataset:
     skipped: int  # corrupt images left out
     flip: bool  # mirror at random: applied on the device, kept here for the protocol
     settings: dict  # the other settings of the section, for the protocol
-    reader: Packed | Live | Drawn = dataclasses.field(repr=False)
+    reader: Packed | Live | Drawn | Derived = dataclasses.field(repr=False)
     class_counts: tuple[int, ...] = ()  # examples of each class; empty where they are not known without reading all
     notes: tuple[str, ...] = ()  # what a person should know before the data are used, a line each
     # () -> SHA-256 of the files, read whole, where `fingerprint` has their times and so changes with a copy; else ''.
@@ -142,6 +144,8 @@ def open_dataset(
     download: bool = False,  # fetch and prepare a TFDS set that is not in the folder
     pair: str = "",  # of a folder of pairs: 'side_by_side' in each picture, or 'folders' A and B of equal names
     direction: str = "ab",  # of pairs: from the left picture, or that of A, to the other ('ab'), or back ('ba')
+    frames: int = 0,  # of films: of each clip that they are cut into; 0: the data are pictures
+    frame_step: int = 1,  # of films: a clip has every so many of their frames
 ) -> Dataset:
     """Opens a data set; its keywords are the keys of the config's `data` section.
 
@@ -157,12 +161,13 @@ def open_dataset(
     common = {"name": name, "split": split, "flip": bool(flip)}
     if pair and not (kind == "folder" and colon):
         raise UserError(f"data.pair={pair!r}: pairs are read from folders, 'folder:PATH', not from {name!r}.")
+    windows = _windows(name, frames, frame_step, pair)
     if kind == "mixture" and colon:
         return _open_mixture(rest, common)
     if kind == "digits":
         from gan_jax.data.inverted import open_digits
 
-        source = open_digits(rest, split=split, fit=fit, folder=dir)
+        source = open_digits(rest, split=split, fit=fit, folder=dir, windows=windows)
     elif (kind == "faces" and not colon) or (kind == "photographs" and colon):
         from gan_jax.data import photographs
 
@@ -171,7 +176,11 @@ def open_dataset(
     elif kind == "tfds" and colon:
         from gan_jax.data.tfds_source import open_tfds
 
-        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download))
+        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download), windows=windows)
+    elif kind == "folder" and colon and windows:
+        from gan_jax.data import folder_films
+
+        source = folder_films.open_films(rest, split=split, fit=fit, windows=windows)
     elif kind == "folder" and colon:
         from gan_jax.data import folder, folder_pairs
 
@@ -185,6 +194,7 @@ def open_dataset(
         raise unknown("data.name", name, KINDS)
     dataset = _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
     settings = {"pair": pair, "direction": direction} if pair else {}
+    settings |= {"frames": frames, "frame_step": frame_step} if windows else {}
     return dataclasses.replace(dataset, settings={**dataset.settings, **settings})
 
 
@@ -241,8 +251,54 @@ def open_inputs(
     """
     from gan_jax.data import folder
 
-    fit = make_fit(**{key: section[key] for key in ("resolution", "channels", "crop", "crop_size", "filter")})
+    fit = make_fit(**{key: section[key] for key in FIT})
     source, names, fit = folder.open_inputs(path, fit, fitted=fitted)
+    common = {"name": path, "split": "all", "flip": False}
+    return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
+
+
+def _windows(name: str, frames: int, step: int, pair: str) -> Windows | None:
+    """How the set's films are cut, None where it has pictures. Raises UserError where it cannot have films."""
+    windows, (kind, colon, _) = make_windows(frames, step), str(name).partition(":")
+    if windows and not (kind in ("folder", "tfds") and colon or name == "digits:moving"):
+        raise UserError(f"data.frames={frames}: clips are cut out of the films of 'folder:PATH' or 'tfds:NAME', or are "
+                        f"'digits:moving'; {name!r} has pictures, data.frames=0")
+    if windows and pair:
+        raise UserError(f"data.frames={frames} with data.pair={pair!r}: pairs are of pictures; leave one of them out")
+    return windows
+
+
+def of_field(dataset: Dataset, name: str, field: Field, derive: Callable[[Batch], Batch]) -> Dataset:
+    """A set whose examples are a field that is made of those of another, by index; and its labels where it has such.
+
+    Args:
+      dataset: the other.
+      name, field: of what is made.
+      derive: a batch of `dataset` -> {name: array}.
+    """
+    labels = {key: kind for key, kind in dataset.spec.items() if key == "label"}
+
+    def derived(batch: Batch) -> Batch:
+        return {name: derive(batch)[name], **{key: batch[key] for key in labels}}
+
+    spec, settings = {name: field, **labels}, {**dataset.settings, "field": name, "field_shape": list(field.shape)}
+    return dataclasses.replace(dataset, spec=spec, settings=settings, reader=Derived(dataset.reader, derived))
+
+
+def open_film_inputs(path: str, section: Mapping[str, Any], frames: int) -> tuple[Dataset, tuple[str, ...]]:
+    """The first clip of each film of a user, its frames made to fit as a run's own were; and the films' names.
+
+    Args:
+      path: a folder of frames, or of films, a .zip of such, or one film.
+      section: `data`: the settings of the run.
+      frames: of a clip, one of every `section.frame_step` of a film.
+    Raises:
+      MissingPathError, UserError: no such path, no films, or one that cannot be read or is too short.
+    """
+    from gan_jax.data import folder_films
+
+    fit = make_fit(**{key: section[key] for key in FIT})
+    source, names = folder_films.open_inputs(path, fit, Windows(frames, section["frame_step"]))
     common = {"name": path, "split": "all", "flip": False}
     return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
 

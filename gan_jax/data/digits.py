@@ -5,8 +5,9 @@ The module imports TFDS at its top, as every builder must; the package loads it 
 
 import io
 
-import numpy as np
 import tensorflow_datasets as tfds
+
+from gan_jax.data import scikit_digits
 
 _DESCRIPTION = """Handwritten digits, 8x8 pixels, 17 gray levels: the test part of the UCI set 'Optical
 Recognition of Handwritten Digits', as bundled with scikit-learn. The levels 0..16 are spread over 0..255.
@@ -15,16 +16,6 @@ Every fifth example of the set sorted by class is in the test split."""
 _CITATION = """@misc{alpaydin1998optical, author={Alpaydin, E. and Kaynak, C.}, year={1998},
 title={Optical Recognition of Handwritten Digits}, publisher={UCI Machine Learning Repository},
 doi={10.24432/C50P49}}"""
-
-
-def split_indices() -> dict[str, np.ndarray]:
-    """Stratified split: of the examples stably sorted by class every fifth is test. Ascending indices into
-    `sklearn.datasets.load_digits`: 1,437 for `train`, 360 for `test`."""
-    from sklearn.datasets import load_digits
-
-    by_class = np.argsort(load_digits().target, kind="stable")
-    test = np.arange(len(by_class)) % 5 == 0
-    return {"train": np.sort(by_class[~test]), "test": np.sort(by_class[test])}
 
 
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -50,16 +41,13 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         del dl_manager
-        return {split: self._generate_examples(indices) for split, indices in split_indices().items()}
+        return {split: self._generate_examples(split) for split in scikit_digits.split_indices()}
 
-    def _generate_examples(self, indices):
+    def _generate_examples(self, split):
         from PIL import Image
-        from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        for key, index in enumerate(indices):
-            levels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+        for key, (image, label) in enumerate(zip(*scikit_digits.digits(split), strict=True)):
             png = io.BytesIO()  # encoded here, because TFDS would need TensorFlow to encode an array
-            Image.fromarray(levels).save(png, "png")
+            Image.fromarray(image).save(png, "png")
             png.seek(0)
-            yield key, {"image": png, "label": int(digits.target[index])}
+            yield key, {"image": png, "label": int(label)}

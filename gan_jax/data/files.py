@@ -39,11 +39,14 @@ class Files(NamedTuple):
     notes: tuple[str, ...] = ()  # what a person should know of it, a line each
 
 
-def list_files(path: str) -> Files:
+def list_files(path: str, films: tuple[str, ...] = ()) -> Files:
     """What lies in a folder or .zip. Hidden files and what macOS leaves in zips are passed over.
 
     A folder that several links lead to is visited once.
 
+    Args:
+      path: of the user.
+      films: endings of files that are listed as pictures are, whatever their size.
     Raises:
       MissingPathError: no such path.
       UserError: neither folder nor zip, a sub-folder that cannot be read, or no pictures.
@@ -51,10 +54,12 @@ def list_files(path: str) -> Files:
     root = pathlib.Path(paths.expanded(path, "folder"))
     if not path or not root.exists():
         raise MissingPathError(f"folder:{path}: there is no folder or .zip at {root.absolute()}.")
-    files = _of_folder(root) if root.is_dir() else _of_zip(root)
+    files = _of_folder(root, films) if root.is_dir() else _of_zip(root, films)
     if not files.pictures:
         endings = f"; it has {_endings(files.others)}" if files.others else ""
-        raise UserError(f"{root} holds no images: expected files that end in {', '.join(SUFFIXES)}{endings}.")
+        what, expected = ("films", f"{', '.join(films)}, or folders of frames") if films else ("images", "")
+        expected = expected or ", ".join(SUFFIXES)
+        raise UserError(f"{root} holds no {what}: expected files that end in {expected}{endings}.")
     return files._replace(notes=(*files.notes, *_passed_over(root, files.others)))
 
 
@@ -116,8 +121,8 @@ def _is_junk(parts: Iterable[str]) -> bool:
     return any(not part or part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def _is_picture(name: str, others: tuple[str, ...] = ()) -> bool:
+    return name.lower().endswith((*SUFFIXES, *others))
 
 
 def _endings(names: Iterable[str]) -> str:
@@ -134,22 +139,22 @@ def _passed_over(root: pathlib.Path, others: Iterable[str]) -> list[str]:
     return [f"{root}: {len(others)} file{'s' * (len(others) > 1)} passed over, no pictures: {_endings(others)}"]
 
 
-def _of_folder(root: pathlib.Path) -> Files:
+def _of_folder(root: pathlib.Path, films: tuple[str, ...] = ()) -> Files:
     pictures, others, folders, reasons = {}, [], [], {}
     top, visited, repeated = os.path.realpath(root), {_identity(root)}, 0
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse):
         base = pathlib.PurePath(folder).relative_to(root).as_posix()
         base = "" if base == "." else f"{base}/"
-        names = [*names, *(name for name in subfolders if _is_picture(name))]
-        inner = [name for name in subfolders if not (_is_junk([name]) or _is_picture(name))]
+        names = [*names, *(name for name in subfolders if _is_picture(name, films))]
+        inner = [name for name in subfolders if not (_is_junk([name]) or _is_picture(name, films))]
         subfolders[:] = [name for name in sorted(inner) if _is_new(os.path.join(folder, name), top, visited)]
         repeated += len(inner) - len(subfolders)
         folders += [base + name for name in subfolders]
         for name in names:
             if _is_junk([name]):
                 continue
-            if _is_picture(name):
-                pictures[base + name], reason = _content(os.path.join(folder, name))
+            if _is_picture(name, films):
+                pictures[base + name], reason = content(os.path.join(folder, name))
                 reasons |= {base + name: reason} if reason else {}
             else:
                 others.append(base + name)
@@ -189,7 +194,7 @@ def _identity(path: os.PathLike | str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _content(path: str) -> tuple[tuple, str]:
+def content(path: str) -> tuple[tuple, str]:
     """(size, time in ns) of a file and '', or why it cannot be read, twice."""
     reason, status = "", None
     try:
@@ -197,7 +202,7 @@ def _content(path: str) -> tuple[tuple, str]:
         kind = stat.S_IFMT(status.st_mode)
         if kind != stat.S_IFREG:
             reason = f"it is {ELSEWHERE.get(kind, 'no file')}, not a file"
-        elif status.st_size > MOST_BYTES:
+        elif status.st_size > MOST_BYTES and _is_picture(path):
             reason = _too_large(status.st_size, MOST_BYTES)
     except OSError as error:
         reason = f"it is a link to nothing ({os.readlink(path)})" if os.path.islink(path) else str(error.strerror)
@@ -221,7 +226,7 @@ def _too_large(size: int, most: int) -> str:
     return f"it unpacks to {size / 2**20:.1f} MiB, and labels of so many pictures take at most {most / 2**20:.1f}"
 
 
-def _of_zip(path: pathlib.Path) -> Files:
+def _of_zip(path: pathlib.Path, films: tuple[str, ...] = ()) -> Files:
     archive = _open_zip(path)
     entries, folders = {}, set()
     for info in archive.infolist():  # the names are only ever keys, nothing is extracted
@@ -246,7 +251,7 @@ def _of_zip(path: pathlib.Path) -> Files:
             raise NotAFile(_too_large(entries[name].file_size, most))
         return archives.read(archive, entries[name], most)
 
-    pictures = {name: (info.file_size, info.CRC) for name, info in entries.items() if _is_picture(name)}
+    pictures = {name: (info.file_size, info.CRC) for name, info in entries.items() if _is_picture(name, films)}
     others = tuple(name for name in entries if name not in pictures)
     return Files(path, pictures, others, tuple(sorted(folders)), load)
 

@@ -11,6 +11,7 @@ from gan_jax.data.checks import unknown
 from gan_jax.data.fit import Fit
 from gan_jax.data.order import uniform
 from gan_jax.data.source import Example, Source
+from gan_jax.data.windows import Windows
 from gan_jax.errors import UserError
 from gan_jax.specs import labelled
 
@@ -18,13 +19,16 @@ PAPER, INK = (255.0, 240.0, 190.0), (25.0, 35.0, 130.0)  # colours where a digit
 NOISE = {"": 0.0, "inverted": 0.0, "inverted_noise": 0.06 * 127.5}  # look -> standard deviation, in levels
 
 
-def open_digits(look: str, *, split: str, fit: Fit, folder: str) -> Source:
-    """`digits`, or `digits:LOOK`. Raises UserError for an unknown look, or channels that it does not have."""
-    from gan_jax.data import outlines, tfds_source
+def open_digits(look: str, *, split: str, fit: Fit, folder: str, windows: Windows | None = None) -> Source:
+    """`digits`, or `digits:LOOK`; `windows` are of moving ones. Raises UserError for an unknown look, or channels that
+    it does not have."""
+    from gan_jax.data import moving, outlines, tfds_source
 
-    looks = (*filter(None, NOISE), outlines.LOOK)
+    looks = (*filter(None, NOISE), outlines.LOOK, moving.LOOK)
     if look and look not in looks:
         raise unknown("data.name", f"digits:{look}", ["digits", *(f"digits:{name}" for name in looks)])
+    if look == moving.LOOK:
+        return moving.of_windows(split, fit, windows)
     if look == outlines.LOOK:
         return outlines.of_digits(tfds_source.open_digits(split=split, fit=fit, folder=folder))
     if not look:

@@ -16,7 +16,7 @@ from gan_jax.specs import Spec
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """Sets side by side: the image of the part `a` is the field `a`, its label `a_label`.
+    """Sets side by side: the image, or clip, of the part `a` is the field `a`, its label `a_label`.
 
     Each part has its own order and size, so that neighbours in a batch have nothing to do with each other.
     """
@@ -112,4 +112,4 @@ def _merged(batches: dict[str, Batch]) -> Batch:
 
 
 def _field(part: str, field: str) -> str:
-    return part if field == "image" else f"{part}_{field}"
+    return part if field in ("image", "video") else f"{part}_{field}"

@@ -4,7 +4,7 @@ Each has `examples(indices)` and `batches(seed, start, batch_size, rows)`, as `D
 returns batches: an array (B, ...) for each field of the data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +86,17 @@ class Drawn(NamedTuple):
         while True:
             yield self.examples(start + rows, seed)
             start += batch_size
+
+
+class Derived(NamedTuple):
+    """Fields that are made of those of another reader, by index alone."""
+
+    reader: Packed | Live | Drawn
+    derive: Callable[[Batch], Batch]
+
+    def examples(self, indices: np.ndarray) -> Batch:
+        """The examples at these places of the set."""
+        return self.derive(self.reader.examples(indices))
 
 
 def _stacked(examples: list[Example]) -> Batch:

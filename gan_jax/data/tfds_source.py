@@ -12,9 +12,11 @@ import numpy as np
 
 from gan_jax import paths, specs
 from gan_jax.cache import cache_dir
+from gan_jax.data import tfds_films
 from gan_jax.data.checks import unknown
 from gan_jax.data.fit import CorruptImageError, Fit, colour_notes, decode
 from gan_jax.data.source import Example, Source
+from gan_jax.data.windows import Windows
 from gan_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -82,7 +84,9 @@ def _digits_dir(folder: str) -> pathlib.Path:
     return root if os.access(root, os.W_OK) else cache_dir("data")
 
 
-def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = False) -> Source:
+def open_tfds(
+    name: str, *, split: str, fit: Fit, folder: str, download: bool = False, windows: Windows | None = None
+) -> Source:
     """`tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG:VERSION`, prepared beforehand, or now with `download`.
 
     Args:
@@ -91,19 +95,22 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = 
       fit: what to do to each picture.
       folder: `data.dir`, empty for the default.
       download: fetch and prepare the set where it is not in the folder.
+      windows: how its films are cut; None for pictures.
     Raises:
-      UserError: unknown set or split, not prepared, a download that failed, no random access, no `image` feature.
+      UserError: unknown set or split, not prepared, a download that failed, no random access, no `image` feature, or
+        none that is a film.
     """
     match = _NAME.fullmatch(name)
     if not match:
         raise UserError(f"data.name='tfds:{name}': expected tfds:NAME or tfds:NAME/CONFIG (and :1.2.3).")
     root = data_dir(folder)
-    with quiet():
+    with quiet(), tfds_films.readable():
         import tensorflow_datasets as tfds
 
         _check_exists(match["set"], match["config"], root)
         try:
             builder = tfds.builder(name, data_dir=root)
+            dict(builder.info.features.items())
         except Exception as error:  # TFDS raises many types: config, version, missing files
             raise UserError(
                 f"data.name='tfds:{name}' cannot be opened: {str(error).strip().splitlines()[0]}."
@@ -112,7 +119,11 @@ def open_tfds(name: str, *, split: str, fit: Fit, folder: str, download: bool = 
     if download and not (builder.data_path.exists() and builder.info.splits):
         builder = _prepare(name, root)
     _check_prepared(builder, name, root)
-    return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True)
+    if windows is None:
+        return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True)
+    feature = tfds_films.feature_of(builder, f"tfds:{name}")
+    rows, content = _rows(builder, f"tfds:{name}", split, feature, stamps=True)
+    return tfds_films.of_rows(builder, f"tfds:{name} {split}", rows, content, fit=fit, windows=windows)
 
 
 def _prepare(name: str, root: pathlib.Path):
@@ -187,17 +198,13 @@ def _files(builder, split: str, stamps: bool) -> list[tuple]:
     return rows
 
 
-def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> Source:
-    """A prepared builder's split as a Source. Raises UserError."""
+def _rows(builder, name: str, split: str, feature: str, *, stamps: bool) -> tuple:
+    """(examples by index, with this feature encoded; what tells their content) of a split. Raises UserError."""
     import tensorflow_datasets as tfds
 
-    features = dict(builder.info.features.items())
-    if not isinstance(features.get("image"), tfds.features.Image):
-        names = ", ".join(features)
-        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {names}.")
     try:
         with quiet():
-            rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+            rows = builder.as_data_source(split, decoders={feature: tfds.decode.SkipDecoding()})
             files = _files(builder, split, stamps)
     except (ValueError, KeyError) as error:
         near = unknown("data.split", split, builder.info.splits)
@@ -212,9 +219,21 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         ) from error
     if not len(rows):
         raise UserError(f"data.split={split!r} of {name!r} is empty.")
+    return rows, {"set": builder.info.full_name, "split": split, "files": files}
+
+
+def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> Source:
+    """A prepared builder's split as a Source. Raises UserError."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    if not isinstance(features.get("image"), tfds.features.Image):
+        names = ", ".join(features)
+        raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {names}."
+                        + (" Set data.frames to read its films." if _has_films(features) else ""))
+    rows, content = _rows(builder, name, split, "image", stamps=stamps)
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-    content = {"set": builder.info.full_name, "split": split, "files": files}
     return Source(
         identity={"kind": "tfds", **content, **fit._asdict()},
         count=len(rows),
@@ -223,6 +242,12 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         read=functools.partial(_read, rows=rows, labelled=bool(classes), name=f"{name} {split}", fit=fit),
         notes=colour_notes(lambda index: rows[index]["image"], range(len(rows)), fit),
     )
+
+
+def _has_films(features: dict) -> bool:
+    import tensorflow_datasets as tfds
+
+    return any(isinstance(feature, tfds.features.Video) for feature in features.values())
 
 
 def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit) -> Example:

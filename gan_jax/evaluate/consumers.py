@@ -1,6 +1,7 @@
 """What takes the images of a pass as they come, where a metric is of pixels and not of features."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Variation:
 
 
 class OfImages:
-    """A value of each image of two sets, of the reals and of those that are measured."""
+    """A value of each image, or clip, of two sets, of the reals and of those that are measured."""
 
     def __init__(self, measure: Callable[[np.ndarray], np.ndarray]):
         self._measure = measure
@@ -60,14 +61,42 @@ class OfImages:
 
     def finish(self) -> tuple[float, dict]:
         """(the mean, and beside it that of the reals)."""
-        reals, own = (float(np.concatenate(side).mean()) for side in self.sides)
+        reals, own = self._means()
         return own, {"value_of_reals": reals}
 
+    def _means(self) -> tuple[float, float]:
+        return tuple(float(np.concatenate(side).mean()) for side in self.sides)
 
-def of(protocol: Protocol, seed: int) -> Patches | Variation | OfImages | None:
+
+class Ratio(OfImages):
+    """The mean of those that are measured, as a multiple of the reals'."""
+
+    def finish(self) -> tuple[float | None, dict]:
+        """(the ratio, and beside it both means); None where the reals' is 0."""
+        reals, own = self._means()
+        return own / reals if reals else None, {"mean": own, "mean_of_reals": reals}
+
+
+def of_frames(measure: Callable[..., np.ndarray], *sets: np.ndarray) -> np.ndarray:
+    """What a measure of images says of these, (B,), or of each frame of clips (B, T, H, W, C), (B, T).
+
+    Args:
+      measure: arrays uint8 (n, H, W, C) -> (n,).
+      *sets: that many arrays, of images or of clips.
+    """
+    if sets[0].ndim == 4:
+        return measure(*sets)
+    b, t = sets[0].shape[:2]
+    frames = [clips.reshape(b * t, *clips.shape[2:]) for clips in sets]
+    return measure(*frames).reshape(b, t)
+
+
+def of(protocol: Protocol, seed: int) -> Patches | Variation | OfImages | Ratio | None:
     """What takes the images of a protocol's pass; None where networks do."""
+    if protocol.kind in protocols.OF_CLIPS:
+        return Ratio(getattr(metrics, protocol.kind))
     if protocol.kind in protocols.OF_IMAGES:
-        return OfImages(getattr(metrics, protocol.kind))
+        return OfImages(partial(of_frames, getattr(metrics, protocol.kind)))
     if protocol.kind == "swd":
         return Patches(seed)
     return Variation() if protocol.kind == "msssim" else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from gan_jax import metrics, parallel
 from gan_jax.evaluate import protocols
+from gan_jax.evaluate.consumers import of_frames
 from gan_jax.features.networks import FeatureNet
 from gan_jax.metrics import structural_similarity
 
@@ -42,28 +43,37 @@ class Pairs:
         return self._targets.size
 
     def update(self, images: np.ndarray) -> None:
-        """The next images, uint8 (n, H, W, C)."""
-        for start in range(0, len(images), AT_ONCE):
-            part = images[start : start + AT_ONCE]
+        """The next images, uint8 (n, H, W, C), or clips (n, T, H, W, C), which are compared frame by frame."""
+        at_once = AT_ONCE if images.ndim == 4 else max(AT_ONCE // images.shape[1], 1)
+        for start in range(0, len(images), at_once):
+            part = images[start : start + at_once]
             places = np.arange(self._next, self._next + len(part))
             holes = (self._targets.masks(places),) if self._in_holes else ()
-            self._values.append(self._measure(part, self._targets.images(places), *holes))
-            self._channels = part.shape[3]
+            self._values.append(of_frames(self._measure, part, self._targets.images(places), *holes))
+            self._channels = part.shape[-1]
             self._next += len(part)
 
     def finish(self) -> tuple[float | None, dict]:
         """(mean over pairs, what is told beside it): of PSNR, which is endless for equal images, over the others.
 
-        A pooled PSNR is that of the squared differences of all pairs.
+        A pooled PSNR is that of the squared differences of all pairs. Of clips the mean is over all frames, and beside
+        it stands that of each frame, the first one first.
         """
-        values = np.concatenate(self._values)
+        values, beside = np.concatenate(self._values), {**self._targets.protocol, "pairs": self._next}
+        beside |= self._protocol()
+        if values.ndim == 2:
+            beside["by_frame"] = [self._mean(frame)[0] for frame in values.T]
+        value, equal = self._mean(values.ravel())
+        if not equal:
+            return value, beside
+        return value, {**beside, "equal_pairs" if values.ndim == 1 else "equal_frames": equal}
+
+    def _mean(self, values: np.ndarray) -> tuple[float | None, int]:
+        """Of finite values, None where there is none; and how many are not."""
         if self._name == POOLED:
             values = structural_similarity.decibels(values.mean(keepdims=True))
-        equal, beside = np.isinf(values), {**self._targets.protocol, "pairs": self._next, **self._protocol()}
-        if not equal.any():
-            return float(values.mean()), beside
-        return None if equal.all() else float(values[~equal].mean()), {**beside, "equal_pairs": int(equal.sum())}
-
+        is_equal = np.isinf(values)
+        return None if is_equal.all() else float(values[~is_equal].mean()), int(is_equal.sum())
     def _protocol(self) -> dict:
         """What pixels were compared, and in which unit."""
         unit = {"unit": "dB"} if "psnr" in self._name else {}

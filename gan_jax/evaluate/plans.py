@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import metrics, parallel
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, consumers, pairs, protocols
+from gan_jax.evaluate import collect, consumers, pairs, protocols, sizes
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.collect import Collected, Needs, Want
 from gan_jax.evaluate.protocols import Protocol
@@ -202,6 +202,8 @@ def ready(
     """
     if not listed:
         return None
+    for protocol in listed:
+        sizes.check_kind(protocol, shape)
     names = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
     if set(names) - set(networks.JUDGES):
         networks.check_channels(shape, "the generator or folder")
@@ -215,10 +217,12 @@ def ready(
     for protocol in listed:
         count = real_side.at_most(protocol.reals, reals.size) if reals else 0
         if protocol.name not in files and protocol.reals != 0:
-            protocols.check_reals(protocol, count, reals.dataset, shape)
-        protocols.check_shape(protocol, shape)
-        protocols.check_pairs({protocol.name} & set(protocols.PAIRED), shape, section.border)
+            sizes.check_reals(protocol, count, reals.dataset, shape)
+        sizes.check_shape(protocol, shape)
+        sizes.check_pairs({protocol.name} & set(protocols.PAIRED), shape, section.border)
         net = nets.get(protocol.network)
+        if net is not None and net.outputs and protocol.output not in net.outputs:
+            raise UserError(f"metrics={protocol.name}: {net.name} says nothing of labels, as the data have none")
         plans.append(Plan(protocol, net, count if protocol.reals != 0 else 0, files.get(protocol.name)))
     trees = {name: net.variables for name, net in nets.items() if net.outputs}
     mesh = parallel.make_mesh(jax.local_devices())

@@ -6,15 +6,13 @@ of 50,000 images against all reals. A new protocol is a line of `FAMILIES`.
 
 import inspect
 import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from gan_jax import games
 from gan_jax.errors import UserError
-from gan_jax.features import i3d, lpips, networks
-from gan_jax.metrics import sliced_wasserstein, structural_similarity
+from gan_jax.features import i3d, networks
 
 CYCLE = "cycle_l1"  # between a picture and its way into another domain and back
 EQUIVARIANCE = {"eqt": "eqt_int", "eqt_frac": "eqt_frac", "eqr": "eqr"}  # name -> of `equivariance.METRICS`
@@ -22,7 +20,8 @@ BORDERED = ("psnr", "ssim", "psnr_y", "ssim_y", "pooled_psnr")  # pairs whose bo
 OF_FOLDERS = ("l1", *BORDERED, "ms_ssim", "lpips_alex", "lpips_vgg")  # image by image: of two folders, or of a run
 IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
-OF_IMAGES = ("sharpness",)  # of the images themselves, with those of the reals beside them
+OF_CLIPS = ("speed",)  # of clips themselves, as a multiple of the reals'
+OF_IMAGES = ("sharpness", *OF_CLIPS)  # of the images themselves, with those of the reals beside them
 OF_CLASSES = ("classes", "style_entropy")  # what a classifier of the data says
 PLAIN = ("fd", "kd", "prdc", *OF_CLASSES, "modes", CYCLE, *OF_IMAGES, *EQUIVARIANCE)  # of config.evaluation's samples
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
@@ -85,7 +84,7 @@ def parse(name: str) -> Protocol | None:
     """
     if clips := _CLIPS.fullmatch(name):
         count, thousands, frames, full = clips.groups()
-        samples, network = int(count) * (1000 if thousands else 1), f"{networks.OF_CLIPS}{networks.PATCHES}{frames}"
+        samples, network = int(count) * (1000 if thousands else 1), f"{networks.I3D}{networks.PATCHES}{frames}"
         return Protocol(name, "fd", network, "logits", samples, None if full else samples, {"frames": int(frames)})
     if patches := _PATCHES.fullmatch(name):
         count, thousands, side, full = patches.groups()
@@ -193,71 +192,6 @@ def check_count(name: str) -> None:
     if protocol.options.get("frames", i3d.LEAST) < i3d.LEAST:
         raise UserError(f"metrics={name}: of {protocol.options['frames']} frames; expected {i3d.LEAST} or more, "
                         "which its network needs")
-
-
-def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a protocol cannot be had of so many reals, or of their shape beside the images' own."""
-    of = f"{dataset.name}/{dataset.split}"
-    if protocol.network not in ("", *networks.JUDGES):
-        networks.check_channels(dataset.shape, of)
-    if protocol.kind == "swd" and tuple(dataset.shape) != tuple(shape):
-        raise UserError(f"metrics={protocol.name}: of images {tuple(shape)} against reals {tuple(dataset.shape)} of "
-                        f"{of}; expected one shape")
-    least = max(protocol.options.get("neighbours", 0) + 1, 2)
-    if count < least:
-        raise UserError(f"metrics={protocol.name}: against {count} reals of {of}; expected {least} or more")
-    if protocol.kind == "swd" and count != protocol.samples:
-        raise UserError(f"metrics={protocol.name}: {of} has {count} images, and it compares {protocol.samples} with as "
-                        f"many: list swd{count}")
-    check_shape(protocol, dataset.shape)
-
-
-def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a protocol cannot be had of images (H, W, C), or clips (T, H, W, C)."""
-    _check_clips(protocol, shape)
-    lowest, (height, width) = sliced_wasserstein.LOWEST, shape[:2]
-    if protocol.kind == "swd" and (height != width or height < lowest or height & (height - 1)):
-        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares, their side a power of "
-                        f"two from {lowest} on")
-    if protocol.kind == "msssim" and (height % 16 or width % 16):
-        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected sides of multiples of 16")
-    side = protocol.options.get("patch", 0)
-    if "patch" in protocol.options and not 8 <= side <= min(height, width):
-        raise UserError(f"metrics={protocol.name}: of patches of {side}x{side} of images {height}x{width}; expected "
-                        f"patches of 8x8 to the images' size, such as pfid{protocol.samples}x8")
-    least = lpips.LEAST["vgg"] * (2 if protocol.options.get("crop") else 1)  # the crop has half of a face's side
-    if protocol.kind == "ppl" and (height != width or height < least):
-        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares of {least}x{least} or "
-                        "larger")
-
-
-def _check_clips(protocol: Protocol, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a network of clips meets images, or one of images clips, or they are too short."""
-    of_clips = protocol.network.partition(networks.PATCHES)[0] == networks.OF_CLIPS
-    if of_clips != (len(shape) == 4) and protocol.network not in ("", *networks.JUDGES):
-        raise UserError(f"metrics={protocol.name}: of {'clips' if of_clips else 'images'}, and these are "
-                        f"{'images' if of_clips else 'clips'} of the shape {tuple(shape)}; list "
-                        f"{'fid50k_full, or such' if of_clips else 'fvd2048_16f, or such'}")
-    frames = protocol.options.get("frames", i3d.LEAST)
-    if of_clips and shape[0] < frames:
-        raise UserError(f"metrics={protocol.name}: of {frames} frames, and these clips have {shape[0]}; expected as "
-                        f"many or more, and never fewer than {i3d.LEAST}")
-
-
-def check_pairs(names: Iterable[str], shape: tuple[int, ...], border: int) -> None:
-    """Raises UserError where one of these metrics of `PAIRED` cannot be had of images (H, W, C), less their border."""
-    height, width, channels = shape
-    leasts = structural_similarity.LEAST | {f"lpips_{net}": least for net, least in lpips.LEAST.items()}
-    for name in names:
-        if border < 0:
-            raise UserError(f"metrics={name}: config.evaluation.border={border}; expected 0 or more")
-        least = leasts[name] + (2 * border if name in BORDERED else 0)
-        if min(height, width) < least:
-            without = f", with a border of {border}" if name in BORDERED and border else ""
-            raise UserError(f"metrics={name}: of images {height}x{width}; expected {least}x{least} or larger{without}")
-        if name.endswith("_y") and channels != 3:
-            raise UserError(f"metrics={name}: of images with {channels} channel{'s' * (channels != 1)}; Y is that of "
-                            f"RGB: list {name.removesuffix('_y')}, or set config.data.channels=3")
 
 
 def _drawn_data(config: ConfigDict) -> str:

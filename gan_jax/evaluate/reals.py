@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from gan_jax import metrics, parallel, paths, provenance
+from gan_jax import data as data_sets
+from gan_jax import games, metrics, parallel, paths, provenance, runs
 from gan_jax.cache import cache_dir
 from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
@@ -22,6 +24,7 @@ from gan_jax.features.networks import FeatureNet
 
 ORDER_SEED = 0  # of the order in which reals are taken: the first n are a random choice, the same for everyone
 LABELS_AT_ONCE = 1024
+OF_CLIPS = ("frames", "frame_step", "field")  # of a data set's protocol, what a row says of clips
 CODE = ("features", "metrics/frechet.py")  # whose results are kept
 DEVICE_BATCH = 256  # images of one device to begin with
 CPU_BATCH = 16  # of a CPU, where no network is asked
@@ -41,11 +44,11 @@ class Reals(NamedTuple):
         return len(self.order)
 
     def images(self, places: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C) of places (N,) in the order."""
+        """uint8 (N, H, W, C), or clips (N, T, H, W, C), of places (N,) in the order."""
         index = self.order[places]
-        images = self.dataset.examples(index % self.dataset.size)["image"]
-        mirrored = index >= self.dataset.size
-        return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images) if mirrored.any() else images
+        images = self.dataset.examples(index % self.dataset.size)[next(iter(self.dataset.spec))]
+        mirrored = (index >= self.dataset.size).reshape(-1, *(1,) * (images.ndim - 1))
+        return np.where(mirrored, images[..., ::-1, :], images) if mirrored.any() else images
 
     def labels(self) -> np.ndarray:
         """Labels int32 (size of the set,), in the set's order; kept in the cache."""
@@ -62,7 +65,21 @@ class Reals(NamedTuple):
         """What a row says of the data."""
         data = self.dataset.protocol()
         return {"data": data["name"], "split": data["split"], "resolution": str(data.get("resolution", "")),
-                "filter": data.get("filter", ""), "flip": self.flip, "data_fingerprint": data["fingerprint"]}
+                "filter": data.get("filter", ""), "flip": self.flip, "data_fingerprint": data["fingerprint"],
+                **{key: data[key] for key in OF_CLIPS if key in data}}
+
+
+def open_drawn(config: ConfigDict, split: str = ""):
+    """The Dataset of the field that samples are to be like; its examples have it first. Arguments of
+    `runs.open_field`."""
+    game = games.find(config.game)
+    name = games.drawn(game, config)
+    if hasattr(game, "derived"):
+        dataset = runs.open_data(config, split)
+        if name in (fields := game.derived(config, dataset.spec)):
+            derive = lambda examples: games.asked(game, config, examples, (name,))  # noqa: E731
+            return data_sets.of_field(dataset, name, fields[name], derive)
+    return runs.open_field(config, name, split)
 
 
 def of(dataset, *, flip: bool = False) -> Reals:
@@ -124,13 +141,13 @@ def first_batch(batch_size: int, nets: list[FeatureNet], shape: tuple[int, ...],
     Args:
       batch_size: config.evaluation.batch_size.
       nets: that look at them.
-      shape: of an image.
+      shape: of an image or a clip.
       total: images of the pass.
     """
     if batch_size:
         return batch_size
     if jax.local_devices()[0].platform == "cpu":
-        by_size = max(CPU_PIXELS // math.prod(shape[:2]), 1)
+        by_size = max(CPU_PIXELS // math.prod(shape[:-1]), 1)
         return min([CPU_BATCH if not nets else by_size, total, *(net.cpu_batch for net in nets)])
     return min(DEVICE_BATCH * jax.local_device_count(), total)
 

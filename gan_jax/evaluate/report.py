@@ -47,7 +47,10 @@ def _line(row: dict, width: int, samples: int) -> str:
     extra += [f"({row['low']:.4f} to {row['high']:.4f})"] if "low" in row else []
     extra += [f"+- {row['std']:.4f}"] if "std" in row else []
     extra += [f"(reals {_number(row['value_of_reals'])})"] if "value_of_reals" in row else []
-    extra += [f"{row['equal_pairs']} equal pairs left out"] if row.get("equal_pairs") else []
+    extra += [f"(mean {_number(row['mean'])}, reals {_number(row['mean_of_reals'])})"] if "mean" in row else []
+    extra += [f"(by frame {' '.join(map(_number, row['by_frame']))})"] if "by_frame" in row else []
+    for what in ("pairs", "frames"):
+        extra += [f"{row[f'equal_{what}']} equal {what} left out"] if row.get(f"equal_{what}") else []
     extra += [f"of {row['samples']}"] if row["samples"] != samples else []
     return " ".join([f"  {row['metric']:<{width}}  {_number(row['value'])}", *extra])
 

@@ -17,9 +17,9 @@ from gan_jax.evaluate import collect, cycle, equivariance, pairs, plans, protoco
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
-from gan_jax.features import digits_classifier, networks
+from gan_jax.features import clips_classifier, digits_classifier, fitted, networks
 from gan_jax.features.networks import FeatureNet
-from gan_jax.metrics import mixture_quality, pixel_gaussian_samples
+from gan_jax.metrics import mixture_quality, pixel_gaussian_samples, shuffled_frames, still_frames
 
 Measure = Callable[..., list[dict]]
 
@@ -103,8 +103,8 @@ def measurer(
     returned = cycle.measurer(run) if protocols.CYCLE in listed else None
     planned = plans.ready(
         protocols.listed_protocols(config.evaluation, listed), config.evaluation,
-        shape=run.spec[drawn].shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
-        open_reals=lambda: parallel.together(partial(runs.open_field, config, drawn, config.evaluation.split)),
+        shape=runs.drawn(run).shape, seed=config.seed, fit_judge=partial(judge, run, drawn),
+        open_reals=lambda: parallel.together(partial(real_side.open_drawn, config, config.evaluation.split)),
         targets=parallel.together(partial(_targets, run)) if set(listed) & set(protocols.PAIRED) else None,
         check=check,
     )
@@ -168,7 +168,7 @@ def _inputs(run: runs.Run, planned: plans.Plans | None, count: int) -> _Inputs:
     if "label" not in run.game.asks(run.config):
         return _Inputs(lambda numbers: {})
     reals = planned.reals if planned else None
-    reals = reals or real_side.of(runs.open_field(run.config, games.drawn(run.game, run.config), split))
+    reals = reals or real_side.of(real_side.open_drawn(run.config, split))
     if reals.dataset.size:
         labels = real_side.draw_labels(reals.labels(), total, run.config.seed)
     else:  # endless data are random themselves
@@ -189,6 +189,29 @@ def _labels_of_sources(run: runs.Run, name: str) -> np.ndarray | None:
     own = runs.open_field(run.config, drawn, run.config.evaluation.split).class_names
     judged = _judge_data(run, drawn, "test").class_names
     return np.int32([judged.index(own[0])]) if len(own) == 1 and own[0] in judged else None
+
+
+def _judge_clips(run: runs.Run) -> tuple[np.ndarray, ...]:
+    """(clips, labels or None, the same held out) that the run's judge of clips is fitted on, evenly spread.
+
+    Of the split that is trained on; those held out are of `config.evaluation.split`, or, where there is no other, every
+    fifth.
+    """
+    train = real_side.open_drawn(run.config)
+    places = _spread(train.size, clips_classifier.MOST)
+    if (split := run.config.evaluation.split) in ("", train.split):
+        is_held_out = np.arange(len(places)) % 5 == 4
+        sets = (train, places[~is_held_out]), (train, places[is_held_out])
+    else:
+        test = real_side.open_drawn(run.config, split)
+        sets = (train, places), (test, _spread(test.size, clips_classifier.MOST_HELD_OUT))
+    batches = [dataset.examples(places) for dataset, places in sets]
+    return tuple(batch.get(name) for batch in batches for name in (next(iter(train.spec)), "label"))
+
+
+def _spread(size: int, most: int) -> np.ndarray:
+    """Places of a set, at most so many."""
+    return np.linspace(0, size - 1, min(size, most)).astype(np.int64)
 
 
 def _judge_data(run: runs.Run, field: str, split: str):
@@ -216,8 +239,8 @@ class _Pass:
         if kind not in self._programs:
             program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
             nets = [self._planned.nets[name] for name in needs.outputs()]
-            shape = self._run.spec[games.drawn(self._run.game, self._run.config)].shape
-            first = real_side.first_batch(self._run.config.evaluation.batch_size, nets, shape, needs.total())
+            shape, section = runs.drawn(self._run).shape, self._run.config.evaluation
+            first = real_side.first_batch(section.batch_size, nets, shape, needs.total())
             attempt = partial(self._dispatch, program, here)
             batch = collect.largest_batch(lambda count: attempt(np.zeros(count, np.int64)), first, self._mesh.size)
             self._programs[kind] = program, batch
@@ -236,6 +259,8 @@ def judge(run: runs.Run, field: str) -> FeatureNet:
     """
 
     def fit():
+        if run.config.evaluation.features == networks.CLIPS:
+            return clips_classifier.fit(*_judge_clips(run))
         sets = [_judge_data(run, field, split) for split in ("train", "test")]
         train, test = (dataset.examples(np.arange(dataset.size)) for dataset in sets)
         name = run.config.evaluation.features
@@ -245,17 +270,17 @@ def judge(run: runs.Run, field: str) -> FeatureNet:
 
     net = parallel.together(fit)
     arrays = jax.tree.map(lambda x: parallel.from_first_process(x, x.shape, x.dtype), net.variables)
-    return digits_classifier.of_weights(arrays, net)
+    return fitted.of_weights(arrays, net)
 
 
 def _targets(run: runs.Run) -> pairs.Targets:
     """What the samples of a measurement are to become, see `games`."""
-    field = games.target(run.game, run.config)
+    field, name = games.target(run.game, run.config), games.mask(run.game)
     dataset = runs.open_field(run.config, field, run.config.evaluation.split)
-    said, name = real_side.of(dataset).protocol(), games.mask(run.game)
-    examples = runs.held_out(run) if name else None
+    said, examples = real_side.of(dataset).protocol(), runs.held_out(run)
     masks = (lambda numbers: examples(numbers)[name]) if name else None
-    return pairs.Targets(dataset.size, lambda numbers: dataset.examples(numbers)[field], said, masks)
+    of = dataset.examples if field in dataset.spec else examples  # else the game makes it
+    return pairs.Targets(dataset.size, lambda numbers: of(numbers)[field], said, masks)
 
 
 def _classical(run: runs.Run, planned: plans.Plans, inputs: _Inputs) -> list[dict]:
@@ -274,22 +299,22 @@ def _classical(run: runs.Run, planned: plans.Plans, inputs: _Inputs) -> list[dic
 
 
 def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[dict]:
-    """What a distance of the digits' classifier is worth: reals of the other split, a Gaussian of each pixel, the
-    generator before training, and the pictures that it is given."""
+    """What a distance of a fitted classifier is worth: reals of the other split, a Gaussian of each pixel, or reals
+    whose frames are shuffled or stand, the generator before training, and the pictures that it is given."""
     plan = next((plan for plan in planned.plans if plan.protocol.name == "fd" and plan.net.accuracy is not None), None)
     if plan is None or plan.from_file is not None:
         return []
-    count, drawn, split = plan.protocol.samples, games.drawn(run.game, run.config), planned.reals.protocol()["split"]
+    count, split = plan.protocol.samples, planned.reals.protocol()["split"]
     reals = planned.reals.images(np.arange(planned.reals.size))
     fresh = jax.tree.map(jnp.asarray, runs.fresh_state(run).ema)
-    sets = {
-        "pixel_gaussian": planned.of_images(pixel_gaussian_samples(reals, count, run.config.seed)),
-        "untrained_generator": (count, partial(images_of, fresh)),
-    }
+    by_name = ({"shuffled_frames": shuffled_frames(reals, run.config.seed), "still_frames": still_frames(reals)}
+               if reals.ndim == 5 else {"pixel_gaussian": pixel_gaussian_samples(reals, count, run.config.seed)})
+    sets = {name: planned.of_images(images) for name, images in by_name.items()}
+    sets["untrained_generator"] = count, partial(images_of, fresh)
     others = {"train": "test", "test": "train"}.get(split.partition("[")[0])
     if others:  # else the reals are of both
-        other = runs.open_field(run.config, drawn, others)
-        images = other.examples(np.arange(other.size))["image"]
+        other = real_side.open_drawn(run.config, others)
+        images = other.examples(np.arange(other.size))[next(iter(other.spec))]
         sets = {"floor_train_vs_held_out": planned.of_images(images), **sets}
     for name in (name for name in runs.sources(run)[:1] if name in run.spec):  # else they are of another size
         sets["untranslated_input"] = planned.of_images(runs.held_out(run)(np.arange(count))[name])

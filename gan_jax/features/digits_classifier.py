@@ -4,9 +4,6 @@ It is fitted in seconds where no pretrained network is at hand. Its distances co
 weights only, which their SHA-256 names, never with published FIDs.
 """
 
-import os
-import pathlib
-import tempfile
 from functools import partial
 
 import flax.linen as nn
@@ -18,6 +15,7 @@ from flax import traverse_util
 
 from gan_jax.cache import cache_dir
 from gan_jax.errors import UserError
+from gan_jax.features import fitted
 from gan_jax.features.networks import JUDGE as NAME
 from gan_jax.features.networks import FeatureNet
 from gan_jax.features.state import weights_sha256
@@ -87,20 +85,14 @@ def fit(train_images, train_labels, test_images, test_labels, *, noise: float = 
     key = weights_sha256(data | {"recipe": np.frombuffer(recipe.encode(), np.uint8)})
     path = cache_dir("judges") / f"{NAME}-{key[:24]}.npz"
     image = jax.ShapeDtypeStruct((1, RESOLUTION, RESOLUTION, channels), jnp.float32)
-    stored = _read(path, jax.eval_shape(model.init, jax.random.key(0), image))
+    stored = fitted.read(path, jax.eval_shape(model.init, jax.random.key(0), image))
     if stored is None:
-        with jax.default_device(_fitting_device()):
+        with jax.default_device(fitted.device()):
             weights = _train(model, data["train_images"], data["train_labels"], noise)
-            logits = jax.jit(partial(_outputs, model))(_nested(weights), data["test_images"])["logits"]
+            logits = jax.jit(partial(_outputs, model))(fitted.nested(weights), data["test_images"])["logits"]
         stored = weights, float(np.mean(np.asarray(logits).argmax(axis=1) == data["test_labels"]))
-        _write(path, *stored)
+        fitted.write(path, *stored)
     return _network(model, channels, *stored)
-
-
-def of_weights(variables: dict, net: FeatureNet) -> FeatureNet:
-    """A fitted network with other weights of its architecture, as another process has fitted it."""
-    weights = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
-    return net._replace(variables=variables, sha256=weights_sha256(weights))
 
 
 def _network(model: Classifier, channels: int, weights: dict[str, np.ndarray], accuracy: float) -> FeatureNet:
@@ -113,17 +105,12 @@ def _network(model: Classifier, channels: int, weights: dict[str, np.ndarray], a
 
     return FeatureNet(
         NAME, weights_sha256(weights), True, RESIZE, {"features": FEATURES, "logits": model.classes},
-        _nested(weights), apply, accuracy, CPU_BATCH,
+        fitted.nested(weights), apply, accuracy, CPU_BATCH,
     )  # fmt: skip
 
 
 def _outputs(model: Classifier, variables, images) -> dict[str, jax.Array]:
     return dict(zip(("features", "logits"), model.apply(variables, prepare(images)), strict=True))
-
-
-def _nested(weights: dict[str, np.ndarray]) -> dict:
-    """The collections of `Classifier` from arrays by their path."""
-    return traverse_util.unflatten_dict(weights, sep="/")
 
 
 def _check(data: dict) -> None:
@@ -139,13 +126,6 @@ def _check(data: dict) -> None:
                         "give both the same number.")
     if min(data["train_labels"].min(), data["test_labels"].min()) < 0:
         raise UserError(f"{NAME}: labels must be 0 or more; give a labelled data set.")
-
-
-def _fitting_device():
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # the process was started without a CPU backend
-        return jax.local_devices()[0]
 
 
 def _train(model: Classifier, images: np.ndarray, labels: np.ndarray, noise: float) -> dict[str, np.ndarray]:
@@ -188,28 +168,3 @@ def _augment(key, x, noise: float):
     crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, c)))
     strength = jax.random.uniform(strength_key, (b, 1, 1, 1), maxval=noise)
     return jnp.clip(crop(padded, offsets) + strength * jax.random.normal(noise_key, x.shape), -1.0, 1.0)
-
-
-def _read(path: pathlib.Path, template) -> tuple[dict[str, np.ndarray], float] | None:
-    """Weights and accuracy, or None where the file is absent, damaged or of another architecture."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        digest, accuracy = str(arrays.pop("sha256")), float(arrays.pop("accuracy"))
-    except Exception:  # whatever a damaged file raises (zip, header, size), the answer is to fit again
-        return None
-    shapes = {name: value.shape for name, value in traverse_util.flatten_dict(template, sep="/").items()}
-    if shapes != {name: value.shape for name, value in arrays.items()} or digest != weights_sha256(arrays):
-        return None
-    return arrays, accuracy
-
-
-def _write(path: pathlib.Path, weights: dict[str, np.ndarray], accuracy: float) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz.part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **weights, sha256=weights_sha256(weights), accuracy=np.float64(accuracy))
-        os.replace(temporary, path)  # several processes may fit at once: a reader sees a whole file or none
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise

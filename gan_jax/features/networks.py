@@ -15,11 +15,13 @@ from gan_jax.weights import store
 RANDOM, UNPUBLISHED = "random_", "unpublished_"
 JUDGE = "digits_classifier"  # it is fitted, see the file of that name
 CLASSIFIER = "classifier"  # the same network, fitted on the labelled data that config.evaluation.judge names
-JUDGES = (JUDGE, CLASSIFIER)
+CLIPS = "clips_classifier"  # fitted on the clips of the data, see the file of that name
+JUDGES = (JUDGE, CLASSIFIER, CLIPS)
+I3D = "i3d"
+OF_CLIPS = (CLIPS, I3D)  # networks that look at clips (T, H, W, C); the others look at images
 PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
 SEED = 0  # of random weights
 PATCHES = "@"  # between a network's name and the side of the patches, or the number of frames, that it looks at
-OF_CLIPS = "i3d"  # the network that looks at clips (T, H, W, C), and not at images
 
 
 class FeatureNet(NamedTuple):
@@ -66,10 +68,10 @@ KINDS = {
     "vgg16": _Kind(partial(vgg.shapes, "vgg16", classifier=True), vgg.from_torch, vgg.OUTPUTS, _linen(vgg.VGG16),
                    vgg.PREPROCESSING, vgg.DESCRIPTIONS),
     **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
-    OF_CLIPS: _Kind(i3d.shapes, i3d.from_torch, i3d.OUTPUTS, _linen(i3d.I3D), i3d.PREPROCESSING, i3d.DESCRIPTIONS,
-                    i3d.from_flax, cpu_batch=2),
+    I3D: _Kind(i3d.shapes, i3d.from_torch, i3d.OUTPUTS, _linen(i3d.I3D), i3d.PREPROCESSING, i3d.DESCRIPTIONS,
+               i3d.from_flax, cpu_batch=2),
 }  # fmt: skip
-DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", OF_CLIPS: "logits", **dict.fromkeys(JUDGES, "features")}
+DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", I3D: "logits", **dict.fromkeys(JUDGES, "features")}
 NAMES = (*JUDGES, "none", *KINDS, *(RANDOM + name for name in KINDS))
 
 
@@ -117,7 +119,7 @@ def load(network: str, section) -> FeatureNet:
         return perceptual(network.removeprefix("lpips_"), section)
     if PATCHES in network:
         base, _, number = network.partition(PATCHES)
-        return (of_frames if base == OF_CLIPS else of_patches)(load(base, section), int(number))
+        return (of_frames if base == I3D else of_patches)(load(base, section), int(number))
     kind = KINDS[network]
     name, sha256, arrays = _arrays(network, kind.shapes(), section, kind.renamed)
     way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
@@ -204,7 +206,7 @@ def rgb(images: jax.Array) -> jax.Array:
 
 
 def check_channels(shape: tuple[int, ...], what: str) -> None:
-    """Raises UserError where images (H, W, C), or clips (T, H, W, C), are neither grey nor RGB."""
+    """Raises UserError where images (H, W, C), or clips of such, are neither grey nor RGB."""
     if len(shape) not in (3, 4) or shape[-1] not in (1, 3):
         raise UserError(f"{what} has images of the shape {tuple(shape)}: feature networks take 1 or 3 channels; "
                         "set config.data.channels=3, or measure without them")

@@ -123,9 +123,10 @@ def labels(nets: dict, batch: dict, phase: str = "") -> jax.Array | None:
     return batch.get(f"{phase}/label", batch["label"]) if labelled(nets) else None
 
 
-def reals(batch: dict, uniform: jax.Array, flip: bool) -> jax.Array:
-    """The batch's images in [-1, 1]; where `flip`, those with `uniform` (B,) below 1/2 are mirrored."""
-    images = pixels.normalise(batch["image"])
+def reals(batch: dict, uniform: jax.Array, flip: bool, name: str = "image") -> jax.Array:
+    """The batch's images, or clips of the field `name`, in [-1, 1]; where `flip`, those with `uniform` (B,) below 1/2
+    are mirrored."""
+    images = pixels.normalise(batch[name])
     return pixels.random_flip(images, uniform) if flip else images
 
 

@@ -8,6 +8,8 @@ from gan_jax.metrics.baselines import (
     pixel_gaussian_samples,
     pixel_shuffle_samples,
     ridge_regression,
+    shuffled_frames,
+    still_frames,
 )
 from gan_jax.metrics.extrapolation import Extrapolation, Interval, bootstrap_interval, extrapolated_distance
 from gan_jax.metrics.frechet import Accumulator, Moments, frechet_distance, load_moments, moments, save_moments
@@ -16,6 +18,7 @@ from gan_jax.metrics.mixture import MixtureQuality, mixture_quality
 from gan_jax.metrics.neighbours import Neighbourhoods, neighbourhoods
 from gan_jax.metrics.scores import agreement, class_shares, confidence, entropy, inception_score
 from gan_jax.metrics.sharpness import sharpness
+from gan_jax.metrics.speed import speed
 from gan_jax.metrics.structural_similarity import l1, masked_l1, ms_ssim, psnr, ssim, variation
 
 __all__ = [
@@ -23,5 +26,6 @@ __all__ = [
     "biharmonic", "bootstrap_interval", "class_shares", "confidence", "entropy", "extrapolated_distance",
     "frechet_distance", "inception_score", "kernel_distance", "l1", "load_moments", "masked_l1", "mean_of_known",
     "mixture_quality", "moments", "ms_ssim", "neighbourhoods", "noise_samples", "pixel_gaussian_samples",
-    "pixel_shuffle_samples", "psnr", "ridge_regression", "save_moments", "sharpness", "ssim", "variation",
+    "pixel_shuffle_samples", "psnr", "ridge_regression", "save_moments", "sharpness", "shuffled_frames", "speed",
+    "ssim", "still_frames", "variation",
 ]

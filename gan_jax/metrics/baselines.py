@@ -41,6 +41,18 @@ def pixel_shuffle_samples(images, count: int, seed: int) -> np.ndarray:
     return samples
 
 
+def shuffled_frames(clips, seed: int) -> np.ndarray:
+    """Clips uint8 (N, T, H, W, C) with the frames of each in random order: right frames, no motion."""
+    rng = np.random.default_rng(seed)
+    return np.stack([clip[rng.permutation(len(clip))] for clip in np.asarray(clips)])
+
+
+def still_frames(clips) -> np.ndarray:
+    """Clips uint8 (N, T, H, W, C) that show their first frame all the time: right frames that stand."""
+    clips = np.asarray(clips)
+    return np.repeat(clips[:, :1], clips.shape[1], axis=1)
+
+
 def noise_samples(shape: tuple[int, int, int], count: int, seed: int) -> np.ndarray:
     """Uniform noise, each value 0..255 equally likely; shape (H, W, C) -> uint8 (count, H, W, C)."""
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)

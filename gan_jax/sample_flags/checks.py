@@ -4,12 +4,13 @@ from typing import Any
 
 import jax
 
-from gan_jax import enlarge, enlarge_files, fill_files, images, runs
+from gan_jax import enlarge, enlarge_files, ffmpeg, fill_files, runs
 from gan_jax.errors import UserError
 from gan_jax.models.stylegan2 import NOISE
 from gan_jax.sample_flags.flags import Flags, shown, truncation
 
-MOST_FPS = {"gif": 50, "mp4": 240}  # faster GIFs are slow in browsers
+MOST_FPS = {"gif": 50, "apng": 50, "mp4": 240}  # faster GIFs are slow in browsers
+OF_ANIMATIONS = ("animation", "fps")
 OF_ENLARGING = ("tile", "scale", "format", "quality")  # with --inputs, of games that enlarge
 MOST_SCALE = 64
 CONFLICTS = (
@@ -34,9 +35,8 @@ def check(flags: Flags) -> None:
         raise UserError(f"--noise={flags.noise}: expected one of {', '.join(NOISE)}")
     if flags.interpolate_in not in ("", "z", "w"):
         raise UserError(f"--interpolate_in={flags.interpolate_in}: expected z or w")
-    for flag in ("interpolate_in", "animation", "fps"):
-        if getattr(flags, flag) not in ("", None) and not flags.interpolate:
-            raise UserError(f"{shown(flags, flag)}: needs --interpolate=FRAMES too")
+    if flags.interpolate_in and not flags.interpolate:
+        raise UserError(f"{shown(flags, 'interpolate_in')}: needs --interpolate=FRAMES too")
     _check_animation(flags)
     _check_enlarging(flags)
     if flags.interpolate_in == "z" and flags.dlatents:
@@ -45,13 +45,13 @@ def check(flags: Flags) -> None:
 
 def _check_animation(flags: Flags) -> None:
     if flags.animation not in ("", *MOST_FPS):
-        raise UserError(f"--animation={flags.animation}: expected {' or '.join(MOST_FPS)}")
+        raise UserError(f"--animation={flags.animation}: expected one of {', '.join(MOST_FPS)}")
     most = MOST_FPS[flags.animation or "gif"]
     if flags.fps is not None and not 1 <= flags.fps <= most:
         other = "" if flags.animation == "mp4" else f"; --animation=mp4 takes up to {MOST_FPS['mp4']}"
         raise UserError(f"--fps={flags.fps}: expected 1 to {most}{other}")
     if flags.animation == "mp4":
-        images.find_ffmpeg()
+        ffmpeg.find()
 
 
 def _check_enlarging(flags: Flags) -> None:
@@ -101,6 +101,9 @@ def check_abilities(flags: Flags, run: runs.Run) -> None:
     """Raises UserError for what this run's generator has no use for."""
     if flags.inputs and not runs.sources(run):
         raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from seeds; leave the flag out")
+    for flag in OF_ANIMATIONS:
+        if getattr(flags, flag) not in ("", None) and not flags.interpolate and runs.drawn(run).kind != "video":
+            raise UserError(f"{shown(flags, flag)}: needs --interpolate=FRAMES too")
     name, styled = runs.model_name(runs.generator(run)), has_styles(run)
     of_styles = {
         "truncation": truncation(flags.truncation)[0] != 1,

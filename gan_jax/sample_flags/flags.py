@@ -17,19 +17,19 @@ GAME_FLAGS = ("direction",)  # that some games have config keys for, see `games`
 class Flags(NamedTuple):
     """What to draw."""
 
-    seeds: str = ""  # one image each; 0-63
+    seeds: str = ""  # one image or clip each; 0-63
     labels: str = ""  # classes, by number or name, repeated over the seeds; needs a conditional run
     truncation: str = ""  # PSI or PSI,CUTOFF: of all layers, or of the first ones; for models with styles
     noise: str = ""  # const, random of each seed, none; for models with noise inputs
     interpolate: int = 0  # frames between each two seeds; 0 for still images
     interpolate_in: str = ""  # z, along great circles, or w, linearly
-    animation: str = ""  # gif or mp4, of an interpolation
-    fps: int | None = None  # its frames in a second; None for `images.FPS`
+    animation: str = ""  # gif, apng or mp4, of an interpolation or of clips
+    fps: int | None = None  # its frames in a second; None for `images.FPS`, of clips `images.CLIP_FPS`
     style_mixing: str = ""  # ROWS:COLUMNS[:LAYERS], see `latents.mix`
     dlatents: str = ""  # file with styles, see `latents.load`
     save_dlatents: bool = False  # write the styles of the seeds too
     direction: str = ""  # ab or ba, of a game that translates in both; else the config's
-    inputs: str = ""  # a picture, or a folder or .zip of such, of a game that draws from pictures
+    inputs: str = ""  # a picture or film, or a folder or .zip of such, of a game that draws from these
     tile: int | None = None  # of a game that enlarges, see `enlarge.Settings`
     scale: float | None = None
     format: str = ""  # see `enlarge_files.Output`

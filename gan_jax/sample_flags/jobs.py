@@ -35,7 +35,7 @@ def read(flags: Flags, run: runs.Run, class_names: tuple[str, ...] = ()) -> Job:
     else:
         seeds = numbers("seeds", flags.seeds or "0-63")
         labels = _classes(flags.labels, run, class_names, len(seeds))
-    if flags.interpolate and (len(seeds) < 2 or flags.interpolate < 1 or len(run.spec["image"].shape) != 3):
+    if flags.interpolate and (len(seeds) < 2 or flags.interpolate < 1 or runs.drawn(run).kind != "image"):
         needs = "needs two seeds or more, one frame or more, and a model of images"
         raise UserError(f"--interpolate={flags.interpolate}: {needs}")
     return Job(flags, seeds, labels, options, ws, mark, mixing)
@@ -50,9 +50,10 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
 
     check_drawn(flags, run)
     (name,) = runs.sources(run)
+    what = "film" if runs.field(run, name).kind == "video" else "picture"
     if not flags.inputs and not flags.seeds:
         raise UserError(
-            f"the game {run.config.game!r} draws from pictures: give --inputs=PATH, a picture, a folder or a .zip; or "
+            f"the game {run.config.game!r} draws from {what}s: give --inputs=PATH, a {what}, a folder or a .zip; or "
             "--seeds=0-7, for held-out examples of the run's data"
         )
     if not flags.inputs:
@@ -62,18 +63,21 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     if fill_files.fills(run):  # from Python
         raise UserError(f"inputs={flags.inputs}: the game {run.config.game!r} fills holes, and there is no mask; give "
                         "both as arrays, or take the command `sample`, which reads files of both")
-    section = runs.data_section(run.config, name)
-    dataset, files = data.open_inputs(flags.inputs, section, fitted=name in run.spec)
+    section, field = runs.data_section(run.config, name), runs.field(run, name)
+    dataset, files = (
+        data.open_film_inputs(flags.inputs, section, field.shape[0]) if field.kind == "video"
+        else data.open_inputs(flags.inputs, section, fitted=name in run.spec)
+    )
     for note in dataset.notes:
         print(note, flush=True)
-    pictures = dataset.examples(np.arange(dataset.size))["image"]
+    (pictures,) = dataset.examples(np.arange(dataset.size)).values()
     seeds = np.array([zlib.crc32(picture.tobytes()) for picture in pictures])
     return Job(flags, seeds, None, {}, None, "", None, {name: pictures}, _unlike(files))
 
 
 def _unlike(files: tuple[str, ...]) -> tuple[str, ...]:
     """Names without endings and folders, where they stay apart; else with both. `grid` is the name of the overview."""
-    stems = [file.replace("/", "_").rpartition(".")[0] for file in files]
+    stems = [file.replace("/", "_").rpartition(".")[0] or file.replace("/", "_") for file in files]
     apart = len(set(stems)) == len(stems) and "grid" not in stems
     return tuple(stems if apart else (file.replace("/", "_").replace(".", "_") for file in files))
 
