@@ -385,17 +385,5 @@ def data_spec(config: ConfigDict, dataset) -> specs.Spec:
         spec = specs.chosen(dataset.spec, game.reads(config), dataset.name)
     except UserError as error:  # what was left out of the data may be what is missing
         raise UserError("; ".join([str(error), *dataset.notes])) from error
-    for name, field in spec.items():
-        if field.kind == "label" and field.classes < 2:
-            raise UserError(
-                f"the game {config.game!r} reads the field {name!r}, and all images of {dataset.name!r} are of one "
-                "class: give data with two classes or more, or an experiment without labels"
-            )
-    counts = getattr(dataset, "class_counts", ())  # of the field `label`; a set of parts has none of its own
-    if "label" in spec and 0 in counts:
-        name = dataset.class_names[counts.index(0)]
-        raise UserError(
-            f"the game {config.game!r} reads the field 'label', and the class {name!r} of {dataset.name!r} has no "
-            f"example in the split {dataset.split!r}: add some, or take the class out of the labels"
-        )
+    specs.check_classes(spec, dataset, f"the game {config.game!r}")
     return spec
