@@ -27,9 +27,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "batch_size": 64,
             "data": {"name": f"photographs:{STYLES}", "resolution": 16, "channels": 1, "flip": True},
             "generator": {"name": "can", "latent_size": 64, "width": 48},
-            "discriminator": {"name": "can", "width": 32, "hidden": (64, 32)},
-            "loss": {"name": "non_saturating", "ambiguity": 1.0},
-            "optim": {"generator": dict(adam), "discriminator": dict(adam)},
+            "discriminator": {"name": "can", "width": 32, "hidden": (64, 32), "norm": "none"},
+            "loss": {"name": "non_saturating", "ambiguity": 0.1},
+            "optim": {"generator": dict(adam), "discriminator": {**adam, "learning_rate": 1e-3}},
             "ema": {"half_life_images": 4_000.0},
             "every": {"log_images": 3_200, "sample_images": 24_000, "checkpoint_images": 96_000},
             "evaluation": {
