@@ -28,7 +28,8 @@ def test_neighbours_make_a_2d_convolution_a_3d_one():
     names = ("NDHWC", "DHWIO", "NDHWC")
     expected = lax.conv_general_dilated(padded, kernel, (1, 1, 1), ((0, 0), (1, 1), (1, 1)), dimension_numbers=names,
                                         precision="highest")  # fmt: skip
-    flat = kernel.transpose(1, 2, 0, 3, 4).reshape(3, 3, 9, 4)
+    before, same, behind = kernel  # a x + b (x - x') + c (x'' - x) = -b x' + (a + b - c) x + c x''
+    flat = np.concatenate([same + before + behind, -before, behind], axis=2)
     ours = lax.conv_general_dilated(clips_classifier._with_neighbours(x), flat, (1, 1), "SAME",
                                     dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest")  # fmt: skip
     np.testing.assert_allclose(ours.reshape(2, 5, 6, 6, 4), expected, atol=1e-4)

@@ -27,7 +27,7 @@ from gan_jax.features.state import weights_sha256
 MOTIONS = ("as it is", "shuffled", "still", "slow", "fast", "spliced")  # what the network is to tell apart
 SPLICED = MOTIONS.index("spliced")
 FEATURES = 96    # width of the hidden layer that serves as features
-STEPS = 600      # of optimisation
+STEPS = 500      # of optimisation
 BATCH = 32       # clips a step
 SHIFT = 2        # largest random translation while fitting, in pixels of the 16x16 input, one for a whole clip
 NOISE = 0.3      # largest standard deviation of the noise added while fitting, clips being in [-1, 1]
@@ -49,6 +49,7 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x, *, dropout: bool = False):
         dense = partial(nn.Dense, precision="highest")
+        x = x - x.mean(axis=(1, 2, 3), keepdims=True)
         for channels in (8, 24, 64):
             b, t, h, w, _ = x.shape
             x = nn.relu(nn.Conv(channels, (3, 3), precision="highest")(_with_neighbours(x)))
@@ -63,13 +64,14 @@ class Classifier(nn.Module):
 
 
 def _with_neighbours(x: jax.Array) -> jax.Array:
-    """(B, T, H, W, C) -> (B T, H, W, 3 C): each frame with the one before and the one behind, the ends twice.
+    """(B, T, H, W, C) -> (B T, H, W, 3 C): each frame, its difference from the one before, and that of the one behind.
 
-    A 2-D convolution of these is a 3-D one of three frames, which CPUs are much slower at.
+    A 2-D convolution of these is a 3-D one of three frames, the ends twice, which CPUs are much slower at. Differences
+    of frames are what motion is learned from: frames themselves are much alike.
     """
     b, t, h, w, c = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
-    stacked = jnp.concatenate([padded[:, k : k + t] for k in range(3)], axis=-1)
+    stacked = jnp.concatenate([x, x - padded[:, :-2], padded[:, 2:] - x], axis=-1)
     return stacked.reshape(b * t, h, w, 3 * c)
 
 

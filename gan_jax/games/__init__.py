@@ -14,18 +14,19 @@ A game is a module with
     fixed(config)                 optional: {net: arrays} of networks that never train, such as the `variables` of what
                                   `features.networks.load` gives; losses see them among `params`, State has none of them
     asks(config)                  -> names of the fields that `sample` must be given
-    derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for
+    derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for, such as
+                                  the first frames of a clip; `drawn` and `target` may name such a field too
     derive(config, examples)      with it: {name: array} of those, of examples of the data {field: array}
-    sample(nets, ema, keys, given) -> {name: array (B, ...)}, images in [-1, 1]; each row is a function of its own key
-                                  and of its row of `given`, {field: array as in the data}. The first array is the one
-                                  that is looked at and measured
-    drawn(config)                 optional: the data's field that this first array is to be like; else `image`
+    sample(nets, ema, keys, given) -> {name: array (B, ...)}, images or clips in [-1, 1]; each row is a function of its
+                                  own key and of its row of `given`, {field: array as in the data}. The first array is
+                                  the one that is looked at and measured
+    drawn(config)                 optional: the field that this first array is to be like, image or video; else `image`
     MASK                          optional: the field, of those that it asks for, that is 255 in a hole and 0 elsewhere;
                                   metrics may measure inside of it, and `sample` takes `--masks`
-    target(config)                optional: the data's field that holds what each sample is to become; grids show it,
-                                  and metrics of pairs compare with it
+    target(config)                optional: the field that holds what each sample is to become; grids show it, and
+                                  metrics of pairs compare with it
     returns(config)               optional: the data's fields that the arrays behind the first one are to be again
-    baselines(config, train)      optional, of games with a target: {name: given -> uint8 images (B, H, W, C)}, the
+    baselines(config, train)      optional, of games with a target: {name: given -> uint8 images or clips}, the
                                   classical methods that `evaluate` sets beside the run; `train` is the Dataset of it
     enlarges(config)              optional, of games that make of one picture of any size a larger one, place by place:
                                   how many times its sides. `sample` is then given floats in [-1, 1], too
