@@ -396,17 +396,12 @@ def data_spec(config: ConfigDict, dataset) -> specs.Spec:
     """The fields of the data that the run's game reads.
 
     Raises:
-      UserError: the data has no such field, or a label of a single class, which says nothing.
+      UserError: the data has no such field, a label of a single class, which says nothing, or a class without examples.
     """
     game = games.find(config.game)
     try:
         spec = specs.chosen(dataset.spec, game.reads(config), dataset.name)
     except UserError as error:  # what was left out of the data may be what is missing
         raise UserError("; ".join([str(error), *dataset.notes])) from error
-    for name, field in spec.items():
-        if field.kind == "label" and field.classes < 2:
-            raise UserError(
-                f"the game {config.game!r} reads the field {name!r}, and all images of {dataset.name!r} are of one "
-                "class: give data with two classes or more, or an experiment without labels"
-            )
+    specs.check_classes(spec, dataset, f"the game {config.game!r}")
     return spec

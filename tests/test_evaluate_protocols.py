@@ -4,7 +4,7 @@ import pytest
 
 from gan_jax import evaluate
 from gan_jax.errors import UserError
-from gan_jax.evaluate import protocols
+from gan_jax.evaluate import protocols, sizes
 from gan_jax.features import networks
 from tests import settings, tiny_network
 
@@ -68,6 +68,7 @@ def test_names_are_of_published_weights_and_preprocessing_alone():
     ({"evaluation__metrics": "fid10k", "evaluation__preprocessing": "tf2"}, "preprocessing='tf2': expected one of tf1"),
     ({"evaluation__metrics": "ppl2_wend"}, "walk between styles, and config.generator.name='dcgan' has none"),
     ({"evaluation__metrics": "classes", "evaluation__features": "inception"}, "need a classifier of the data"),
+    ({"evaluation__metrics": "style_entropy", "evaluation__features": "inception"}, "metrics=style_entropy: they need"),
     ({"evaluation__metrics": "fd", "evaluation__features": "inception/100"}, "inception has the outputs 64, 192"),
 ])  # fmt: skip
 def test_metrics_that_cannot_be_had(overrides, message):
@@ -85,7 +86,7 @@ def test_metrics_that_cannot_be_had(overrides, message):
 ])  # fmt: skip
 def test_images_of_a_size_that_a_metric_does_not_take(name, shape, message):
     with pytest.raises(UserError, match=f"^metrics={name}: of {message}$"):
-        protocols.check_shape(protocols.parse(name), (*shape, 3))
+        sizes.check_shape(protocols.parse(name), (*shape, 3))
 
 
 def test_points_have_no_images():

@@ -25,7 +25,7 @@ FILES = sorted(path.stem for path in settings.EXPERIMENTS.glob("*.py"))
 RESUMED = (
     "mixture_gan", "celebahq_progan", "ffhq_stylegan", "stylegan2_ada", "stylegan3", "r3gan", "digits_cyclegan",
     "digits_cut", "digits_pix2pix", "faces_superres", "digits_inpaint", "digits_captions",
-    "moving_digits", "moving_digits_prediction", "cifar10_biggan",
+    "moving_digits", "moving_digits_prediction", "cifar10_biggan", "textures_art",
 )  # fmt: skip
 
 # The authors' NIPS 2017 poster: learning rates of D and G, updates; then the same of the baseline.
@@ -50,6 +50,7 @@ COUNTS = {
     "ucf101_mocogan": (3_298_836, 2_749_184),  # that of clips
     "cifar10_biggan": (4_304_387, 4_207_361),  # of the 4.3 millions that the authors' release counts
     **dict.fromkeys(("facades_pix2pix", "maps_pix2pix", "edges2shoes_pix2pix"), (54_413_955, 2_768_705)),  # the same
+    "wikiart_can": (29_565_824, 15_911_819),  # of ten styles
 }
 
 
@@ -79,7 +80,7 @@ def _spec(config):
         return specs.labelled(shape) | {"caption": words}
     if config.data.frames:
         return specs.films((config.data.frames, *shape), 10 if config.conditional else 0)
-    return specs.labelled(shape, 10 if config.get("conditional") else 0)
+    return specs.labelled(shape, 10 if "label" in reads else 0)
 
 
 def _smoke(name, workdir, total_images, measured=False):

@@ -13,7 +13,7 @@ from gan_jax import augment, digests, folders, games, initial, losses, parallel,
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
-from gan_jax.games import progressive
+from gan_jax.games import players, progressive
 from gan_jax.layers.rescale import downscale, upscale
 from gan_jax.models import progan
 from gan_jax.train import train
@@ -340,8 +340,8 @@ def test_classes_are_learned_from_labels():
     """The class logits' cross-entropy, of three images by hand; and a step with labels."""
     logits, label = np.array([[1.0, 2, 3], [0, 0, 0], [5, 1, 1]]), np.array([2, 0, 1])
     expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(3), label]
-    np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.asarray(label)), expected, rtol=1e-5)
-    np.testing.assert_allclose(progressive.class_loss(jnp.asarray(logits), jnp.eye(3)[label]), expected, rtol=1e-5)
+    np.testing.assert_allclose(players.class_loss(jnp.asarray(logits), jnp.asarray(label)), expected, rtol=1e-5)
+    np.testing.assert_allclose(players.class_loss(jnp.asarray(logits), jnp.eye(3)[label]), expected, rtol=1e-5)
     config = config_of(conditional=True)
     run = runs.build(config, specs.labelled((8, 8, 1), 10))
     _, measured = settings.play(run, count=1)

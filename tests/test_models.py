@@ -21,7 +21,8 @@ def test_classes_by_role():
     assert offering("generator", ("fills",)) == ("deepfill", "lama")
     assert offering("generator", ("captioned",)) == offering("discriminator", ("captioned",)) == ("dfgan",)
     assert offering("generator", ("clips",)) == offering("discriminator", ("clips",)) == ("dvdgan", "mocogan")
-    expected = "biggan cut cyclegan dcgan deepfill dfgan dvdgan enhancenet esrgan gan lama mocogan msrgan pix2pix"
+    assert offering("discriminator", ("heads",)) == ("can", "progan", "stylegan1")
+    expected = "biggan can cut cyclegan dcgan deepfill dfgan dvdgan enhancenet esrgan gan lama mocogan msrgan pix2pix"
     expected += " progan r3gan real_esrgan sngan srgan stylegan1 stylegan2 stylegan3"
     assert models.names() == tuple(expected.split())  # and no file that only helps
     with pytest.raises(UserError, match="Did you mean 'dcgan'"):

@@ -148,7 +148,7 @@ def test_it_is_trained_resumed_sampled_and_evaluated_by_the_commands(own, capsys
 
 @pytest.mark.parametrize(("name", "message"), [
     ("own_gan.nothing", "config.game='own_gan.nothing': ModuleNotFoundError: No module named 'own_gan.nothing'"),
-    ("painting", "expected one of contrastive, inpainting, paired, progressive, style, super_resolution, "
+    ("painting", "expected one of contrastive, creative, inpainting, paired, progressive, style, super_resolution, "
                  "text_to_image, translation, unconditional, video, video_prediction, or the "),
 ])  # fmt: skip
 def test_a_game_that_is_not_there_is_named(own, capsys, name, message):

@@ -164,7 +164,7 @@ def _pairs(names: list[str], fakes: Opened, reals: Opened, section: ConfigDict) 
         sizes = f"{ours.shape[:2]} and {theirs.shape[:2]}"
         raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size, which "
                         "--resize=SIZE gives")
-    protocols.check_pairs(names, ours.shape, section.border)
+    sizes.check_pairs(names, ours.shape, section.border)
     protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "channels": "RGB"}
     rows = []
     for name in names:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import metrics, parallel
 from gan_jax.errors import UserError
-from gan_jax.evaluate import collect, consumers, judges, learning, pairs, protocols
+from gan_jax.evaluate import collect, consumers, judges, learning, pairs, protocols, sizes
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.collect import Collected, Needs, Want
 from gan_jax.evaluate.protocols import Protocol
@@ -217,7 +217,7 @@ def ready(
     if not listed:
         return None
     for protocol in listed:
-        protocols.check_kind(protocol, shape)
+        sizes.check_kind(protocol, shape)
     names = dict.fromkeys(protocol.network for protocol in listed if protocol.network)
     if set(names) - set(networks.FITTED):
         networks.check_channels(shape, "the generator or folder")
@@ -231,9 +231,9 @@ def ready(
     for protocol in listed:
         count = real_side.at_most(protocol.reals, reals.size) if reals else 0
         if protocol.name not in files and protocol.reals != 0:
-            protocols.check_reals(protocol, count, reals.dataset, shape)
-        protocols.check_shape(protocol, shape)
-        protocols.check_pairs({protocol.name} & set(protocols.PAIRED), shape, section.border)
+            sizes.check_reals(protocol, count, reals.dataset, shape)
+        sizes.check_shape(protocol, shape)
+        sizes.check_pairs({protocol.name} & set(protocols.PAIRED), shape, section.border)
         net = nets.get(protocol.network)
         if net is not None and net.outputs and protocol.output not in net.outputs:
             raise UserError(f"metrics={protocol.name}: {net.name} says nothing of labels, as the data have none")
@@ -258,7 +258,7 @@ def sides(protocol: Protocol, reals: int, state: Any = None) -> tuple[Needs, Nee
     if protocol.kind == "fd":
         of_fakes = Needs(rows=(own,)) if "estimate" in protocol.options else Needs(moments=(own,))
         return Needs(moments=(theirs,)), of_fakes
-    if protocol.kind in ("kd", "pr", "prdc", protocols.OBEYED):
+    if protocol.kind in ("kd", "pr", "prdc", "style_entropy", protocols.OBEYED):
         return Needs(rows=(theirs,)), Needs(rows=(own,))
     if protocol.kind in ("is", "classes"):
         return Needs(), Needs(rows=(own,))
@@ -303,6 +303,9 @@ def values(
     if kind == "is":
         mean, std = metrics.inception_score(fakes.rows[own], splits=options["splits"], seed=None)
         return [Value("", mean, {"std": std, "splits": options["splits"]})]
+    if kind == "style_entropy":
+        beside = {"value_of_reals": metrics.entropy(reals.rows[theirs])}
+        return [Value("", metrics.entropy(fakes.rows[own]), beside)]
     if kind == "classes":
         return _classes(fakes.rows[own], labels)
     if kind == protocols.OBEYED:

@@ -6,7 +6,6 @@ of 50,000 images against all reals. A new protocol is a line of `FAMILIES`.
 
 import inspect
 import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -14,8 +13,7 @@ from ml_collections import ConfigDict
 from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.evaluate import training_set
-from gan_jax.features import lpips, networks
-from gan_jax.metrics import sliced_wasserstein, structural_similarity
+from gan_jax.features import i3d, networks
 
 CYCLE = "cycle_l1"  # between a picture and its way into another domain and back
 OBEYED = "obeyed"  # whether a sample has all labels of the example that it is drawn from
@@ -27,9 +25,10 @@ IN_HOLES = ("masked_l1",)  # of a run whose samples are given masks
 PAIRED = (*OF_FOLDERS, *IN_HOLES)
 OF_CLIPS = ("speed",)  # of clips themselves, as a multiple of the reals'
 OF_IMAGES = ("sharpness", *OF_CLIPS)  # of the images themselves, with those of the reals beside them
+OF_CLASSES = ("classes", "style_entropy")  # what a classifier of the data says
 OF_TRAINING = training_set.NAMES  # beside the run's own training images
 # Of config.evaluation's samples.
-PLAIN = ("fd", "kd", "prdc", "classes", "modes", CYCLE, OBEYED, RETRIEVAL, *OF_IMAGES, *OF_TRAINING, *EQUIVARIANCE)
+PLAIN = ("fd", "kd", "prdc", *OF_CLASSES, "modes", CYCLE, OBEYED, RETRIEVAL, *OF_IMAGES, *OF_TRAINING, *EQUIVARIANCE)
 WITHOUT_FEATURES = ("modes", CYCLE, OBEYED, RETRIEVAL, *OF_IMAGES, *training_set.LEARNED, training_set.NEAREST,
                     *EQUIVARIANCE)  # fmt: skip
 ALIASES = {"fid": "fd", "kid": "kd"}  # where the features are not Inception's, for which these names are kept
@@ -75,9 +74,10 @@ _OF_THE_VALUE = ("features", "samples", "preprocessing", "weights", "split", "fl
 _NAME = re.compile(rf"({'|'.join(FAMILIES)})(\d+)(?:(k)(\d*))?(_full)?(_infinity|_interval)?")
 _PATCHES = re.compile(r"pfid(\d+)(k?)(?:x(\d+))?(_full)?")
 PATCH = 64  # pixels of a patch's side
+_CLIPS = re.compile(r"fvd(\d+)(k?)_(\d+)f(_full)?")
 _PATH = re.compile(r"ppl(2?)_([zw])(full|end)(?:_(\d+)(k?))?")
 EXAMPLES = ("fid50k_full, fid10k, fid50k_full_infinity, kid50k_full, pr50k3_full, prdc10k5, is50k, "
-            "fd_dinov2_50k_full, pfid10k, ppl2_wend, ppl_zfull, swd16k, msssim10k")
+            "fd_dinov2_50k_full, pfid10k, fvd2048_16f, ppl2_wend, ppl_zfull, swd16k, msssim10k")
 
 
 def parse(name: str) -> Protocol | None:
@@ -87,7 +87,12 @@ def parse(name: str) -> Protocol | None:
     distance to endlessly many images, `_interval` resamples it. Thousands are 1024 for `swd`, as published; `msssim`
     counts pairs. `ppl2_wend` takes 50,000 steps in W at the path's ends; `ppl_` crops faces first; a last
     number counts the steps. `pfid10k` is a Frechet distance of all patches of 64x64 pixels, `pfid10kx32` of 32x32.
+    `fvd2048_16f` is one of clips' first 16 frames.
     """
+    if clips := _CLIPS.fullmatch(name):
+        count, thousands, frames, full = clips.groups()
+        samples, network = int(count) * (1000 if thousands else 1), f"{networks.I3D}{networks.PATCHES}{frames}"
+        return Protocol(name, "fd", network, "logits", samples, None if full else samples, {"frames": int(frames)})
     if patches := _PATCHES.fullmatch(name):
         count, thousands, side, full = patches.groups()
         samples, side = int(count) * (1000 if thousands else 1), int(side or PATCH)
@@ -196,76 +201,9 @@ def check_count(name: str) -> None:
     least = max(protocol.options.get("splits", 2), protocol.options.get("neighbours", 1) + 1)
     if protocol.samples < least:
         raise UserError(f"metrics={name}: of {protocol.samples} images; expected {least} or more")
-
-
-def check_reals(protocol: Protocol, count: int, dataset, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a protocol cannot be had of so many reals, or of their shape beside the images' own."""
-    of = f"{dataset.name}/{dataset.split}"
-    if protocol.network not in ("", *networks.FITTED):
-        networks.check_channels(dataset.shape, of)
-    if protocol.kind == "swd" and tuple(dataset.shape) != tuple(shape):
-        raise UserError(f"metrics={protocol.name}: of images {tuple(shape)} against reals {tuple(dataset.shape)} of "
-                        f"{of}; expected one shape")
-    least = max(protocol.options.get("neighbours", 0) + 1, 2)
-    if count < least:
-        raise UserError(f"metrics={protocol.name}: against {count} reals of {of}; expected {least} or more")
-    if protocol.kind == "swd" and count != protocol.samples:
-        raise UserError(f"metrics={protocol.name}: {of} has {count} images, and it compares {protocol.samples} with as "
-                        f"many: list swd{count}")
-    check_shape(protocol, dataset.shape)
-
-
-def check_kind(protocol: Protocol, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a protocol looks at images, and there are clips (T, H, W, C), or the other way round."""
-    is_of_clips = protocol.kind in OF_CLIPS or protocol.network in networks.OF_CLIPS
-    is_of_any = protocol.kind in (*PAIRED, *OF_IMAGES) and not is_of_clips
-    if len(shape) == 4 and not (is_of_clips or is_of_any):
-        what = f" by {protocol.network}" if protocol.network else ""
-        raise UserError(
-            f"metrics={protocol.name}: looks at images{what}, and these are clips of {shape[0]} frames; expected some "
-            f"of fd, kd, prdc, classes with config.evaluation.features={networks.CLIPS!r}, {', '.join(OF_IMAGES)}, or, "
-            "where each clip has a target, psnr, ssim, l1"
-        )
-    if len(shape) == 3 and is_of_clips:
-        what = f" by {protocol.network}" if protocol.network else ""
-        raise UserError(f"metrics={protocol.name}: looks at clips{what}, and these are images; set "
-                        "config.data.frames, or list others")
-
-
-def check_shape(protocol: Protocol, shape: tuple[int, ...]) -> None:
-    """Raises UserError where a protocol cannot be had of images (H, W, C), or clips of such."""
-    check_kind(protocol, shape)
-    lowest, (height, width) = sliced_wasserstein.LOWEST, shape[-3:-1]
-    if protocol.kind == "swd" and (height != width or height < lowest or height & (height - 1)):
-        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares, their side a power of "
-                        f"two from {lowest} on")
-    if protocol.kind == "msssim" and (height % 16 or width % 16):
-        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected sides of multiples of 16")
-    side = protocol.options.get("patch", 0)
-    if "patch" in protocol.options and not 8 <= side <= min(height, width):
-        raise UserError(f"metrics={protocol.name}: of patches of {side}x{side} of images {height}x{width}; expected "
-                        f"patches of 8x8 to the images' size, such as pfid{protocol.samples}x8")
-    least = lpips.LEAST["vgg"] * (2 if protocol.options.get("crop") else 1)  # the crop has half of a face's side
-    if protocol.kind == "ppl" and (height != width or height < least):
-        raise UserError(f"metrics={protocol.name}: of images {height}x{width}; expected squares of {least}x{least} or "
-                        "larger")
-
-
-def check_pairs(names: Iterable[str], shape: tuple[int, ...], border: int) -> None:
-    """Raises UserError where one of these metrics of `PAIRED` cannot be had of images (H, W, C), or clips of such, less
-    their border."""
-    height, width, channels = shape[-3:]
-    leasts = structural_similarity.LEAST | {f"lpips_{net}": least for net, least in lpips.LEAST.items()}
-    for name in names:
-        if border < 0:
-            raise UserError(f"metrics={name}: config.evaluation.border={border}; expected 0 or more")
-        least = leasts[name] + (2 * border if name in BORDERED else 0)
-        if min(height, width) < least:
-            without = f", with a border of {border}" if name in BORDERED and border else ""
-            raise UserError(f"metrics={name}: of images {height}x{width}; expected {least}x{least} or larger{without}")
-        if name.endswith("_y") and channels != 3:
-            raise UserError(f"metrics={name}: of images with {channels} channel{'s' * (channels != 1)}; Y is that of "
-                            f"RGB: list {name.removesuffix('_y')}, or set config.data.channels=3")
+    if protocol.options.get("frames", i3d.LEAST) < i3d.LEAST:
+        raise UserError(f"metrics={name}: of {protocol.options['frames']} frames; expected {i3d.LEAST} or more, "
+                        "which its network needs")
 
 
 def _drawn_data(config: ConfigDict) -> str:
@@ -292,9 +230,10 @@ def _check_features(plain: list[str], config: ConfigDict) -> None:
     if judged and features == networks.CLASSIFIER and not config.evaluation.judge:
         raise UserError(f"config.evaluation.features={features!r}: set config.evaluation.judge to labelled data that "
                         "it is to be fitted on, such as photographs:grass+gravel")
-    if "classes" in judged and features not in networks.JUDGES:
-        raise UserError(f"metrics=classes: they need a classifier of the data, {' or '.join(networks.JUDGES)}; not "
-                        f"{features!r}")
+    of_classes = [name for name in judged if name in OF_CLASSES]
+    if of_classes and features not in networks.JUDGES:
+        raise UserError(f"metrics={','.join(of_classes)}: they need a classifier of the data, "
+                        f"{' or '.join(networks.JUDGES)}; not {features!r}")
 
 
 def judged_of(listed) -> tuple[str, ...]:
@@ -314,8 +253,9 @@ def listed_protocols(section: ConfigDict, listed: tuple[str, ...]) -> list[Proto
             network, output = networks.split(section.features)
             family = FAMILIES[_FAMILY_OF[name]]
             protocol = Protocol(name, family.kind, network, output, section.samples, None, dict(family.options))
-        elif name == "classes":
-            protocol = Protocol(name, name, section.features, "logits", section.samples, 0, {})
+        elif name in OF_CLASSES:
+            most = 0 if name == "classes" else None
+            protocol = Protocol(name, name, section.features, "logits", section.samples, most, {})
         elif name == OBEYED:
             protocol = Protocol(name, name, networks.OF_LABELS, "logits", section.samples, None, {})
         elif name in PAIRED:
@@ -337,8 +277,8 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
     `fid50k_full` of random weights is `fd50k_full_random_inception`, of clean-fid's resize `fid50k_full_clean`, and
     `fd` of Inception's 64 features `fd_inception_64`. What a classifier says of classes has names without a beginning.
     """
-    if protocol.kind == "classes":
-        return ""
+    if protocol.kind in OF_CLASSES:
+        return "" if protocol.kind == "classes" else protocol.name
     if protocol.kind in PAIRED and net is not None:
         return net.name
     if net is None or protocol.kind == OBEYED:
@@ -347,8 +287,8 @@ def reported(protocol: Protocol, net: "networks.FeatureNet | None", preprocessin
     name, tail = protocol.kind if plain else protocol.name, f"_{net.name}" if plain or not net.published else ""
     if plain and protocol.output not in (networks.DEFAULT_OUTPUTS.get(protocol.network), "cls"):
         tail += f"_{protocol.output}"
-    if not net.published and name.startswith(("fid", "kid", "pfid")):
-        name = name.replace("id", "d", 1)
+    if not net.published:
+        name = re.sub(r"^(p?f|k)id|^fvd", lambda match: f"{match[1] or 'f'}d", name)
     own = net.name.endswith("inception") and preprocessing != networks.PREPROCESSING[0]
     return name + tail + (f"_{preprocessing}" if own else "")
 
@@ -366,7 +306,7 @@ def direction(name: str) -> str:
     What stands behind a kind in a name says of which features it is, as in `fd_digits_classifier`.
     """
     protocol = parse(name)
-    lower = "/" in name.replace("cas/", "") or name.startswith((*_LOWER, *("fid", "kid", "pfid")))
+    lower = "/" in name.replace("cas/", "") or name.startswith((*_LOWER, *("fid", "kid", "pfid", "fvd")))
     return better(protocol.kind) if protocol else "lower" if lower else better(name)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.features import inception, lpips, state, vgg, vit
+from gan_jax.features import i3d, inception, lpips, state, vgg, vit
 from gan_jax.weights import store
 
 RANDOM, UNPUBLISHED = "random_", "unpublished_"
@@ -19,10 +19,11 @@ CLIPS = "clips_classifier"  # fitted on the clips of the data, see the file of t
 JUDGES = (JUDGE, CLASSIFIER, CLIPS)
 OF_LABELS = "labels_classifier"  # the classifiers' network, fitted on all labels that the run's own data have
 FITTED = (*JUDGES, OF_LABELS)
-OF_CLIPS = (CLIPS,)  # networks that look at clips (T, H, W, C); the others look at images
+I3D = "i3d"
+OF_CLIPS = (CLIPS, I3D)  # networks that look at clips (T, H, W, C); the others look at images
 PREPROCESSING = tuple(inception.PREPROCESSING)  # of Inception; the first is the official one
 SEED = 0  # of random weights
-PATCHES = "@"  # between a network's name and the side of the patches that it looks at
+PATCHES = "@"  # between a network's name and the side of the patches, or the number of frames, that it looks at
 
 
 class FeatureNet(NamedTuple):
@@ -46,6 +47,8 @@ class _Kind(NamedTuple):
     build: Callable  # outputs -> a Linen module, or a function of prepared images
     prepare: dict[str, Callable]
     words: dict[str, str]
+    renamed: Callable = dict  # the arrays of a file -> those of `shapes`
+    cpu_batch: int = 16  # see `FeatureNet`
 
 
 def _vit(size: str) -> _Kind:
@@ -67,8 +70,10 @@ KINDS = {
     "vgg16": _Kind(partial(vgg.shapes, "vgg16", classifier=True), vgg.from_torch, vgg.OUTPUTS, _linen(vgg.VGG16),
                    vgg.PREPROCESSING, vgg.DESCRIPTIONS),
     **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
+    I3D: _Kind(i3d.shapes, i3d.from_torch, i3d.OUTPUTS, _linen(i3d.I3D), i3d.PREPROCESSING, i3d.DESCRIPTIONS,
+               i3d.from_flax, cpu_batch=2),
 }  # fmt: skip
-DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", **dict.fromkeys(JUDGES, "features")}
+DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", I3D: "logits", **dict.fromkeys(JUDGES, "features")}
 NAMES = (*JUDGES, "none", *KINDS, *(RANDOM + name for name in KINDS))
 
 
@@ -106,8 +111,8 @@ def load(network: str, section) -> FeatureNet:
     """A feature network with the weights that config.evaluation asks for.
 
     Args:
-      network: one of `KINDS`, with `@64` behind it of patches, see `of_patches`; or lpips_alex or lpips_vgg, see
-        `perceptual`.
+      network: one of `KINDS`, with `@64` behind it of patches, see `of_patches`, or of frames, see `of_frames`; or
+        lpips_alex or lpips_vgg, see `perceptual`.
       section: config.evaluation: `features` (random or not), `preprocessing`, `weights`, `download`.
     Raises:
       MissingPathError, UserError: there is no file, or it is another's; see `weights.store.load`.
@@ -115,10 +120,10 @@ def load(network: str, section) -> FeatureNet:
     if network.startswith("lpips_"):
         return perceptual(network.removeprefix("lpips_"), section)
     if PATCHES in network:
-        base, _, side = network.partition(PATCHES)
-        return of_patches(load(base, section), int(side))
+        base, _, number = network.partition(PATCHES)
+        return (of_frames if base == I3D else of_patches)(load(base, section), int(number))
     kind = KINDS[network]
-    name, sha256, arrays = _arrays(network, kind.shapes(), section)
+    name, sha256, arrays = _arrays(network, kind.shapes(), section, kind.renamed)
     way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
     prepare, built = kind.prepare[way], {}
 
@@ -127,8 +132,10 @@ def load(network: str, section) -> FeatureNet:
             built[outputs] = kind.build(outputs)
         return built[outputs](variables, prepare(rgb(images)))
 
-    variables = kind.from_torch(arrays)
-    return FeatureNet(name, sha256, name == network, kind.words[way], dict(kind.outputs), variables, apply)
+    return FeatureNet(
+        name, sha256, name == network, kind.words[way], dict(kind.outputs), kind.from_torch(arrays), apply,
+        cpu_batch=kind.cpu_batch,
+    )  # fmt: skip
 
 
 def of_patches(net: FeatureNet, side: int) -> FeatureNet:
@@ -146,6 +153,15 @@ def of_patches(net: FeatureNet, side: int) -> FeatureNet:
         return {name: x.swapaxes(0, 1).reshape(b * rows * columns, -1) for name, x in features.items()}
 
     return net._replace(apply=apply, preprocessing=f"patches of {side}x{side}, {net.preprocessing}")
+
+
+def of_frames(net: FeatureNet, frames: int) -> FeatureNet:
+    """The network of the first so many frames of each clip."""
+
+    def apply(variables, clips, outputs):
+        return net.apply(variables, clips[:, :frames], outputs)
+
+    return net._replace(apply=apply, preprocessing=f"the first {frames} frames, {net.preprocessing}")
 
 
 def perceptual(net: str, section) -> FeatureNet:
@@ -176,19 +192,19 @@ def trunk(network: str, last: int, section) -> Any:
     return vgg.from_torch(_arrays(network, shapes, section)[2])
 
 
-def _arrays(network: str, shapes: dict, section) -> tuple[str, str, dict[str, np.ndarray]]:
-    """(name, SHA-256, arrays) of a network's weights."""
+def _arrays(network: str, shapes: dict, section, renamed: Callable = dict) -> tuple[str, str, dict[str, np.ndarray]]:
+    """(name, SHA-256, arrays) of a network's weights; `renamed` as of `_Kind`."""
     if is_random(section):
         arrays = state.random_state(shapes, SEED)
         return RANDOM + network, state.weights_sha256(arrays), arrays
     weights = store.load(network, folder=section.weights, download=section.download)
     name = network if weights.published else UNPUBLISHED + network
-    return name, weights.sha256, state.check(weights.state, shapes, str(weights.path))
+    return name, weights.sha256, state.check(renamed(weights.state), shapes, str(weights.path))
 
 
 def rgb(images: jax.Array) -> jax.Array:
-    """Grey images (B, H, W, 1) with their channel three times; (B, H, W, 3) as they are."""
-    return jnp.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
+    """Grey images (B, H, W, 1), or clips (B, T, H, W, 1), with their channel three times; those of RGB as they are."""
+    return jnp.broadcast_to(images, (*images.shape[:-1], 3)) if images.shape[-1] == 1 else images
 
 
 def check_channels(shape: tuple[int, ...], what: str) -> None:

@@ -131,6 +131,12 @@ def reals(batch: dict, uniform: jax.Array, flip: bool, name: str = "image") -> j
     return pixels.random_flip(images, uniform) if flip else images
 
 
+def class_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Cross-entropy (B,) of class logits (B, K) with labels (B,) or their shares (B, K) (Odena et al. 2017)."""
+    target = jax.nn.one_hot(label, logits.shape[-1]) if label.ndim == 1 else label
+    return -jnp.sum(target * jax.nn.log_softmax(logits), -1)
+
+
 def observed(rules: Any, state: State, real_logits: jax.Array) -> tuple[dict[str, jax.Array], Any]:
     """What a game whose memory is its augmentation's logs of it, and the new memory; None where nothing adapts.
 

@@ -27,6 +27,7 @@ from gan_jax.games.players import (  # noqa: F401, parts of a game
     LATENT,
     NETS,
     asks,
+    class_loss,
     constructors,
     latents,
     reads,
@@ -277,12 +278,6 @@ def judge(rules: Rules, params: dict, x: jax.Array, label, lod) -> tuple[jax.Arr
     if net.num_classes and rules.loss.class_weight and net.heads is not None:
         return net.apply({"params": params}, x, method="heads", **options)
     return net.apply({"params": params}, x, label, train=True, **options), None
-
-
-def class_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Cross-entropy (B,) of class logits (B, K) with labels (B,) or their shares (B, K) (Odena et al. 2017)."""
-    target = jax.nn.one_hot(label, logits.shape[-1]) if label.ndim == 1 else label
-    return -jnp.sum(target * jax.nn.log_softmax(logits), -1)
 
 
 def sample(nets: dict, ema: dict, keys: jax.Array, given: dict, **options) -> dict[str, jax.Array]:

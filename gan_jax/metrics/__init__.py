@@ -23,6 +23,7 @@ from gan_jax.metrics.scores import (
     class_accuracies,
     class_shares,
     confidence,
+    entropy,
     inception_score,
     student_interval,
 )
@@ -33,7 +34,7 @@ from gan_jax.metrics.structural_similarity import l1, masked_l1, ms_ssim, psnr, 
 __all__ = [
     "Accumulator", "Extrapolation", "Interval", "MixtureQuality", "Moments", "Nearness", "Neighbourhoods", "Ridge",
     "Spread", "agreement", "biharmonic", "bootstrap_interval", "class_accuracies", "class_shares", "confidence",
-    "extrapolated_distance", "frechet_distance", "inception_score", "kernel_distance", "l1", "load_moments",
+    "entropy", "extrapolated_distance", "frechet_distance", "inception_score", "kernel_distance", "l1", "load_moments",
     "masked_l1", "mean_of_known", "mixture_quality", "moments", "ms_ssim", "nearest_distances", "nearness",
     "neighbourhoods", "noise_samples", "pixel_gaussian_samples", "pixel_shuffle_samples", "psnr",
     "ridge_regression", "save_moments", "sharpness", "shuffled_frames", "speed", "ssim", "still_frames",

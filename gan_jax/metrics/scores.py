@@ -1,4 +1,4 @@
-"""What a classifier says of images: inception score, class shares, confidence, agreement with labels."""
+"""What a classifier says of images: inception score, class shares, confidence, entropy, agreement with labels."""
 
 from typing import NamedTuple
 
@@ -68,6 +68,12 @@ def class_shares(outputs, num_classes: int) -> np.ndarray:
 def confidence(logits) -> float:
     """Mean probability of the likeliest class; logits (N, K) -> between 1 / K and 1."""
     return float(np.exp(log_softmax(logits).max(axis=1)).mean())
+
+
+def entropy(logits) -> float:
+    """Mean entropy of the softmax in nats; logits (N, K) -> between 0, where all are sure, and log K."""
+    logs = log_softmax(logits)
+    return float(-np.sum(np.exp(logs) * logs, axis=1).mean())
 
 
 def agreement(logits, labels) -> float:

@@ -9,7 +9,8 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
     synthesis               method: (styles, keys=, noise=) -> images
     separable               `mapping` and `synthesis` take train=, too, so that the game 'style' trains them one by one
     resolution              (height, width) of its images, or one side
-    heads                   of a discriminator: method for logits and class logits; None where it has no such
+    heads                   of a discriminator: method, (images, train=), for logits and class logits; None where it has
+                            no such
     transform               keyword of `__call__`: (B, 3, 3), moves the generator's input, for the equivariance metrics
     num_ws, w_size          how many styles an image has, and the entries of each
     levels                  how many resolutions it grows through

