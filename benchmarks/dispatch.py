@@ -68,15 +68,15 @@ class Loop:
     def __init__(self, name: str, count: int, resident: bool):
         import jax
 
-        from gan_jax import parallel, programs, runs
+        from gan_jax import parallel, programs, run_data, runs
 
         file, _, variant = name.partition(":")
         overrides = [("steps_per_call", str(count)), ("resident_data", str(resident)), ("every.log_images", "0"),
                      ("every.sample_images", "0"), ("every.checkpoint_images", "0"),
                      ("every.evaluate_images", "0")]  # fmt: skip
         config = runs.load_config(f"{ROOT / 'experiments' / file}.py{':' if variant else ''}{variant}", overrides)
-        dataset = runs.open_data(config)
-        self.run = runs.build(config, runs.data_spec(config, dataset))
+        dataset = run_data.open_data(config)
+        self.run = runs.build(config, run_data.data_spec(config, dataset))
         mesh = parallel.make_mesh(jax.devices()[:1])
         self.calls = programs.prepare(self.run, dataset, mesh)
         self.stream = self.calls.stream(self.run, dataset, 0)

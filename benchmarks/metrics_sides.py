@@ -201,9 +201,9 @@ class GanJax(_Side):
         def dispatch(places):
             if not generated:
                 return run((), self.variables, self.images[play.stage][places])
-            from gan_jax import sample
+            from gan_jax import painter
 
-            keys = sample.keys_from(0, "evaluation", places)
+            keys = painter.keys_from(0, "evaluation", places)
             return run(self._generator[1], self.variables, keys, {})
 
         return collect.collect(needs, dispatch, play.batch).rows[needs.rows[0]]
@@ -214,12 +214,12 @@ class GanJax(_Side):
         import jax
         from ml_collections import ConfigDict
 
-        from gan_jax import config, parallel, runs, sample, specs
+        from gan_jax import config, painter, parallel, runs, specs
 
         case = self.work.generator
         run = runs.build(config.complete(ConfigDict(case.config), runs.defaults), specs.labelled(case.shape, 0))
         ema = jax.jit(lambda: runs.init_state(run).ema)()
-        return sample.generator(run), jax.device_put(ema, parallel.replicated(self.mesh))
+        return painter.generator(run), jax.device_put(ema, parallel.replicated(self.mesh))
 
 
 class _Torch(_Side):

@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import games, lock, paths, runs, specs
+from gan_jax import games, lock, paths, run_data, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
 
@@ -81,8 +81,8 @@ def start_folder(
 
 def _places(before: ConfigDict, config: ConfigDict) -> list[str]:
     """Keys that say where data lie. Whether they are the same there, `check_data` asks."""
-    old, keys = runs.data_sections(before), []
-    for part, section in runs.data_sections(config).items():
+    old, keys = run_data.data_sections(before), []
+    for part, section in run_data.data_sections(config).items():
         prefix = f"data.parts.{part}" if part else "data"
         keys += [f"{prefix}.{key}" for key in ("dir", "download", "captions_from")]
         if part in old and all(str(one.name).startswith("folder:") for one in (old[part], section)):
@@ -124,13 +124,13 @@ def changed_data(folder: pathlib.Path, dataset, recorded: str) -> UserError:
 
 
 def move_data(folder: os.PathLike | str, config: ConfigDict, place: str) -> None:
-    """Lets the config of a run in `folder` name the place where its data lie now, see `runs.move_data`.
+    """Lets the config of a run in `folder` name the place where its data lie now, see `run_data.move_data`.
 
     Raises:
       UserError: there are other data, or none.
     """
-    runs.move_data(config, place)
-    check_data(folder, runs.open_data(config))
+    run_data.move_data(config, place)
+    check_data(folder, run_data.open_data(config))
 
 
 def is_same_data(folder: pathlib.Path, one: str, other: str) -> bool:

@@ -24,8 +24,10 @@ from gan_jax import (
     logs,
     output,
     overview,
+    painter,
     parallel,
     programs,
+    run_data,
     runs,
     sample,
     signals,
@@ -65,8 +67,8 @@ def train(
     # Devices, data, players.
     mesh = parallel.make_mesh()
     _now("opening the data")
-    dataset = parallel.together(lambda: runs.open_data(config))
-    run = runs.build(config, runs.data_spec(config, dataset))
+    dataset = parallel.together(lambda: run_data.open_data(config))
+    run = runs.build(config, run_data.data_spec(config, dataset))
     evaluate.wanted(config)
     makers = parallel.together(lambda: loggers.find(config.logs if jax.process_index() == 0 else ()))
     stages = _stages(run)
@@ -99,7 +101,7 @@ def _in_folder(workdir, run, stages, mesh, dataset, calls, traced, makers, stop,
         _begin_to_compile(run, calls, dataset, runs.packed_shapes(run, abstract, mesh), Position(0, 0))
     state, position, averages, due = _begin(run, abstract, mesh, manager, folder, dataset)
     _now("loading what the metrics need")
-    draw = sample.sampler(run, whole=bool(runs.sources(run)))
+    draw = painter.sampler(run, whole=bool(runs.sources(run)))
     given = parallel.together(lambda: sample.grid_given(run))
     measure = evaluate.measurer(run, check=stop.check)
     named = jax.jit(flat.unpack, out_shardings=parallel.replicated(mesh))
@@ -156,7 +158,7 @@ class _Session(NamedTuple):
     log: logs.Log
     averages: logs.Averages
     folder: pathlib.Path
-    draw: sample.Draw  # of the grid
+    draw: painter.Draw  # of the grid
     given: dict[str, np.ndarray]  # to it, see `sample.grid_given`
     measure: evaluate.Measure
     metric: str  # by which the best checkpoint is kept; empty for none

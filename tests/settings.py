@@ -6,7 +6,7 @@ import pathlib
 import jax
 import numpy as np
 
-from gan_jax import checkpoint, flat, folders, games, parallel, runs, specs
+from gan_jax import checkpoint, flat, folders, games, parallel, run_data, runs, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 
@@ -40,8 +40,8 @@ def build(config, shape=(32, 32, 1), num_classes=0) -> runs.Run:
 
 def fresh_folder(config, workdir, change=lambda state: state) -> runs.Run:
     """The folder of a run whose only checkpoint is its State before the first step, changed."""
-    dataset = runs.open_data(config)
-    run = runs.build(config, runs.data_spec(config, dataset))
+    dataset = run_data.open_data(config)
+    run = runs.build(config, run_data.data_spec(config, dataset))
     folders.start_folder(workdir, config, run.spec, dataset.summary(), dataset)
     manager = checkpoint.open_manager(pathlib.Path(workdir) / "checkpoints")
     with checkpoint.closing(manager):

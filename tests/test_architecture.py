@@ -17,11 +17,13 @@ FLOORS = (
     ("train", "sweeps"),  # the loop, and engines that start many of it
     ("evaluate", "interop", "overview", "sweep"),
     ("sample",),
+    ("painter",),
     ("sample_flags", "programs", "sweep_flags"),
     ("enlarge_files", "fill_files", "labelled_files"),
     ("enlarge", "films", "picture_files"),
     ("folders",),  # a run on disk
     ("runs",),  # config -> players, phases, State
+    ("run_data",),  # config -> data
     ("games", "lowered"),
     ("models", "step", "losses", "penalties", "augment"),
     ("layers", "optim", "features"),

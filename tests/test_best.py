@@ -9,7 +9,7 @@ import pytest
 import safetensors
 from PIL import Image
 
-from gan_jax import checkpoint, cli, evaluate, folders, parallel, runs
+from gan_jax import checkpoint, cli, evaluate, folders, parallel, run_data, runs
 from tests import settings
 
 VALUES = {1: 30.0, 2: 10.0, 3: 20.0, 4: None}  # of fd, by step
@@ -18,8 +18,8 @@ VALUES = {1: 30.0, 2: 10.0, 3: 20.0, 4: None}  # of fd, by step
 def write(folder, metrics: str, values: dict) -> pathlib.Path:
     """A run whose checkpoints have these values; the averages of step N are those of the start times N."""
     config = settings.digits(evaluation__metrics=metrics)
-    dataset = runs.open_data(config)
-    run = runs.build(config, runs.data_spec(config, dataset))
+    dataset = run_data.open_data(config)
+    run = runs.build(config, run_data.data_spec(config, dataset))
     folders.start_folder(folder, config, run.spec, dataset.summary(), dataset)
     name, fresh = evaluate.ranking(config)["metric"], runs.fresh_state(run)
     manager = checkpoint.open_manager(folder / "checkpoints", keep=len(values))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import cli, folders, images, logs, runs, sweep, sweep_flags
+from gan_jax import cli, folders, images, logs, run_data, runs, sweep, sweep_flags
 from tests import settings, test_logs
 
 SMOKE = f"--config={settings.EXPERIMENTS / 'digits_dcgan.py'}:smoke"
@@ -199,7 +199,7 @@ def test_a_runs_last_step_is_sampled_and_saved(trained):
 
 
 def test_reals_are_the_datas(trained):
-    dataset = runs.open_data(folders.read_folder(trained)[0])
+    dataset = run_data.open_data(folders.read_folder(trained)[0])
     with Image.open(trained / "samples" / "reals.png") as file:
         picture = np.asarray(file)
     side = 32 + images.GAP

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import runs
+from gan_jax import run_data, runs
 from gan_jax.data import Joined, open_dataset, pack
 from gan_jax.errors import UserError
 
@@ -262,9 +262,9 @@ def test_a_game_with_labels_wants_two_classes(tmp_path, at_the_root):
     write(tmp_path, ["train/cat/a.png", "train/cat/b.png", "all/cat/a.png", "all/dog/b.png"])
     config = conditional(tmp_path)
     with pytest.raises(UserError, match="are of one class: give data with two classes or more"):
-        runs.data_spec(config, runs.open_data(config))
+        run_data.data_spec(config, run_data.open_data(config))
     config = conditional(tmp_path / "all")
-    assert runs.data_spec(config, runs.open_data(config))["label"].classes == 2
+    assert run_data.data_spec(config, run_data.open_data(config))["label"].classes == 2
 
 
 def test_a_game_with_labels_is_told_which_were_left_out(tmp_path, at_the_root):
@@ -272,7 +272,7 @@ def test_a_game_with_labels_is_told_which_were_left_out(tmp_path, at_the_root):
     (tmp_path / "dataset.json").write_text('{"labels": [["./a.png", [1, 1]], ["b.png", [0, 1]]]}')
     config = conditional(tmp_path)
     with pytest.raises(UserError, match="reads the field 'label', and .* has image alone.*not one class an image"):
-        runs.data_spec(config, runs.open_data(config))
+        run_data.data_spec(config, run_data.open_data(config))
 
 
 def test_the_classes_of_data_are_named(tmp_path):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import evaluate, folders, logs, metrics, parallel, runs, sample
+from gan_jax import evaluate, folders, logs, metrics, painter, parallel, run_data, runs
 from gan_jax import help as help_texts
 from gan_jax.data import mixture
 from gan_jax.errors import MissingPathError, UserError
@@ -35,7 +35,7 @@ def rows(digits):
 
 @pytest.fixture(scope="module")
 def reals(digits):
-    dataset = runs.open_data(digits[1].config)
+    dataset = run_data.open_data(digits[1].config)
     return dataset.examples(np.arange(dataset.size))
 
 
@@ -48,7 +48,7 @@ def values_of(run, images, labels=None) -> dict[str, float]:
     section = run.config.evaluation
     planned = plans.ready(
         protocols.listed_protocols(section, section.metrics), section, shape=images.shape[1:], seed=0,
-        open_reals=lambda: runs.open_data(run.config), fit_judge=functools.partial(judges.fitted, run, "image", ()),
+        open_reals=lambda: run_data.open_data(run.config), fit_judge=functools.partial(judges.fitted, run, "image", ()),
     )  # fmt: skip
     return by_name(planned.measure(planned.of_images(images)[1], None, labels))
 
@@ -202,8 +202,8 @@ def test_modes_of_a_mixture(tmp_path):
     run = settings.fresh_folder(config, tmp_path / "run")
     rows = evaluate.evaluate(tmp_path / "run")
     ema = folders.restore(run, tmp_path / "run", parallel.make_mesh()).state.ema
-    keys = sample.keys_from(config.seed, "evaluation", np.arange(500))
-    points = sample.sampler(run)(ema, keys, {})
+    keys = painter.keys_from(config.seed, "evaluation", np.arange(500))
+    points = painter.sampler(run)(ema, keys, {})
     centres, std = mixture.mixture(config.data.name.removeprefix("mixture:"))
     quality = metrics.mixture_quality(points, centres, std)
     assert by_name(rows) == {"modes_covered": quality.modes_covered, "high_quality_share": quality.high_quality_share,
@@ -230,7 +230,7 @@ def test_equivariance_of_a_run(movable):
     """Equal to the metric of the groups of four, drawn one after another on one device."""
     run, folder, rows = movable
     ema = folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema["generator"]
-    keys = sample.keys_from(3, "evaluation", np.arange(18))
+    keys = painter.keys_from(3, "evaluation", np.arange(18))
     z = np.asarray(run.game.latents(run.nets["generator"], keys))
     apply = jax.jit(lambda z, transform: run.nets["generator"].apply(ema, z, train=False, transform=transform))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import cli, evaluate, metrics, runs
+from gan_jax import cli, evaluate, metrics, run_data
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.features import networks
 from tests import settings, tiny_network
@@ -110,7 +110,7 @@ def test_a_zip_is_as_its_folder(tmp_path):
 def test_a_folder_against_a_runs_data_and_against_statistics(tmp_path):
     config = settings.digits(data__name="synthetic:20")
     settings.fresh_folder(config, tmp_path / "run")
-    dataset = runs.open_data(config)
+    dataset = run_data.open_data(config)
     reals = dataset.examples(np.arange(20))["image"]
     ours = pictures(14, 3)
     a = save(tmp_path / "a", ours)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gan_jax import evaluate, metrics, runs
+from gan_jax import evaluate, metrics, run_data
 from gan_jax.errors import UserError
 from gan_jax.evaluate import learning, plans, protocols
 from gan_jax.evaluate import run as measuring
@@ -33,7 +33,7 @@ def measured(run, names, images, labels, forward=None) -> dict[str, dict]:
     listed = protocols.wanted(run.config, names)
     planned = plans.ready(
         protocols.listed_protocols(section, listed), section, shape=images.shape[1:], seed=0,
-        open_reals=lambda: runs.open_field(run.config, "image", "test"),
+        open_reals=lambda: run_data.open_field(run.config, "image", "test"),
         fit_judge=lambda: measuring.judge(run, "image"),
         open_training=lambda reals: measuring._training(run, "image", listed, reals),
     )  # fmt: skip
@@ -41,7 +41,7 @@ def measured(run, names, images, labels, forward=None) -> dict[str, dict]:
 
 
 def opened(run, split="train[:200]") -> tuple[np.ndarray, np.ndarray]:
-    dataset = runs.open_field(run.config, "image", split)
+    dataset = run_data.open_field(run.config, "image", split)
     examples = dataset.examples(np.arange(dataset.size))
     return examples["image"], examples["label"]
 
@@ -177,9 +177,9 @@ def test_a_class_without_an_image(split, reals):
     run = settings.build(config, num_classes=10)
     lacking = split if split != "train" else reals
     with pytest.raises(UserError, match="^metrics=cas,nas: the class '.' has no image in digits/") as error:
-        measuring._training(run, "image", ("cas",), runs.open_field(config, "image", reals))
+        measuring._training(run, "image", ("cas",), run_data.open_field(config, "image", reals))
     assert f"digits/{lacking}; name a split" in str(error.value)
-    measuring._training(run, "image", ("nearest",), runs.open_field(config, "image", reals))
+    measuring._training(run, "image", ("nearest",), run_data.open_field(config, "image", reals))
 
 
 def test_points_have_no_nearest_images_and_checkpoints_no_order_by_them():

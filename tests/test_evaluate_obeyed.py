@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import cli, evaluate, runs
+from gan_jax import cli, evaluate, run_data, runs
 from gan_jax.data import open_dataset
 from gan_jax.errors import UserError
 from gan_jax.evaluate import judges, protocols
@@ -131,7 +131,7 @@ def test_games_without_examples_and_data_without_labels_are_named(tmp_path):
     _fill(tmp_path, {"train/1.png": 1, "train/1.txt": "a", "test/2.png": 2, "test/2.txt": "a"})
     overrides = {"data.name": f"folder:{tmp_path}", "evaluation.metrics": "obeyed"}
     config = runs.load_config(caption_game.__file__, overrides.items())
-    run = runs.build(config, runs.data_spec(config, runs.open_data(config)))
+    run = runs.build(config, run_data.data_spec(config, run_data.open_data(config)))
     with pytest.raises(UserError, match=r"metrics=obeyed: 'folder:.*' has no labels, by which a judge could be fitted"):
         evaluate.measurer(run)
 
@@ -139,6 +139,6 @@ def test_games_without_examples_and_data_without_labels_are_named(tmp_path):
 def test_shares_of_classes_are_of_one_label():
     features = {"evaluation.features": "digits_classifier", "evaluation.metrics": "classes"}
     config = runs.load_config(caption_game.__file__, features.items())
-    run = runs.build(config, runs.data_spec(config, runs.open_data(config)))
+    run = runs.build(config, run_data.data_spec(config, run_data.open_data(config)))
     with pytest.raises(UserError, match=r"metrics=classes: 'digits:captions' has the labels left, right, brightness"):
         evaluate.measurer(run)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from gan_jax import evaluate, metrics, parallel, runs, sample
+from gan_jax import evaluate, metrics, painter, parallel, run_data, runs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import pairs, protocols
 from gan_jax.features import lpips, networks
@@ -32,10 +32,10 @@ def rows(digits):
 def test_values_are_means_over_the_held_out_pairs_each_once(digits, rows):
     """Of the samples that the sampler draws from the same keys and sources; there are fewer pairs than samples."""
     _, run = digits
-    held_out = runs.open_data(run.config, "test[:20]").examples(np.arange(20))
+    held_out = run_data.open_data(run.config, "test[:20]").examples(np.arange(20))
     ema = parallel.replicate(runs.fresh_state(run).ema, parallel.make_mesh())
-    keys = sample.keys_from(run.config.seed, "evaluation", np.arange(20))
-    drawn = sample.sampler(run)(ema, keys, {"source": held_out["source"]})
+    keys = painter.keys_from(run.config.seed, "evaluation", np.arange(20))
+    drawn = painter.sampler(run)(ema, keys, {"source": held_out["source"]})
     a, b = drawn.astype(np.float64) / 127.5, held_out["image"].astype(np.float64) / 127.5
     assert rows["l1"]["value"] == pytest.approx(np.abs(a - b).mean(), rel=1e-3)
     assert rows["psnr"]["value"] == pytest.approx(10 * np.log10(4 / np.square(a - b).mean((1, 2, 3))).mean(), rel=1e-3)
@@ -49,7 +49,7 @@ def test_values_are_means_over_the_held_out_pairs_each_once(digits, rows):
 
 def test_classical_methods_stand_beside(digits, rows):
     """The copy by definition; a linear map is better than it, and keeps more classes."""
-    held_out = runs.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
+    held_out = run_data.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
     assert rows["l1/copy"]["value"] == pytest.approx(metrics.l1(held_out["source"], held_out["image"]).mean())
     assert rows["l1/ridge"]["value"] < 0.5 * rows["l1/copy"]["value"]
     assert rows["label_agreement/ridge"]["value"] > 0.7
@@ -66,7 +66,7 @@ def test_lpips_of_a_run_is_that_of_its_pairs(digits, monkeypatch):
     monkeypatch.setitem(lpips.LEAST, "alex", 16)  # AlexNet itself takes none as small
     monkeypatch.setattr(networks, "perceptual", lambda name, section: net)
     rows = {row["metric"]: row for row in evaluate.evaluate(digits[0], metrics="lpips_alex")}
-    held_out = runs.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
+    held_out = run_data.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
     largest = np.abs(held_out["source"].astype(float) - held_out["image"]).max((1, 2, 3)).mean()
     assert rows["lpips_alex/copy"]["value"] == pytest.approx(largest)
     assert (rows["lpips_alex"]["features"], rows["lpips_alex"]["better"]) == ("lpips_alex", "lower")
@@ -153,7 +153,7 @@ def test_border_and_channels_of_a_run(digits):
     rows = {row["metric"]: row for row in evaluate.evaluate(folder, metrics="psnr", settings={"border": "2"})}
     assert rows["psnr"]["border"] == rows["psnr/copy"]["border"] == 2
     assert rows["psnr"]["channels"] == "grey"
-    held_out = runs.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
+    held_out = run_data.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
     squares = np.square(held_out["source"].astype(float) - held_out["image"])[:, 2:-2, 2:-2].mean((1, 2, 3))
     assert rows["psnr/copy"]["value"] == pytest.approx((10 * np.log10(255**2 / squares)).mean())
 
@@ -173,7 +173,7 @@ def test_pairs_that_cannot_be_compared(digits, names, border, message):
 def test_sharpness_stands_beside_that_of_the_reals(digits):
     """The mean of both directions' differences of neighbours; classical methods have their own."""
     rows = {row["metric"]: row for row in evaluate.evaluate(digits[0], metrics="sharpness")}
-    held_out = runs.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
+    held_out = run_data.open_data(digits[1].config, "test[:20]").examples(np.arange(20))
 
     def expected(images):
         images = images.astype(float)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import evaluate, folders, metrics, parallel, provenance, runs, sample
+from gan_jax import evaluate, folders, metrics, painter, parallel, provenance, run_data, runs
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import collect, plans
 from gan_jax.evaluate import reals as real_side
@@ -36,13 +36,13 @@ def made(tmp_path_factory):
 def images_of(made, count: int, purpose: str = "evaluation") -> np.ndarray:
     folder, run = made
     ema = folders.restore(run, folder, parallel.make_mesh()).state.ema
-    keys = sample.keys_from(run.config.seed, purpose, np.arange(count))
-    return sample.sampler(run)(ema, keys, {})
+    keys = painter.keys_from(run.config.seed, purpose, np.arange(count))
+    return painter.sampler(run)(ema, keys, {})
 
 
 def reals_of(run) -> np.ndarray:
     """In the order in which reals are taken."""
-    dataset = runs.open_data(run.config)
+    dataset = run_data.open_data(run.config)
     return dataset.examples(np.random.RandomState(0).permutation(dataset.size))["image"]
 
 
@@ -86,7 +86,7 @@ def test_every_value_is_that_of_the_metric_alone(made, rows):
 def test_rows_say_how_they_came_about(made, rows):
     named = {row["metric"]: row for row in rows}
     fid = named["fid21_full"]
-    dataset = runs.open_data(made[1].config)
+    dataset = run_data.open_data(made[1].config)
     expected = {
         "features": "inception/2048", "features_sha256": "ab" * 32, "samples": 21, "reals": 40, "data": "synthetic:40",
         "split": "train", "flip": False, "data_fingerprint": dataset.fingerprint, "seed": 0, "better": "lower",
@@ -136,7 +136,7 @@ def test_a_damaged_cache_is_made_anew(made, rows, tmp_path, monkeypatch):
 
 def test_mirrored_reals(made):
     """Every real and its mirror image once."""
-    dataset = runs.open_data(made[1].config)
+    dataset = run_data.open_data(made[1].config)
     whole = dataset.examples(np.arange(40))["image"]
     reals = real_side.of(dataset, flip=True)
     found = reals.images(np.arange(80))
@@ -257,7 +257,7 @@ def test_labels_of_a_conditional_run_are_drawn_from_the_data():
     np.testing.assert_array_equal(real_side.draw_labels(labels, 50, 3), drawn[:50])
     config = settings.digits(conditional=True, evaluation__metrics="('fid12_full',)")
     run = settings.build(config, num_classes=10)
-    dataset = runs.open_data(config)
+    dataset = run_data.open_data(config)
     asked = real_side.of(dataset).labels()
     np.testing.assert_array_equal(asked, dataset.examples(np.arange(dataset.size))["label"])
     ema = jax.jit(lambda: runs.init_state(run).ema)()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import evaluate, folders, parallel, runs, sample
+from gan_jax import evaluate, folders, painter, parallel, runs
 from gan_jax.features import lpips, networks
 from gan_jax.layers import random
 from gan_jax.metrics import path_length
@@ -51,7 +51,7 @@ def walk(folder):
     run = runs.build(config, spec)
     ema = folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state.ema
     variables = networks.perceptual("vgg", config.evaluation).variables
-    keys, net, game = sample.keys_from(4, "path_length", np.arange(STEPS)), run.nets["generator"], run.game
+    keys, net, game = painter.keys_from(4, "path_length", np.arange(STEPS)), run.nets["generator"], run.game
 
     @jax.jit
     def draw():

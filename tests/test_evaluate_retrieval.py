@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gan_jax import folders, parallel, runs, sample
+from gan_jax import folders, painter, parallel, run_data, runs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import evaluate, retrieval
 from tests import settings
@@ -45,10 +45,10 @@ def test_rows_of_a_run(workdir):
     config, spec, _ = folders.read_folder(workdir)
     run = runs.build(config, spec)
     ema = folders.restore(run, workdir, parallel.make_mesh()).state.ema
-    examples = runs.open_data(config, config.evaluation.split).examples(np.arange(16))
+    examples = run_data.open_data(config, config.evaluation.split).examples(np.arange(16))
     distinct, own = np.unique(examples["caption"][:, 0], axis=0, return_inverse=True)
     choices = retrieval.candidates(own.reshape(-1), len(distinct), config.seed)
-    keys = sample.keys_from(config.seed, "evaluation", np.arange(16))
+    keys = painter.keys_from(config.seed, "evaluation", np.arange(16))
     drawn = run.game.sample(run.nets, ema, keys, {"caption": examples["caption"]})["image"]
     for name, images in (("r_precision", drawn), ("r_precision/real", examples["image"])):
         vectors, texts = (np.asarray(x) for x in run.game.alike(run.nets, ema, images, examples))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gan_jax import parallel, runs
+from gan_jax import parallel, run_data, runs
 from gan_jax.data import photographs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import measurer, protocols
@@ -22,7 +22,7 @@ def textures():
         pairs = [("evaluation.samples", "48"), ("evaluation.judge", "photographs:brick+gravel")]
         config = runs.load_config(path, pairs)
         config.data.parts.a.name = "photographs:brick"
-        run = runs.build(config, runs.data_spec(config, runs.open_data(config)))
+        run = runs.build(config, run_data.data_spec(config, run_data.open_data(config)))
         yield run, patch
 
 

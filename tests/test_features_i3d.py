@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import evaluate, metrics, parallel, runs, sample
+from gan_jax import evaluate, metrics, painter, parallel, run_data, runs
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.evaluate import protocols, sizes
 from gan_jax.features import i3d, networks, resize
@@ -178,10 +178,10 @@ def test_a_run_of_clips_is_measured(tmp_path, monkeypatch):
     assert nine["preprocessing"] == "the first 9 frames, frames bilinear 224x224 as TensorFlow 1, 2x/255-1"
     assert nine["data"] == "digits:moving" and nine["better"] == "lower"
 
-    dataset = runs.open_data(config)
+    dataset = run_data.open_data(config)
     reals = dataset.examples(np.random.RandomState(0).permutation(dataset.size)[:40])["video"]
     state = parallel.replicate(runs.fresh_state(run), parallel.make_mesh())
-    fakes = sample.sampler(run)(state.ema, sample.keys_from(0, "evaluation", np.arange(40)), {})
+    fakes = painter.sampler(run)(state.ema, painter.keys_from(0, "evaluation", np.arange(40)), {})
     for row, frames in ((nine, 9), (ten, 10)):
         a, b = (metrics.moments(np.asarray(_means(clips[:, :frames]))) for clips in (reals, fakes))
         distance = metrics.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import cli, folders, runs
+from gan_jax import cli, folders, run_data
 from gan_jax.data import pack
 from gan_jax.errors import UserError
 from tests import settings
@@ -28,8 +28,8 @@ def images(tmp_path):
 def _begin(workdir, images):
     """What `train` does with the folder: (config, dataset) of a run of these images."""
     config = settings.digits(data__name=f"folder:{images}", data__resolution="32", evaluation__metrics="()")
-    dataset = runs.open_data(config)
-    spec = runs.data_spec(config, dataset)
+    dataset = run_data.open_data(config)
+    spec = run_data.data_spec(config, dataset)
     folders.start_folder(workdir, config, spec, dataset.summary(), dataset)
     return config, dataset
 
@@ -97,9 +97,9 @@ def test_another_kind_of_data_is_another_config(tmp_path, images):
     _begin(run, images)
     _begun(run)
     config = settings.digits(data__name="synthetic:4", evaluation__metrics="()")
-    dataset = runs.open_data(config)
+    dataset = run_data.open_data(config)
     with pytest.raises(UserError, match="another config:\n.*config.data.name"):
-        folders.start_folder(run, config, runs.data_spec(config, dataset), dataset.summary(), dataset)
+        folders.start_folder(run, config, run_data.data_spec(config, dataset), dataset.summary(), dataset)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "sample"])

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import metrics, parallel, runs, specs
+from gan_jax import metrics, parallel, run_data, runs, specs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
 from gan_jax.games import creative
@@ -208,7 +208,7 @@ def _folder(tmp_path, counts):
 def test_data_without_styles_are_refused(tmp_path, counts, message):
     config = _config(data__name=f"folder:{_folder(tmp_path, counts)}")
     with pytest.raises(UserError, match=message):
-        runs.data_spec(config, runs.open_data(config))
+        run_data.data_spec(config, run_data.open_data(config))
 
 
 def test_a_style_without_an_image_is_refused(tmp_path):
@@ -217,4 +217,4 @@ def test_a_style_without_an_image_is_refused(tmp_path):
     (tmp_path / "dataset.json").write_text('{"labels": [["0.png", 0], ["1.png", 2], ["2.png", 0], ["3.png", 2]]}')
     config = _config(data__name=f"folder:{folder}")
     with pytest.raises(UserError, match="the class '1' of 'folder:.*' has no example in the split 'train': add some"):
-        runs.data_spec(config, runs.open_data(config))
+        run_data.data_spec(config, run_data.open_data(config))

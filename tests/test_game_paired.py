@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gan_jax import config as configs
-from gan_jax import data, parallel, runs, sample, specs
+from gan_jax import data, painter, parallel, run_data, runs, sample, specs
 from gan_jax.errors import UserError
 from gan_jax.games import paired
 from gan_jax.layers import pixels
@@ -170,14 +170,14 @@ def test_a_sample_is_a_function_of_its_source_and_key_alone():
 
 def test_the_grid_shows_source_sample_and_target():
     config = _config(grid=3, data__split="test")
-    dataset = runs.open_data(config)
-    run = runs.build(config, runs.data_spec(config, dataset))
+    dataset = run_data.open_data(config)
+    run = runs.build(config, run_data.data_spec(config, dataset))
     pictures = sample.grid_given(run)
     ends = dataset.examples(np.array([0, dataset.size - 1]))
     for name in ("source", "image"):
         np.testing.assert_array_equal(pictures[name][[0, 2]], ends[name])
     ema = parallel.replicate(runs.fresh_state(run).ema, parallel.make_mesh())
-    drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, pictures)
+    drawn = sample.fixed_grid(run, painter.sampler(run, whole=True), ema, pictures)
     picture = sample.grid(run, drawn, pictures).picture
     for array in (pictures["source"], drawn[0], pictures["image"]):
         row = picture[:, :, 0]
@@ -242,4 +242,4 @@ def test_terms_of_weight_zero_are_left_out_of_the_program():
 def test_data_without_pairs_are_an_error_that_names_the_field():
     config = _config(data__name="digits")
     with pytest.raises(UserError, match="reads the field 'source', and the data 'digits' has image, label alone"):
-        runs.data_spec(config, data.open_dataset(name="digits", resolution=16))
+        run_data.data_spec(config, data.open_dataset(name="digits", resolution=16))

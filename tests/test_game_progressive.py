@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gan_jax import augment, digests, folders, games, initial, losses, parallel, runs, sample, specs
+from gan_jax import augment, digests, folders, games, initial, losses, painter, parallel, runs, sample, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import UserError
@@ -316,7 +316,7 @@ def test_a_run_resumed_in_mid_fade_and_at_a_stages_end_is_the_same_run(tmp_path,
 
 def check_samples(run, state):
     """The average is drawn as far as it has grown: of full size, and at lod 1 in squares of equal pixels."""
-    draw, keys = sample.sampler(run, batch_size=4), sample.keys_of(np.arange(4))
+    draw, keys = painter.sampler(run, batch_size=4), painter.keys_of(np.arange(4))
     images = draw(state.ema, keys, {})
     assert images.shape == (4, 8, 8, 1)
     small = {"generator": {**state.ema["generator"], "growth": {"lod": jnp.float32(1)}}}

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from gan_jax import cli, folders, games, losses, open_run, parallel, runs, specs
+from gan_jax import cli, folders, games, losses, open_run, parallel, run_data, runs, specs
 from gan_jax import config as configs
 from gan_jax import step as steps
 from gan_jax.errors import MissingPathError, UserError
@@ -398,7 +398,7 @@ def test_held_out_examples_are_made_small(trained, tmp_path):
     assert [np.asarray(Image.open(file)).shape for file in files[:2]] == [(16, 16, 3)] * 2
     config, spec, _ = folders.read_folder(trained)
     run = runs.build(config, spec)
-    examples = runs.open_data(config).examples(np.arange(2))
+    examples = run_data.open_data(config).examples(np.arange(2))
     for given in (runs.held_out(run)(np.arange(2)), {k: v[:2] for k, v in grid_given(run).items()}):
         assert set(given) == {"low_resolution", "image"} and given["low_resolution"].shape == (2, 4, 4, 3)
     expected = super_resolution.derive(config, examples)["low_resolution"]
@@ -409,7 +409,7 @@ def test_metrics_are_given_held_out_examples_made_small(trained):
     """In their order, with the classes of the large ones; a distance counts the large size of what is drawn."""
     config, spec, _ = folders.read_folder(trained)
     run = runs.build(config, spec)
-    inputs, examples = _inputs(run, None, 20), runs.open_data(config).examples(np.arange(16))
+    inputs, examples = _inputs(run, None, 20), run_data.open_data(config).examples(np.arange(16))
     np.testing.assert_array_equal(inputs.labels, np.resize(examples["label"], len(inputs.labels)))
     numbers = np.array([3, 17])  # of sixteen, which begin anew
     expected = super_resolution.derive(config, examples)["low_resolution"][[3, 1]]

@@ -10,7 +10,7 @@ import optax.tree
 import pytest
 
 from gan_jax import config as configs
-from gan_jax import games, parallel, runs, sample, specs
+from gan_jax import games, painter, parallel, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import protocols
 from gan_jax.features import clip_text
@@ -240,7 +240,7 @@ def test_a_sampler_brings_fixed_networks_that_samples_need():
     run = _build(_with_clip(), vocabulary=64)
     state = parallel.replicate(runs.fresh_state(run), parallel.make_mesh())
     captions = np.full((3, 2, 5), 63, np.int32)
-    images = sample.sampler(run)(state.ema, sample.keys_of(np.arange(3)), {"caption": captions})
+    images = painter.sampler(run)(state.ema, painter.keys_of(np.arange(3)), {"caption": captions})
     assert images.shape == (3, 8, 16, 1) and images.dtype == np.uint8
 
 

@@ -6,7 +6,7 @@ import pytest
 import safetensors
 from jax import export
 
-from gan_jax import cli, folders, parallel, runs, sample
+from gan_jax import cli, folders, painter, parallel, runs
 from gan_jax.errors import UserError
 from gan_jax.interop import exporter
 from gan_jax.layers import pixels
@@ -52,7 +52,7 @@ def test_arrays_come_back(styled, tmp_path, capsys):
 
 def _images(program, batch: int, run, *labels):
     seeds = np.arange(batch)
-    z = run.game.latents(run.nets["generator"], sample.keys_of(seeds))
+    z = run.game.latents(run.nets["generator"], painter.keys_of(seeds))
     return pixels.quantise(program.call(z, *labels))
 
 
@@ -66,7 +66,7 @@ def test_the_program_makes_the_samples(styled, tmp_path):
     assert [str(shape.shape) for shape in program.in_avals] == ["(batch, 8)", "(batch,)"]
     ema = _state(run, folder).ema
     labels = np.int32([3, 1, 4])
-    z = run.game.latents(run.nets["generator"], sample.keys_of(np.arange(3)))
+    z = run.game.latents(run.nets["generator"], painter.keys_of(np.arange(3)))
 
     def draw(**options):
         """Images of constant noise."""

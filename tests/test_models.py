@@ -21,7 +21,7 @@ def test_classes_by_role():
     assert offering("generator", ("fills",)) == ("deepfill", "lama")
     assert offering("generator", ("captioned",)) == offering("discriminator", ("captioned",)) == ("dfgan",)
     assert offering("generator", ("clips",)) == offering("discriminator", ("clips",)) == ("dvdgan", "mocogan")
-    assert offering("discriminator", ("heads",)) == ("can", "progan", "stylegan1")
+    assert offering("discriminator", ("heads",)) == ("can", "mocogan", "progan", "stylegan1")
     expected = "biggan can cut cyclegan dcgan deepfill dfgan dvdgan enhancenet esrgan gan lama mocogan msrgan pix2pix"
     expected += " progan r3gan real_esrgan sngan srgan stylegan1 stylegan2 stylegan3"
     assert models.names() == tuple(expected.split())  # and no file that only helps

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import parallel, runs, sample
+from gan_jax import painter, parallel, runs
 from gan_jax.errors import UserError
 from tests import settings
 
@@ -101,14 +101,14 @@ def test_samples_do_not_depend_on_devices_or_on_their_neighbours(monkeypatch):
     """The sampler fills its last pass up and cuts it: a sample is a function of its own key and label."""
     run = settings.build(settings.digits(conditional=True), num_classes=10)
     ema = jax.jit(lambda: runs.init_state(run).ema)()
-    keys, labels = sample.keys_of(np.arange(13)), np.arange(13) % 10
-    many = sample.sampler(run, batch_size=8)
+    keys, labels = painter.keys_of(np.arange(13)), np.arange(13) % 10
+    many = painter.sampler(run, batch_size=8)
     whole = many(ema, keys, {"label": labels})
     assert whole.shape == (13, 32, 32, 1) and whole.dtype == np.uint8
     assert len({x.tobytes() for x in whole}) == 13
     local = jax.local_devices
     monkeypatch.setattr(jax, "local_devices", lambda *args, **kwargs: local()[:1])
-    one = sample.sampler(run, batch_size=5)(ema, keys, {"label": labels})
+    one = painter.sampler(run, batch_size=5)(ema, keys, {"label": labels})
     apart = np.concatenate([many(ema, keys[i : i + 1], {"label": labels[i : i + 1]}) for i in (0, 12)])
     # The sums inside a convolution may be ordered otherwise for another batch, and turn a level at its edge.
     assert np.abs(one.astype(int) - whole).max() <= 1 and (one != whole).mean() < 1e-3

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import cli, digests, folders, logs, parallel, runs
+from gan_jax import cli, digests, folders, logs, parallel, run_data, runs
 from gan_jax import step as steps
 from gan_jax.train import train
 from tests import settings
@@ -258,7 +258,7 @@ def test_changed_data_is_refused(command, workdir, tmp_path, monkeypatch):
     """The same config, other content: the fingerprint tells. The run stays as it was, for when the data is back."""
     import dataclasses
 
-    open_data = runs.open_data
+    open_data = run_data.open_data
     with monkeypatch.context() as patch:
         patch.setattr(runs, "open_data", lambda config: dataclasses.replace(open_data(config), fingerprint="f" * 64))
         code, _, err = command("train", workdir, "--config.total_images=40")

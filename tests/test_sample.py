@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from gan_jax import cli, folders, images, parallel, runs, sample, specs
+from gan_jax import cli, folders, images, painter, parallel, runs, sample, specs
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.games import players
 from gan_jax.layers import pixels, random
@@ -60,7 +60,7 @@ def test_a_png_is_the_generators_output(plain, tmp_path):
 @pytest.mark.parametrize("threshold", [0.5, 2.0])
 def test_truncated_latents_are_those_of_a_truncated_normal(threshold):
     """At the share of the distribution at which a seed's own entry is; scipy has the truncated normal's values."""
-    z = random.normal(random.fold(sample.keys_of(np.arange(4)), 0), (100,))
+    z = random.normal(random.fold(painter.keys_of(np.arange(4)), 0), (100,))
     shares = stats.norm.cdf(np.asarray(z, np.float64))
     expected = stats.truncnorm(-threshold, threshold).ppf(shares)
     np.testing.assert_allclose(players.truncated(z, threshold), expected, atol=2e-6)
@@ -69,9 +69,9 @@ def test_truncated_latents_are_those_of_a_truncated_normal(threshold):
 def test_a_truncated_image_is_the_generators_of_a_truncated_latent(plain, tmp_path):
     folder, run = plain
     state = folders.restore(run, folder, parallel.make_mesh(jax.devices()[:1])).state
-    z = run.game.latents(run.nets["generator"], sample.keys_of(np.arange(3)))
+    z = run.game.latents(run.nets["generator"], painter.keys_of(np.arange(3)))
     inside = jnp.float32(stats.truncnorm(-0.5, 0.5).ppf(stats.norm.cdf(np.asarray(z, np.float64))))
-    drawn = run.game.sample(run.nets, state.ema, sample.keys_of(np.arange(3)), {}, threshold=0.5)["image"]
+    drawn = run.game.sample(run.nets, state.ema, painter.keys_of(np.arange(3)), {}, threshold=0.5)["image"]
     images = run.nets["generator"].apply(state.ema["generator"], inside, train=False)
     np.testing.assert_allclose(drawn, images, atol=1e-4 * float(jnp.abs(images).max()))
     files = {text: sample.sample(folder, tmp_path / text, seeds="0-2", truncation=text) for text in ("", "0.5")}
@@ -249,14 +249,14 @@ def test_a_video_without_the_extra_is_one_line(plain, tmp_path, monkeypatch):
 
 def test_the_fixed_grid_is_fixed_and_depends_on_the_runs_seed(plain):
     _, run = plain
-    draw = sample.sampler(run, batch_size=8)
+    draw = painter.sampler(run, batch_size=8)
     ema = jax.jit(lambda: runs.init_state(run))().ema
     one, two = (sample.fixed_grid(run, draw, ema, sample.grid_given(run)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert one.shape == (4, 32, 32, 1) and one.dtype == np.uint8
-    other = sample.keys_from(run.config.seed + 1, "grid", np.arange(4))
+    other = painter.keys_from(run.config.seed + 1, "grid", np.arange(4))
     assert (draw(ema, other, {}) != one).any()
-    again = sample.keys_from(run.config.seed, "evaluation", np.arange(4))
+    again = painter.keys_from(run.config.seed, "evaluation", np.arange(4))
     assert (draw(ema, again, {}) != one).any()
 
 
@@ -269,7 +269,7 @@ def test_large_images_pass_in_small_batches(plain, monkeypatch, shape, size):
     seen = []
     monkeypatch.setattr(parallel, "over_samples", lambda _, mesh: lambda ema, *x: seen.append(x[0].shape) or x[0])
     run = run._replace(spec=specs.labelled(shape, 0))
-    drawn = sample.sampler(run)({}, np.arange(300), {})
+    drawn = painter.sampler(run)({}, np.arange(300), {})
     np.testing.assert_array_equal(drawn, np.arange(300))
     assert set(seen) == {(size,)} and len(seen) == -(-300 // size)
 

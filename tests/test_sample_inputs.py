@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import cli, folders, parallel, runs, sample
+from gan_jax import cli, folders, painter, parallel, run_data, runs, sample
 from gan_jax.layers import pixels
 from tests import settings
 
@@ -145,13 +145,13 @@ def test_a_run_without_sources_has_no_use_for_inputs(photos, tmp_path, capsys):
 
 def test_grids_and_evaluation_are_of_held_out_pictures(made, translate):
     folder, run = made
-    test = runs.open_field(run.config, "a", "test")
+    test = run_data.open_field(run.config, "a", "test")
     given = sample.grid_given(run)
     np.testing.assert_array_equal(given["a"], test.examples(np.array([0, 119, 239, 359]))["image"])
     np.testing.assert_array_equal(runs.held_out(run)(np.array([359, 360]))["a"],
                                   test.examples(np.array([359, 0]))["image"])  # fmt: skip
     ema = folders.restore(run, folder, parallel.make_mesh()).state.ema
-    drawn = sample.fixed_grid(run, sample.sampler(run, whole=True), ema, given)
+    drawn = sample.fixed_grid(run, painter.sampler(run, whole=True), ema, given)
     assert len(drawn) == 2 and _close(drawn[0], translate(given["a"]))
     assert sample.grid(run, drawn, given).picture.shape == (34, 106, 3)
 
@@ -159,7 +159,7 @@ def test_grids_and_evaluation_are_of_held_out_pictures(made, translate):
 def test_seeds_are_held_out_examples(made, translate, tmp_path):
     files = sample.sample(made[0], tmp_path / "out", seeds="2,359")
     assert [file.name for file in files] == ["example000002.png", "example000359.png", "grid.png"]
-    held_out = runs.open_field(made[1].config, "a", "test").examples(np.array([2, 359]))["image"]
+    held_out = run_data.open_field(made[1].config, "a", "test").examples(np.array([2, 359]))["image"]
     assert _close(_read(tmp_path / "out", ["example000002", "example000359"]), translate(held_out))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from gan_jax import folders, images, parallel, runs, sample, sample_flags, specs
+from gan_jax import folders, images, painter, parallel, runs, sample, sample_flags, specs
 from gan_jax.errors import UserError
 from gan_jax.games import style
 from gan_jax.layers import random
@@ -175,7 +175,7 @@ def test_noise_is_constant_none_or_of_the_seed(drawn, stills):
     none = np.stack([none[f"seed0000{seed}_label0.png"] for seed in (10, 11)])
     constant = np.stack([stills[0][f"seed0000{seed}_label0.png"] for seed in (10, 11)])
     assert same(none, drawn.image(ws, noise="none"))
-    paint = sample.halves(drawn.run, {"generator": drawn.ema}, noise="random").paint
+    paint = painter.halves(drawn.run, {"generator": drawn.ema}, noise="random").paint
     seeded = paint(ws, np.array([10, 11]))[..., 0]
     np.testing.assert_array_equal(paint(ws[1:], np.array([11]))[0, ..., 0], seeded[1])
     assert (none != constant).any() and (none != seeded).any() and (constant != seeded).any()
@@ -195,7 +195,7 @@ def test_a_growing_generator_mixes_and_has_noise_too(tmp_path_factory):
     constant = drawn(style_mixing="0:1:1")["row_seed000000_column_seed000001.png"]
     assert same(constant, drawn.image(cell, lod=lod)[0]) and (constant != found).any()
     np.testing.assert_array_equal(found, found[::2, ::2].repeat(2, 0).repeat(2, 1))
-    paint = sample.halves(drawn.run, {"generator": drawn.ema}, noise="random").paint
+    paint = painter.halves(drawn.run, {"generator": drawn.ema}, noise="random").paint
     one, two, again = paint(cell.repeat(3, 0), np.array([3, 4, 3]))
     assert (one != two).any() and (one == again).all() and (one[..., 0] != constant).any()
 
@@ -228,7 +228,7 @@ def test_what_is_measured_has_random_noise_of_each_sample():
     """As the official metrics have it: not the constant noise of single pictures, and no other sample's."""
     run = settings.build(style_config(), (8, 8, 1), 10)
     ema = jax.jit(lambda: lively(runs.init_state(run)))().ema
-    keys, labels = sample.keys_of(np.arange(3)), jnp.arange(3)
+    keys, labels = painter.keys_of(np.arange(3)), jnp.arange(3)
     drawn = jax.jit(lambda keys: style.sample(run.nets, ema, keys, {"label": labels})["image"])(keys)
 
     @jax.jit

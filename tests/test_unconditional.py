@@ -160,11 +160,11 @@ def test_n_critic_moves_the_generator_every_third_step():
 
 
 def test_uniform_and_normal_latents_depend_on_the_key_alone():
-    from gan_jax import sample
+    from gan_jax import painter
     from gan_jax.games import unconditional
 
     run = settings.build(settings.digits(generator__latent="uniform"))
-    keys = sample.keys_of(np.arange(500))
+    keys = painter.keys_of(np.arange(500))
     z = np.asarray(unconditional.latents(run.nets["generator"], keys))
     assert z.min() >= -1 and z.max() <= 1 and abs(z.std() - 3**-0.5) < 0.01
     np.testing.assert_array_equal(z[7:9], unconditional.latents(run.nets["generator"], keys[7:9]))

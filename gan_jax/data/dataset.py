@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -165,55 +164,69 @@ def open_dataset(
       UserError: an unknown name or setting, a set that is not prepared, an empty folder, a corrupt image.
     """
     fit = make_fit(resolution=resolution, channels=channels, crop=crop, crop_size=crop_size, filter=filter)
-    kind, colon, rest = str(name).partition(":")
     common = {"name": name, "split": split, "flip": bool(flip)}
     split, per_class = subset.read_split(str(split))
-    said = make_settings(
+    texts = make_settings(
         captions=captions, caption_length=caption_length, captions_from=captions_from, tokenizer=tokenizer
     )
-    _check_pairs_and_captions(str(name), pair, said)
+    _check_pairs_and_captions(str(name), pair, texts)
     windows = _windows(name, frames, frame_step, pair)
-    if kind == "mixture" and colon:
-        return _open_mixture(rest, common)
-    if kind == "digits":
-        from gan_jax.data import digits_captions, inverted
-
-        source = (digits_captions.open_captions(split=split, fit=fit, folder=dir, flip=bool(flip), settings=said)
-                  if rest == digits_captions.LOOK
-                  else inverted.open_digits(rest, split=split, fit=fit, folder=dir, windows=windows))  # fmt: skip
-    elif (kind == "faces" and not colon) or (kind == "photographs" and colon):
-        from gan_jax.data import photographs
-
-        source = (photographs.open_photographs(rest, split=split, fit=fit) if colon
-                  else photographs.open_faces(split=split, fit=fit))  # fmt: skip
-    elif kind == "tfds" and colon:
-        from gan_jax.data.tfds_source import open_tfds
-
-        source = open_tfds(
-            rest, split=split, fit=fit, folder=dir, download=bool(download), captions=said, windows=windows
-        )
-    elif kind == "folder" and colon and windows:
-        from gan_jax.data import folder_films
-
-        source = folder_films.open_films(rest, split=split, fit=fit, windows=windows)
-    elif kind == "folder" and colon:
-        from gan_jax.data import folder, folder_captions, folder_pairs
-
-        source = (folder_pairs.open_pairs(rest, split=split, fit=fit, pair=pair, direction=direction) if pair
-                  else folder_captions.open_captioned(rest, split=split, fit=fit, settings=said) if said.count
-                  else folder.open_folder(rest, split=split, fit=fit))  # fmt: skip
-    elif kind == "synthetic" and colon:
-        from gan_jax.data.synthetic import open_synthetic
-
-        source = open_synthetic(rest, split=split, fit=fit)
-    else:
-        raise unknown("data.name", name, KINDS)
-    dataset = _open_images(source, fit, common, skip_corrupt=bool(skip_corrupt))
+    if str(name).startswith("mixture:"):
+        return _open_mixture(str(name).partition(":")[2], common)
+    source = _open_source(
+        str(name), split, fit, folder=dir, flip=bool(flip), download=bool(download), pair=pair, direction=direction,
+        texts=texts, windows=windows,
+    )  # fmt: skip
+    dataset = of_source(source, fit, common, skip_corrupt=bool(skip_corrupt))
     if per_class:
         dataset = subset.of_each_class(dataset, per_class)
     settings = {"pair": pair, "direction": direction} if pair else _of_captions(dataset, tokenizer)
     settings |= {"frames": frames, "frame_step": frame_step} if windows else {}
     return dataclasses.replace(dataset, settings={**dataset.settings, **settings})
+
+
+def _open_source(
+    name: str, split: str, fit: Fit, *, folder: str, flip: bool, download: bool, pair: str, direction: str,
+    texts: Settings, windows: Windows | None,
+) -> Source:
+    """The examples of a set before they are decoded; arguments as of `open_dataset`. Raises UserError."""
+    kind, colon, rest = name.partition(":")
+    if kind == "digits":
+        from gan_jax.data import digits_captions, inverted
+
+        if rest == digits_captions.LOOK:
+            return digits_captions.open_captions(split=split, fit=fit, folder=folder, flip=flip, settings=texts)
+        return inverted.open_digits(rest, split=split, fit=fit, folder=folder, windows=windows)
+    if (kind == "faces" and not colon) or (kind == "photographs" and colon):
+        from gan_jax.data import photographs
+
+        return photographs.open_photographs(rest, split=split, fit=fit) if colon else photographs.open_faces(
+            split=split, fit=fit
+        )
+    if kind == "tfds" and colon:
+        from gan_jax.data.tfds_source import open_tfds
+
+        return open_tfds(
+            rest, split=split, fit=fit, folder=folder, download=download, captions=texts, windows=windows
+        )
+    if kind == "folder" and colon and windows:
+        from gan_jax.data import folder_films
+
+        return folder_films.open_films(rest, split=split, fit=fit, windows=windows)
+    if kind == "folder" and colon:
+        from gan_jax.data import folder as folders
+        from gan_jax.data import folder_captions, folder_pairs
+
+        if pair:
+            return folder_pairs.open_pairs(rest, split=split, fit=fit, pair=pair, direction=direction)
+        if texts.count:
+            return folder_captions.open_captioned(rest, split=split, fit=fit, settings=texts)
+        return folders.open_folder(rest, split=split, fit=fit)
+    if kind == "synthetic" and colon:
+        from gan_jax.data.synthetic import open_synthetic
+
+        return open_synthetic(rest, split=split, fit=fit)
+    raise unknown("data.name", name, KINDS)
 
 
 def _of_captions(dataset: Dataset, tokenizer: str) -> dict:
@@ -236,65 +249,6 @@ def _check_pairs_and_captions(name: str, pair: str, captions: Settings) -> None:
     if captions.place and (not captions.count or kind == "digits"):
         raise UserError(f"data.captions_from={captions.place!r}: set data.captions to how many of each example are to "
                         "be read, of 'folder:PATH' or 'tfds:NAME'; or leave it empty.")
-
-
-def open_images(path: str, size: int = 0) -> tuple[Dataset, tuple[str, ...]]:
-    """All images of a folder or .zip, RGB and of their own size, and their names in the Dataset's order.
-
-    With `size` those of another size are cropped to their central square and resized to it, by Lanczos' filter.
-
-    Raises:
-      MissingPathError, UserError: no such path, no images, or images of several sizes.
-    """
-    from gan_jax.data import folder
-
-    source, fit, names = folder.open_images(path, size)
-    common = {"name": f"folder:{path}", "split": "all", "flip": False}
-    return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
-
-
-def of_array(images: np.ndarray, name: str) -> tuple[Dataset, tuple[str, ...]]:
-    """Images of the host as `open_images` has those of a folder: RGB, in their order, and their numbers as names.
-
-    Args:
-      images: uint8 (N, H, W, 3), or (N, H, W, 1), whose channel is then repeated.
-      name: of the argument, for messages and rows.
-    Raises:
-      UserError: another type or shape.
-    """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
-        raise UserError(f"{name}: an array of {images.dtype} and the shape {images.shape}; expected uint8, 0 to 255, "
-                        "and (N, H, W, 3) or (N, H, W, 1), one image or more; or the path of a folder or .zip")
-    images = np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
-    count, height, width, _ = images.shape
-    fit = Fit(height, width, 3, "none", 0, "lanczos")
-    identity = {"kind": "array", "sha256": hashlib.sha256(images).hexdigest(), **fit._asdict()}
-    source = Source(identity, count, labelled(fit.shape), (), lambda index: {"image": images[index]})
-    common = {"name": f"array:{name}", "split": "all", "flip": False}
-    dataset = _open_images(source, fit, common, skip_corrupt=False, packed=False)
-    reader = Packed({"image": images}, count)
-    return dataclasses.replace(dataset, reader=reader), tuple(f"{index:06}" for index in range(count))
-
-
-def open_inputs(
-    path: str, section: Mapping[str, Any], *, fitted: bool = True
-) -> tuple[Dataset, tuple[str, ...]]:
-    """A picture, or all of a folder or .zip, made to fit as a run's own data were; and their names in that order.
-
-    Args:
-      path: of the user.
-      section: `data`, or one of its parts: the settings of the run.
-      fitted: without, pictures keep their size, which must be one for all; their channels are the run's.
-    Raises:
-      MissingPathError, UserError: no such path, no pictures, or one that cannot be read, or several sizes.
-    """
-    from gan_jax.data import folder
-
-    fit = make_fit(**{key: section[key] for key in FIT})
-    source, names, fit = folder.open_inputs(path, fit, fitted=fitted)
-    common = {"name": path, "split": "all", "flip": False}
-    return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
 
 
 def _windows(name: str, frames: int, step: int, pair: str) -> Windows | None:
@@ -325,25 +279,7 @@ def of_field(dataset: Dataset, name: str, field: Field, derive: Callable[[Batch]
     return dataclasses.replace(dataset, spec=spec, settings=settings, reader=Derived(dataset.reader, derived))
 
 
-def open_film_inputs(path: str, section: Mapping[str, Any], frames: int) -> tuple[Dataset, tuple[str, ...]]:
-    """The first clip of each film of a user, its frames made to fit as a run's own were; and the films' names.
-
-    Args:
-      path: a folder of frames, or of films, a .zip of such, or one film.
-      section: `data`: the settings of the run.
-      frames: of a clip, one of every `section.frame_step` of a film.
-    Raises:
-      MissingPathError, UserError: no such path, no films, or one that cannot be read or is too short.
-    """
-    from gan_jax.data import folder_films
-
-    fit = make_fit(**{key: section[key] for key in FIT})
-    source, names = folder_films.open_inputs(path, fit, Windows(frames, section["frame_step"]))
-    common = {"name": path, "split": "all", "flip": False}
-    return _open_images(source, fit, common, skip_corrupt=False, packed=False), names
-
-
-def _open_images(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, packed: bool = True) -> Dataset:
+def of_source(source: Source, fit: Fit, common: dict, *, skip_corrupt: bool, packed: bool = True) -> Dataset:
     """A source as a Dataset: `packed` if it fits, otherwise decoded while used."""
     packed = packed and pack.fits(source)
     size, skipped, fingerprint = source.count, 0, pack.content_key(source)

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from gan_jax import parallel, sample, specs
+from gan_jax import painter, parallel, specs
 from gan_jax.evaluate.protocols import EQUIVARIANCE
 from gan_jax.metrics import equivariance
 
@@ -60,7 +60,7 @@ def moved_errors(
         z = run.game.latents(net, keys)
         return net.apply(ema["generator"], z, label, train=False, transform=transforms)
 
-    render, sums = sample.in_passes(run, generate), np.zeros((len(metrics), 2))
+    render, sums = painter.in_passes(run, generate), np.zeros((len(metrics), 2))
     for start in range(0, math.ceil(total / jax.process_count()), GROUPS_AT_ONCE):
         check()
         chunk = groups[start : start + GROUPS_AT_ONCE]
@@ -69,7 +69,7 @@ def moved_errors(
         if not len(index):  # the other processes have more groups
             continue
         own = (index - index[0]) // MOVED_TOGETHER  # group of each image within the chunk
-        keys = sample.keys_from(config.seed, "evaluation", index)
+        keys = painter.keys_from(config.seed, "evaluation", index)
         draw = partial(render, ema, keys, np.zeros(len(index), np.int32) if labels is None else labels[index])
         unmoved = draw(np.broadcast_to(np.eye(3, dtype=np.float32), (len(index), 3, 3)))
         for i, metric in enumerate(metrics):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as configs
 from gan_jax import data as data_sets
-from gan_jax import folders, logs, provenance, runs
+from gan_jax import folders, logs, provenance, run_data, runs
 from gan_jax.data import Dataset
 from gan_jax.errors import UserError
 from gan_jax.evaluate import pairs, plans, protocols, report
@@ -37,7 +37,7 @@ def compare_folders(
       out: file that the rows are appended to, a JSON line each; empty for none.
       settings: key of config.evaluation -> text.
       save_statistics: file to write the reals' moments to.
-      data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
+      data: where the run's data lie now, see `run_data.move_data`; empty where they have not moved.
       resize: side of the squares that images of another size are cropped and resized to, those of `reference` too.
     Returns:
       One row a value; see `run.measurer`.
@@ -147,7 +147,7 @@ def _open_reals(workdir: str, section: ConfigDict, place: str):
     config, _, _ = folders.read_folder(workdir)
     if place:
         folders.move_data(workdir, config, place)
-    dataset = runs.open_data(config, section.split)
+    dataset = run_data.open_data(config, section.split)
     for note in dataset.notes:
         print(note, flush=True)
     return dataset

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gan_jax import parallel, runs, specs
+from gan_jax import parallel, run_data, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import protocols
 from gan_jax.evaluate import reals as real_side
@@ -49,7 +49,7 @@ def asked(run: runs.Run, field: str) -> Asked:
     if not runs.of_examples(run):
         raise UserError(f"metrics={protocols.OBEYED}: samples of the game {run.config.game!r} are of no examples, "
                         "which say what is to be drawn; list classes, of a run with labels")
-    dataset = runs.open_field(run.config, field, run.config.evaluation.split)
+    dataset = run_data.open_field(run.config, field, run.config.evaluation.split)
     fields = names(dataset.spec)
     if not fields:
         raise UserError(f"metrics={protocols.OBEYED}: {dataset.name!r} has no labels, by which a judge could be fitted")
@@ -73,10 +73,10 @@ def shares(logits: np.ndarray, labels: np.ndarray, classes: dict[str, int]) -> d
 def data_of(run: runs.Run, field: str, split: str):
     """The Dataset that the run's classifier is fitted on, prepared as a field's data are."""
     config, name = run.config.copy_and_resolve_references(), run.config.evaluation.judge
-    sections = runs.data_sections(config)
+    sections = run_data.data_sections(config)
     if run.config.evaluation.features == networks.CLASSIFIER:
         sections["" if "" in sections else field].name = name
-    dataset = runs.open_field(config, field, split)
+    dataset = run_data.open_field(config, field, split)
     if not names(dataset.spec):
         raise UserError(f"config.evaluation.judge={name!r}: these data have no labels; name others")
     return dataset
@@ -119,7 +119,7 @@ def _judge(run: runs.Run, field: str, listed: tuple[str, ...]) -> FeatureNet:
 def _of_labels(run: runs.Run, field: str) -> FeatureNet:
     """The judge of all labels of a field's data, tried on the split that samples are held against."""
     section = run.config.evaluation
-    sets = [runs.open_field(run.config, field, split) for split in (section.judge_split, section.split)]
+    sets = [run_data.open_field(run.config, field, split) for split in (section.judge_split, section.split)]
     return _fit(sets, names(sets[0].spec), digits_classifier.NOISE_OF_SEVERAL)._replace(name=networks.OF_LABELS)
 
 

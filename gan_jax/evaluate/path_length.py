@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import parallel, sample, specs
+from gan_jax import painter, parallel, specs
 from gan_jax.evaluate import collect
 from gan_jax.evaluate.protocols import Protocol
 from gan_jax.features import lpips
@@ -36,7 +36,7 @@ def measurer(run, protocol: Protocol, net: FeatureNet, check: Callable[[], None]
         labels = np.zeros(protocol.samples, np.int32) if labels is None else labels
 
         def dispatch(places: np.ndarray):
-            keys = sample.keys_from(run.config.seed, "path_length", places)
+            keys = painter.keys_from(run.config.seed, "path_length", places)
             return program((here, variables), keys, labels[places])
 
         nonlocal batch

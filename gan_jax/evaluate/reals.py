@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import data as data_sets
-from gan_jax import games, metrics, parallel, paths, provenance, runs
+from gan_jax import games, metrics, parallel, paths, provenance, run_data
 from gan_jax.cache import cache_dir
 from gan_jax.data.stream import prefetch
 from gan_jax.errors import UserError
@@ -72,15 +72,15 @@ class Reals(NamedTuple):
 
 def open_drawn(config: ConfigDict, split: str = ""):
     """The Dataset of the field that samples are to be like; its examples have it first. Arguments of
-    `runs.open_field`."""
+    `run_data.open_field`."""
     game = games.find(config.game)
     name = games.drawn(game, config)
     if hasattr(game, "derived"):
-        dataset = runs.open_data(config, split)
+        dataset = run_data.open_data(config, split)
         if name in (fields := game.derived(config, dataset.spec)):
             derive = lambda examples: games.asked(game, config, examples, (name,))  # noqa: E731
             return data_sets.of_field(dataset, name, fields[name], derive)
-    return runs.open_field(config, name, split)
+    return run_data.open_field(config, name, split)
 
 
 def of(dataset, *, flip: bool = False) -> Reals:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gan_jax import runs, sample
+from gan_jax import painter, run_data, runs
 from gan_jax.errors import UserError
 from gan_jax.evaluate.protocols import RETRIEVAL
 
@@ -22,7 +22,7 @@ def measurer(run: runs.Run) -> Callable[[dict], list[dict]]:
       UserError: all held-out captions say the same.
     """
     (name,), split = runs.captions(run), run.config.evaluation.split
-    dataset, count = runs.open_data(run.config, split), run.config.evaluation.samples
+    dataset, count = run_data.open_data(run.config, split), run.config.evaluation.samples
     numbers = np.arange(count) % dataset.size if dataset.size else np.arange(count)
     examples = dataset.examples(numbers)
     captions = examples[name]
@@ -43,10 +43,10 @@ def measurer(run: runs.Run) -> Callable[[dict], list[dict]]:
     def of_reals(ema, images, given):
         return run.game.alike(run.nets, ema, images, given)
 
-    programs = [sample.in_passes(run, function) for function in (of_samples, of_reals)]
+    programs = [painter.in_passes(run, function) for function in (of_samples, of_reals)]
 
     def rows(ema: dict) -> list[dict]:
-        keys = sample.keys_from(run.config.seed, "evaluation", np.arange(count))
+        keys = painter.keys_from(run.config.seed, "evaluation", np.arange(count))
         images, texts = programs[0](ema, keys, {name: captions})
         reals, _ = programs[1](ema, examples[drawn], {name: captions})
         shuffled = np.roll(images, 1, 0)

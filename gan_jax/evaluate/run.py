@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import config as configs
-from gan_jax import folders, games, logs, output, parallel, provenance, runs, sample, specs
+from gan_jax import folders, games, logs, output, painter, parallel, provenance, run_data, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import (
     collect,
@@ -48,7 +48,7 @@ def evaluate(
       step: checkpoint; None for the newest.
       settings: key of config.evaluation -> text, instead of the run's own.
       save_statistics: file to write the reals' moments to.
-      data: where the run's data lie now, see `runs.move_data`; empty where they have not moved.
+      data: where the run's data lie now, see `run_data.move_data`; empty where they have not moved.
       append: whether the rows go into the run's file.
     Returns:
       One row a value; see `measurer`.
@@ -130,7 +130,7 @@ def measurer(
     code = provenance.code_sha256()
     inputs = parallel.together(lambda: _inputs(run, planned, config.evaluation.samples)) if listed else None
     images_of = _Pass(run, planned, inputs) if planned else None
-    points_of = sample.sampler(run) if "modes" in listed else None
+    points_of = painter.sampler(run) if "modes" in listed else None
     walks = {plan.protocol.name: path_lengths.measurer(run, plan.protocol, plan.net, check)
              for plan in (planned.plans if planned else ()) if plan.protocol.kind == "ppl"}
 
@@ -196,11 +196,11 @@ def _labels_of_sources(run: runs.Run, name: str) -> np.ndarray | None:
     A classifier of other data has classes of its own: then that of the set that samples are to be like, if it has one
     class alone.
     """
-    sources = runs.open_field(run.config, name, run.config.evaluation.split)
+    sources = run_data.open_field(run.config, name, run.config.evaluation.split)
     if run.config.evaluation.features != networks.CLASSIFIER:
         return real_side.of(sources).labels() if specs.classes(sources.spec) else None
     drawn = games.drawn(run.game, run.config)
-    own = runs.open_field(run.config, drawn, run.config.evaluation.split).class_names
+    own = run_data.open_field(run.config, drawn, run.config.evaluation.split).class_names
     judged = judges.data_of(run, drawn, "test").class_names
     return np.int32([judged.index(own[0])]) if len(own) == 1 and own[0] in judged else None
 
@@ -218,7 +218,7 @@ class _Pass:
         here = {**parallel.local_copy(ema, self._mesh), **self._fixed}
         kind = (str(needs.outputs()), bool(needs.consumers))
         if kind not in self._programs:
-            program = collect.program(sample.generator(self._run), self._planned.nets, needs, self._mesh)
+            program = collect.program(painter.generator(self._run), self._planned.nets, needs, self._mesh)
             nets = [self._planned.nets[name] for name in needs.outputs()]
             shape, section = runs.drawn(self._run).shape, self._run.config.evaluation
             first = real_side.first_batch(section.batch_size, nets, shape, needs.total())
@@ -229,13 +229,13 @@ class _Pass:
         return collect.collect(needs, partial(self._dispatch, program, here), batch, self._planned.check)
 
     def _dispatch(self, program: Callable, ema: dict, numbers: np.ndarray) -> dict[str, Any]:
-        keys = sample.keys_from(self._run.config.seed, "evaluation", numbers)
+        keys = painter.keys_from(self._run.config.seed, "evaluation", numbers)
         return program(ema, self._planned.variables, keys, self._inputs.given(numbers))
 
 
 def _training(run: runs.Run, field: str, listed: tuple[str, ...], held_out) -> learning.Training:
     """The examples of a field that the run is trained on, beside a Dataset of others."""
-    dataset = runs.open_field(run.config, field)
+    dataset = run_data.open_field(run.config, field)
     training = learning.Training(dataset, held_out, mirrored=dataset.flip)
     if set(listed) & set(training_set.LEARNED):
         training.check_classes()
@@ -245,7 +245,7 @@ def _training(run: runs.Run, field: str, listed: tuple[str, ...], held_out) -> l
 def _targets(run: runs.Run) -> pairs.Targets:
     """What the samples of a measurement are to become, see `games`."""
     field, name = games.target(run.game, run.config), games.mask(run.game)
-    dataset = runs.open_field(run.config, field, run.config.evaluation.split)
+    dataset = run_data.open_field(run.config, field, run.config.evaluation.split)
     said, examples = real_side.of(dataset).protocol(), runs.held_out(run)
     masks = (lambda numbers: examples(numbers)[name]) if name else None
     of = dataset.examples if field in dataset.spec else examples  # else the game makes it
@@ -256,7 +256,7 @@ def _classical(run: runs.Run, planned: plans.Plans, inputs: _Inputs) -> list[dic
     """The same values of what the game's classical methods make of the same inputs, but for the shares of classes."""
     if not hasattr(run.game, "baselines"):
         return []
-    methods = parallel.together(lambda: run.game.baselines(run.config, runs.open_data(run.config)))
+    methods = parallel.together(lambda: run.game.baselines(run.config, run_data.open_data(run.config)))
     planned = planned._replace(plans=tuple(plan for plan in planned.plans if plan.protocol.kind != "ppl"))
     rows = []
     for name, method in methods.items():
@@ -290,12 +290,12 @@ def _baselines(run: runs.Run, planned: plans.Plans, images_of: _Pass) -> list[di
     return planned.compare(plan, sets)
 
 
-def _points(run: runs.Run, draw: sample.Draw, inputs: _Inputs, ema: dict) -> np.ndarray:
+def _points(run: runs.Run, draw: painter.Draw, inputs: _Inputs, ema: dict) -> np.ndarray:
     """config.evaluation.samples points, each process making its share."""
     count = run.config.evaluation.samples
     share = -(-count // jax.process_count())
     mine = np.minimum(jax.process_index() * share + np.arange(share), count - 1)
-    points = draw(ema, sample.keys_from(run.config.seed, "evaluation", mine), inputs.given(mine))
+    points = draw(ema, painter.keys_from(run.config.seed, "evaluation", mine), inputs.given(mine))
     return parallel.from_all_processes(points)[:count]
 
 

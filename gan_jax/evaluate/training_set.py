@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-from gan_jax import games, runs
+from gan_jax import games, run_data
 from gan_jax.errors import UserError
 
 LEARNED = ("cas", "nas")  # a classifier learns generated images: alone, and with the training images
@@ -25,7 +25,7 @@ def check(listed: Iterable[str], config: ConfigDict) -> None:
     if learned and "label" not in games.find(config.game).asks(config):
         raise UserError(f"metrics={','.join(learned)}: a classifier learns generated images by their labels, and this "
                         f"run of the game {config.game!r} is unconditional; train one with labels, or leave them out")
-    trained, split = runs.splits(config, ""), config.evaluation.split
-    if listed and (not split or runs.splits(config, split) == trained):
+    trained, split = run_data.splits(config, ""), config.evaluation.split
+    if listed and (not split or run_data.splits(config, split) == trained):
         raise UserError(f"metrics={','.join(listed)}: they compare with held-out images, and config.evaluation.split="
                         f"{split!r} names those that are trained on; give another one, such as --split=test")

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from gan_jax import checkpoint, folders, initial, runs, specs
+from gan_jax import checkpoint, folders, initial, run_data, runs, specs
 from gan_jax import config as configs
 from gan_jax.errors import UserError, plain
 from gan_jax.interop import architectures, names, networks, pictures
@@ -189,22 +189,22 @@ def _config_with_fields(experiment: ConfigDict | None, weights: Weights) -> Conf
 
 def _names_data(config: ConfigDict) -> bool:
     """Whether the config names data; else they are those of a network that came without an experiment."""
-    return any(section.name != UNKNOWN_DATA for section in runs.data_sections(config).values())
+    return any(section.name != UNKNOWN_DATA for section in run_data.data_sections(config).values())
 
 
 def _data_spec(config: ConfigDict, weights: Weights) -> specs.Spec:
     """The fields that the run's game reads."""
     if not (weights.fits_any and _names_data(config)):
         return weights.spec
-    return runs.data_spec(config, runs.open_data(config))
+    return run_data.data_spec(config, run_data.open_data(config))
 
 
 def _summary(run: runs.Run) -> dict[str, Any]:
     """What `data.json` tells of the data, with the fingerprint: '' where no experiment names them."""
     if not _names_data(run.config):
         return {"name": UNKNOWN_DATA, "fingerprint": ""}
-    dataset = runs.open_data(run.config)
-    data_spec = runs.data_spec(run.config, dataset)
+    dataset = run_data.open_data(run.config)
+    data_spec = run_data.data_spec(run.config, dataset)
     if data_spec != run.spec:
         raise UserError(f"{dataset.name}: the networks are for {run.spec}, and these data are {data_spec}")
     return dataset.summary()

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from gan_jax import paths, runs, specs
+from gan_jax import paths, run_data, runs, specs
 from gan_jax.data import captions as captioned
 from gan_jax.data.captions import Tokenizer
 from gan_jax.errors import MissingPathError, UserError
@@ -55,7 +55,7 @@ def _held_out(examples: np.ndarray, run: runs.Run, name: str, tokenizer: Tokeniz
 
 def _tokenizer(run: runs.Run, name: str, words: tuple[str, ...]) -> Tokenizer:
     """That of the run's data."""
-    tokenizer = captioned.open_tokenizer(runs.data_section(run.config, name).tokenizer, lambda: words)
+    tokenizer = captioned.open_tokenizer(run_data.data_section(run.config, name).tokenizer, lambda: words)
     field: specs.Field = run.spec[name]
     if len(tokenizer.words) != field.classes:
         raise UserError(

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from gan_jax import fill_files, labelled_files, latents, runs, specs
+from gan_jax import fill_files, labelled_files, latents, run_data, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.sample_flags.captions import of_captions
 from gan_jax.sample_flags.checks import check_abilities, check_classes, check_drawn, has_styles, truncated
@@ -74,7 +74,7 @@ def _of_inputs(flags: Flags, run: runs.Run) -> Job:
     if runs.captions(run):
         raise UserError(f"--inputs={flags.inputs}: the game {run.config.game!r} draws from captions too; give "
                         "--seeds=0-7, for held-out examples of both")
-    section, field = runs.data_section(run.config, name), runs.field(run, name)
+    section, field = run_data.data_section(run.config, name), runs.field(run, name)
     dataset, files = (
         data.open_film_inputs(flags.inputs, section, field.shape[0]) if field.kind == "video"
         else data.open_inputs(flags.inputs, section, fitted=name in run.spec)
