@@ -128,8 +128,9 @@ def in_passes(run: runs.Run, function: Callable) -> Callable:
 
 
 def _batch_size(run: runs.Run) -> int:
-    """As many samples as have 2^21 pixels, of all their frames, 1 to 256."""
-    most = max(math.prod(field.shape[:-1]) for field in run.spec.values())
+    """As many samples as have 2^21 pixels, of all their frames, or such numbers, 1 to 256."""
+    shapes = [field.shape for field in run.spec.values()]
+    most = max(math.prod(shape[:-1] if len(shape) > 2 else shape) for shape in shapes)
     return min(max(2**21 // most, 1), 256)
 
 

@@ -179,7 +179,7 @@ def test_a_set_of_several_fields(packed):
     """Packed, or decoded while used, with and without an example that cannot be used: by counting."""
     fit = make_fit(resolution=4, channels=3, crop="center", crop_size=0, filter="box")
     common = dict(name="several", split="train", flip=False)
-    data = dataset._open_images(_several_fields(9, bad=2), fit, common, skip_corrupt=True, packed=packed)
+    data = dataset.of_source(_several_fields(9, bad=2), fit, common, skip_corrupt=True, packed=packed)
     assert (data.size, data.skipped, list(data.spec)) == (8, 1, ["image", "mask", "points", "label"])
     batch = data.examples(np.arange(8))
     numbers = np.array([0, 1, 3, 4, 5, 6, 7, 8])
@@ -201,14 +201,14 @@ def test_a_set_of_several_fields(packed):
 def test_every_field_counts_in_the_fingerprint():
     fit = make_fit(resolution=4, channels=3, crop="center", crop_size=0, filter="box")
     common, source = dict(name="several", split="train", flip=False), _several_fields(6)
-    first = dataset._open_images(source, fit, common, skip_corrupt=False).fingerprint
+    first = dataset.of_source(source, fit, common, skip_corrupt=False).fingerprint
     for name in source.spec:
         def read(index, name=name):
             example = source.read(index)
             return {**example, name: example[name] + (index == 4)}
 
         changed = source._replace(identity={"changed": name}, read=read)
-        assert dataset._open_images(changed, fit, common, skip_corrupt=False).fingerprint != first, name
+        assert dataset.of_source(changed, fit, common, skip_corrupt=False).fingerprint != first, name
 
 
 def test_the_order_is_pinned():

@@ -9,7 +9,7 @@ from gan_jax import cli, evaluate, run_data, runs
 from gan_jax.data import open_dataset
 from gan_jax.errors import UserError
 from gan_jax.evaluate import judges, protocols
-from gan_jax.features import digits_classifier
+from gan_jax.features import digits_classifier, fitted
 from gan_jax.features.networks import FeatureNet
 from tests import caption_game, settings
 from tests.test_sample_captions import templates
@@ -75,7 +75,7 @@ def _exact(*arrays, noise, classes):
 @pytest.fixture
 def exact(monkeypatch):
     monkeypatch.setattr(digits_classifier, "fit", _exact)
-    monkeypatch.setattr(digits_classifier, "of_weights", lambda variables, net: net)
+    monkeypatch.setattr(fitted, "of_weights", lambda variables, net: net)
 
 
 def _run(folder, **overrides):
