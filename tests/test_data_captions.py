@@ -111,6 +111,7 @@ def test_captions_of_a_folder(tmp_path, files, packed):
     assert train.spec == {"image": Field("image", (4, 4, 1)), "caption": Field("tokens", (3, 4), 6)}
     assert _said(train) == {1: ["a red bird", "a bird", "a red bird"], 200: ["blue"] * 3}
     assert train.summary()["words"] == list(train.words) and train.notes == ()
+    assert train.contents == "2 samples, captions of 6 tokens"
     assert {key: train.protocol()[key] for key in ("captions", "caption_length", "tokenizer")} == {
         "captions": 3, "caption_length": 4, "tokenizer": "words"}  # fmt: skip
     test = open_dataset(**look, split="test")

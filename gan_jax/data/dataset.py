@@ -63,7 +63,8 @@ class Dataset:
         listed = ", ".join(pairs if len(pairs) <= CLASSES_SHOWN else [*pairs[:CLASSES_SHOWN], "..."])
         classes = f" of {len(pairs)} class{'es' * (len(pairs) != 1)}: {listed}" if pairs else ""
         skipped = f", {self.skipped} that cannot be used left out" if self.skipped else ""
-        return f"{self.size or 'endless'} samples{classes}{skipped}"
+        words = f", captions of {len(self.words)} tokens" if self.words else ""
+        return f"{self.size or 'endless'} samples{classes}{words}{skipped}"
 
     def summary(self) -> dict:
         """`protocol`, the classes' names and numbers of examples, None where not known, and the words; JSON-able."""
