@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "data": {"name": "digits:captions", "resolution": (8, 16), "channels": 1, "caption_length": 7},
             "generator": {"name": "dfgan", "width": 32, "latent_size": 32},
             "discriminator": {"name": "dfgan", "width": 32},
-            "text": {"name": "recurrent", "cell": "gru", "embedding": 32, "size": 32, "dropout": 0.0},
+            "text": {"name": "recurrent", "cell": "gru", "embedding": 32, "size": 64, "dropout": 0.0},
             "matching": {"images": 38_400, "batch_size": 64, "width": 16, "region_side": 4},
             "optim": {
                 "generator": dict(adam),

@@ -71,7 +71,7 @@ def _spec(config):
     if "source" in reads:
         return specs.paired(shape, shape)
     if "caption" in reads:
-        words = specs.Field("tokens", (max(config.data.captions, 1), config.data.caption_length), 40)
+        words = specs.Field("tokens", (max(config.data.captions, 1), config.data.caption_length), 20)
         return specs.labelled(shape) | {"caption": words}
     return specs.labelled(shape, 10 if config.get("conditional") else 0)
 

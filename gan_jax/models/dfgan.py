@@ -169,6 +169,7 @@ class Discriminator(nn.Module, kw_only=True):
         return False
 
     def setup(self):
+        """Its layers."""
         first, *rest = widths(self.resolution, self.width)
         options = {"kernel_init": UNIFORM, "dtype": self.dtype}
         self.stem = Conv(first, 3, **options)
