@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "ema": {"half_life_images": 6_000.0},
             "every": {"log_images": 3_200, "sample_images": 19_200, "checkpoint_images": 48_000},
-            "evaluation": {"features": "none", "metrics": (), "samples": 1_000, "split": "test"},
+            "evaluation": {"features": "none", "metrics": (), "samples": 1_000, "split": "test", "judge_split": "every"},
         }
     )
     if variant == "smoke":

@@ -99,6 +99,14 @@ def test_words_are_the_texts_of_tokens(tokenizer):
     assert bpe.BytePairs(lone, ()).words[lone["\u00c3"]] == "\\xc3"  # half of a character
 
 
+def test_decoded_tokens_are_cleaned_text_whose_tokens_they_are(tokenizer):
+    assert tokenizer.decode([*tokenizer.encode("A  photo of 2 birds!"), 0, 0]) == "a photo of 2 birds !"
+    for row in RECORDED["texts"]:
+        if "<|" not in row["text"] and "</w>" not in row["text"] and "\u0345" not in row["text"]:
+            tokens = tokenizer.encode(row["text"])
+            assert tokenizer.encode(tokenizer.decode(tokens)) == tokens, row["text"]
+
+
 def test_numbers_of_the_first_symbols_are_clips():
     """Facts of CLIP's vocabulary: ! is 0, ~ 93, then Latin-1, then bytes that are not printed; ends behind them."""
     vocabulary = bpe.vocabulary_of(())

@@ -85,7 +85,7 @@ def _put(path, data: bytes):
 def test_names_of_the_catalogue():
     assert set(store.KNOWN) == {
         "inception", "vgg16", "vgg19", "alexnet", "lpips_alex", "lpips_vgg", "dinov2_vits14", "dinov2_vitb14",
-        "dinov2_vitl14", "i3d",
+        "dinov2_vitl14", "i3d", "clip_vit_b32", "clip_vit_b16", "clip_vit_l14", "clip_vit_l14_336",
     }  # fmt: skip
     assert {name: entry.trunk for name, entry in store.KNOWN.items() if entry.trunk} == {
         "lpips_alex": "alexnet", "lpips_vgg": "vgg16"

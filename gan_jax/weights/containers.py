@@ -106,17 +106,11 @@ def _legacy(file: io.BytesIO) -> Any:
 def _zipped(data: bytes) -> Any:
     """torch's zip format: `data.pkl` refers to the members `data/<key>`."""
     with archives.open_zip(io.BytesIO(data)) as archive:
-        # TorchScript has code beside the numbers, which is packed, and is not read
-        members = {info.filename: info for info in archive.infolist() if _is_read(info.filename)}
+        # TorchScript has its code beside the numbers, packed smaller than it is, and it is not read
+        members = {info.filename: info for info in archive.infolist() if info.filename.split("/")[1:2] != ["code"]}
         if sum(info.file_size for info in members.values()) > len(data):
             raise Damaged("its parts are larger than itself")
         return _unzipped(members, lambda name: archives.read(archive, members[name], len(data)))
-
-
-def _is_read(name: str) -> bool:
-    """Whether a member of torch's zip is looked at: the pickle, the order of bytes, the storages."""
-    *folders, last = name.split("/")
-    return last in ("data.pkl", "byteorder") or folders[-1:] == ["data"]
 
 
 def _unzipped(members: Collection[str], load: Callable[[str], bytes]) -> Any:
