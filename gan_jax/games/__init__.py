@@ -17,7 +17,7 @@ A game is a module with
     SAMPLED                       optional: names of those that `sample` and `alike` see, too, among `ema`, which has
                                   them as it has nets, {"params": arrays}
     asks(config)                  -> names of the fields that `sample` must be given: labels, and what is held out or
-                                  the user's own, pictures, films and captions; of K captions `sample` has all the same one
+                                  the user's own: pictures, films, captions; K captions that `sample` has are the same
     derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for, such as
                                   the first frames of a clip; `drawn` and `target` may name such a field too
     derive(config, examples)      with it: {name: array} of those, of examples of the data {field: array}
