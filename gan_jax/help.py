@@ -33,8 +33,8 @@ FLAGS = {
   --metrics=NAME,NAME          such as fid50k_full, kid50k_full, pr50k3_full, is50k, ppl2_wend, swd16k, msssim10k;
                                or fd, kd, prdc, classes of --features and --samples (fid and kid are taken
                                for fd and kd where these are not Inception's, and reported by their features); modes,
-                               of mixtures; eqt, eqt_frac, eqr, of stylegan3; pfid10k, sharpness. Default: the
-                               config's. docs/metrics.md
+                               of mixtures; obeyed, of what is drawn from captions or pictures that have labels; eqt,
+                               eqt_frac, eqr, of stylegan3; pfid10k, sharpness. Default: the config's. docs/metrics.md
   --step=N|best                checkpoint, or the best one by the run's first metric; default: the newest
   --images=PATH                instead of the run's samples the images of a folder or .zip, compared with the run's
                                data (--workdir), with another folder or .zip (--reference=PATH) or with moments of a

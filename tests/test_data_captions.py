@@ -11,6 +11,7 @@ from PIL import Image
 
 from gan_jax.data import captions, open_dataset
 from gan_jax.data.digits_captions import meanings
+from gan_jax.data.fit import CorruptImageError, square_about
 from gan_jax.errors import MissingPathError, UserError
 from gan_jax.specs import Field
 
@@ -110,6 +111,7 @@ def test_captions_of_a_folder(tmp_path, files, packed):
     assert train.spec == {"image": Field("image", (4, 4, 1)), "caption": Field("tokens", (3, 4), 6)}
     assert _said(train) == {1: ["a red bird", "a bird", "a red bird"], 200: ["blue"] * 3}
     assert train.summary()["words"] == list(train.words) and train.notes == ()
+    assert train.contents == "2 samples, captions of 6 tokens"
     assert {key: train.protocol()[key] for key in ("captions", "caption_length", "tokenizer")} == {
         "captions": 3, "caption_length": 4, "tokenizer": "words"}  # fmt: skip
     test = open_dataset(**look, split="test")
@@ -237,6 +239,8 @@ def test_settings_that_make_no_sense(options, message):
 
 # TFDS.
 
+BOXED = np.arange(20 * 40, dtype=np.int64).reshape(20, 40).astype(np.uint8)
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
@@ -277,9 +281,20 @@ def prepared(tmp_path_factory):
         def _of(self, name):
             return {"image/filename": f"images/{name}.jpg"}
 
+    class Boxed(Captioned, skip_registration=True):
+        def _features(self):
+            return {"image": tfds.features.Image(shape=(20, 40, 1), encoding_format="png"),
+                    "bbox": tfds.features.BBoxFeature()}  # fmt: skip
+
+        def _of(self, name):
+            png = io.BytesIO()
+            Image.fromarray(BOXED).save(png, "png")
+            png.seek(0)
+            return {"image": png, "bbox": tfds.features.BBox(0.25, 0.5, 0.65, 0.7)}  # y 5 to 13, x 20 to 28
+
     root = tmp_path_factory.mktemp("tfds")
     with quiet():
-        for builder in (Captioned, Named):
+        for builder in (Captioned, Named, Boxed):
             builder(data_dir=root, file_format="array_record").download_and_prepare()
     return root
 
@@ -309,6 +324,25 @@ def test_captions_by_the_names_of_a_tfds_set(prepared, tmp_path):
     (tmp_path / "text" / "b.txt").unlink()
     with pytest.raises(UserError, match=r"the picture 'images/b.jpg' has no caption \(1 of 3 without\)"):
         open_dataset(**look, captions_from=str(tmp_path))
+
+
+def test_a_square_about_a_bounding_box():
+    """Of radius 6 about (24, 9); it ends with the picture, and what is left is cut to a square."""
+    assert square_about((0.25, 0.5, 0.65, 0.7), 40, 20) == (18, 3, 30, 15)
+    assert square_about((0, 0, 0.4, 0.2), 40, 20) == (0, 0, 10, 10)
+    assert square_about((0.1, 0.1, 0.2, 1.0), 100, 50) == (0, 0, 100, 50)
+    with pytest.raises(CorruptImageError, match="has no place in 40x20 pixels"):
+        square_about((0.5, 0.5, 0.5, 0.5), 40, 20)
+
+
+def test_pictures_of_a_tfds_set_are_cut_about_their_boxes(prepared):
+    look = {"dir": str(prepared), "resolution": 12, "crop": "box"}
+    images = open_dataset(name="tfds:boxed", **look).examples(np.arange(1))["image"]
+    np.testing.assert_array_equal(images[0, ..., 0], BOXED[3:15, 18:30])
+    with pytest.raises(UserError, match="data.crop='box': 'tfds:named' has no feature 'bbox'; it has: image, image"):
+        open_dataset(name="tfds:named", **look)
+    with pytest.raises(UserError, match="data.crop='box': bounding boxes are of TFDS sets, not of 'faces'"):
+        open_dataset(name="faces", crop="box")
 
 
 # Digits.

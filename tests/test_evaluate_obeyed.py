@@ -45,7 +45,7 @@ def short_fit(monkeypatch, tmp_path):
     monkeypatch.setattr(digits_classifier, "STEPS_OF_SEVERAL", 40)
 
 
-def test_a_judge_of_several_labels(short_fit):
+def test_a_judge_of_several_labels(short_fit, monkeypatch):
     """It sees pictures twice as wide as high in their shape, and says each label."""
     train, test = _halves(256, 0), _halves(64, 1)
     net = digits_classifier.fit(*train, *test, noise=0.1, classes=(3, 3))
@@ -53,8 +53,10 @@ def test_a_judge_of_several_labels(short_fit):
     logits = np.asarray(net.apply(net.variables, test[0], ("logits",))["logits"])
     right = np.stack([logits[:, :3].argmax(1), logits[:, 3:].argmax(1)], 1) == test[1]
     assert net.accuracy == pytest.approx(right.all(1).mean()) and net.accuracy > 0.9
-    again = digits_classifier.fit(*train, *test, noise=0.1, classes=(3, 3))  # from the cache
-    assert again.sha256 == net.sha256 and again.accuracy == net.accuracy
+    monkeypatch.setattr(digits_classifier, "_train", lambda *_: pytest.fail("it was fitted again"))
+    wrong = test[0][:1], (test[1][:1] + 1) % 3
+    again = digits_classifier.fit(*train, *wrong, noise=0.1, classes=(3, 3))  # tried on others, without a fit
+    assert again.sha256 == net.sha256 and again.accuracy == 0.0
 
 
 def _exact(*arrays, noise, classes):

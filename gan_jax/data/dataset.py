@@ -63,7 +63,8 @@ class Dataset:
         listed = ", ".join(pairs if len(pairs) <= CLASSES_SHOWN else [*pairs[:CLASSES_SHOWN], "..."])
         classes = f" of {len(pairs)} class{'es' * (len(pairs) != 1)}: {listed}" if pairs else ""
         skipped = f", {self.skipped} that cannot be used left out" if self.skipped else ""
-        return f"{self.size or 'endless'} samples{classes}{skipped}"
+        words = f", captions of {len(self.words)} tokens" if self.words else ""
+        return f"{self.size or 'endless'} samples{classes}{words}{skipped}"
 
     def summary(self) -> dict:
         """`protocol`, the classes' names and numbers of examples, None where not known, and the words; JSON-able."""
@@ -136,7 +137,7 @@ def open_dataset(
     split: str = "train",  # 'train', 'test', 'all'; of TFDS sets any split, such as 'train[:90%]'
     resolution: int | tuple[int, int] = 32,  # pixels, or (height, width)
     channels: int = 1,  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
-    crop: str = "center",  # 'center': to the target's aspect ratio; 'none': stretch
+    crop: str = "center",  # 'center': to the target's aspect ratio; 'box': about a TFDS set's `bbox`; 'none': stretch
     crop_size: int = 0,  # side of a central square cut first, pixels; 0: none
     filter: str = "lanczos",  # box, bilinear, lanczos, bicubic or nearest
     flip: bool = False,  # mirror at random; applied on the device
@@ -166,6 +167,8 @@ def open_dataset(
         captions=captions, caption_length=caption_length, captions_from=captions_from, tokenizer=tokenizer
     )
     _check_pairs_and_captions(str(name), pair, said)
+    if crop == "box" and kind != "tfds":
+        raise UserError(f"data.crop='box': bounding boxes are of TFDS sets, not of {name!r}; take 'center'.")
     if kind == "mixture" and colon:
         return _open_mixture(rest, common)
     if kind == "digits":

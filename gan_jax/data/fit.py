@@ -9,7 +9,9 @@ import numpy as np
 from gan_jax.data.checks import natural, unknown
 from gan_jax.errors import UserError, plain
 
-CROPS = ("center", "none")
+CROPS = ("center", "none", "box")
+ROUNDING = 1e-3  # pixels
+AROUND = 0.75  # half of the side of the square about a bounding box, in lengths of the box's longer side
 FILTERS = ("box", "bilinear", "lanczos", "bicubic", "nearest")
 MEND = "Mend or remove it."
 SKIP = "Mend or remove it; a run passes over such images with data.skip_corrupt=True."
@@ -36,7 +38,7 @@ class Fit(NamedTuple):
     height: int  # pixels
     width: int  # pixels
     channels: int  # 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
-    crop: str  # 'center': cut to the target's aspect ratio; 'none': stretch
+    crop: str  # 'center': cut to the target's aspect ratio; 'box': the same about a bounding box; 'none': stretch
     crop_size: int  # side of a central square cut first, pixels; 0 for none
     filter: str  # PIL's filter for resizing, with antialiasing
 
@@ -88,6 +90,26 @@ def crop_box(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
     crop_h = min(h, max(1, round(w * fit.height / fit.width)))
     left, upper = (width - crop_w) // 2, (height - crop_h) // 2
     return left, upper, left + crop_w, upper + crop_h
+
+
+def square_about(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
+    """The square about a bounding box, as far as the picture reaches, as PIL's (left, upper, right, lower).
+
+    It is that of AttnGAN's birds (Xu et al. 2018, 1711.10485), half as large again as the box.
+
+    Args:
+      box: (y0, x0, y1, x1) as shares of the picture, as TFDS has them.
+      width, height: of the picture, pixels.
+    Raises:
+      CorruptImageError: nothing of it lies in the picture.
+    """
+    y0, x0, y1, x1 = (float(share) * side for share, side in zip(box, (height, width) * 2, strict=True))
+    numbers = AROUND * max(x1 - x0, y1 - y0), (x0 + x1) / 2, (y0 + y1) / 2
+    radius, x, y = (int(number + ROUNDING) for number in numbers)  # of boxes in whole pixels, whose shares are rounded
+    square = max(x - radius, 0), max(y - radius, 0), min(x + radius, width), min(y + radius, height)
+    if square[0] >= square[2] or square[1] >= square[3]:
+        raise CorruptImageError(f"its bounding box {tuple(map(float, box))} has no place in {width}x{height} pixels")
+    return square
 
 
 def _eight_bit(image):

@@ -14,7 +14,7 @@ from gan_jax import paths, specs
 from gan_jax.cache import cache_dir
 from gan_jax.data.captions import Settings
 from gan_jax.data.checks import unknown
-from gan_jax.data.fit import CorruptImageError, Fit, colour_notes, decode
+from gan_jax.data.fit import CorruptImageError, Fit, colour_notes, fit_image, opened, square_about
 from gan_jax.data.source import Example, Source
 from gan_jax.data.tfds_captions import captioned
 from gan_jax.errors import UserError
@@ -225,6 +225,8 @@ def _from_builder(
         ) from error
     if not len(rows):
         raise UserError(f"data.split={split!r} of {name!r} is empty.")
+    if fit.crop == "box" and not isinstance(features.get("bbox"), tfds.features.BBoxFeature):
+        raise UserError(f"data.crop='box': {name!r} has no feature 'bbox'; it has: {', '.join(sorted(features))}.")
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
     source = Source(
@@ -248,5 +250,9 @@ def _read(index: int, *, rows, labelled: bool, name: str, fit: Fit) -> Example:
         raise CorruptImageError(
             f"{name}, example {index} cannot be read: {error}. Prepare it again."
         ) from error
-    example = {"image": decode(row["image"], fit, f"{name}, example {index}")}
+    example = {"image": opened(row["image"], functools.partial(_fitted, row=row, fit=fit), f"{name}, example {index}")}
     return {**example, "label": np.int32(row["label"])} if labelled else example
+
+
+def _fitted(image, *, row, fit: Fit) -> np.ndarray:
+    return fit_image(image.crop(square_about(row["bbox"], *image.size)) if fit.crop == "box" else image, fit)

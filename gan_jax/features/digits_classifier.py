@@ -96,17 +96,22 @@ def fit(
     model = Classifier(classes=sum(heads))
     channels = data["train_images"].shape[-1]
     recipe = RECIPE if noise == NOISE else f"{RECIPE}, instead noise {noise}"
-    recipe += f", labels of {heads}, steps {STEPS_OF_SEVERAL}" if len(heads) > 1 else ""
-    key = weights_sha256(data | {"recipe": np.frombuffer(recipe.encode(), np.uint8)})
+    keyed, is_tried_anew = data, len(heads) > 1  # on one split after another
+    if is_tried_anew:
+        recipe += f", labels of {heads}, steps {STEPS_OF_SEVERAL}"
+        keyed = {name: array for name, array in data.items() if name.startswith("train")}
+    key = weights_sha256(keyed | {"recipe": np.frombuffer(recipe.encode(), np.uint8)})
     path = cache_dir("judges") / f"{NAME}-{key[:24]}.npz"
     image = jax.ShapeDtypeStruct((1, *own_size(*data["train_images"].shape[1:3]), channels), jnp.float32)
     stored = _read(path, jax.eval_shape(model.init, jax.random.key(0), image))
-    if stored is None:
+    if stored is None or is_tried_anew:
         with jax.default_device(_fitting_device()):
-            weights = _train(model, heads, data["train_images"], data["train_labels"], noise)
+            weights = stored[0] if stored else _train(model, heads, data["train_images"], data["train_labels"], noise)
             logits = jax.jit(partial(_outputs, model))(_nested(weights), data["test_images"])["logits"]
-        stored = weights, float((answers(logits, heads) == columns(data["test_labels"])).all(axis=1).mean())
-        _write(path, *stored)
+        accuracy = float((answers(logits, heads) == columns(data["test_labels"])).all(axis=1).mean())
+        if stored is None:
+            _write(path, weights, accuracy)
+        stored = weights, accuracy
     return _network(model, data["train_images"].shape[1:], *stored)
 
 

@@ -16,7 +16,8 @@ A game is a module with
                                   `features.networks.load` gives; losses see them among `params`, State has none of them
     SAMPLED                       optional: names of those that `sample` and `alike` see, too, among `ema`, which has
                                   them as it has nets, {"params": arrays}
-    asks(config)                  -> names of the fields that `sample` must be given
+    asks(config)                  -> names of the fields that `sample` must be given: labels, and what is held out or
+                                  the user's own, pictures and captions; of K captions `sample` has all the same one
     derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for
     derive(config, examples)      with it: {name: array} of those, of examples of the data {field: array}
     sample(nets, ema, keys, given) -> {name: array (B, ...)}, images in [-1, 1]; each row is a function of its own key
