@@ -3,14 +3,15 @@
     python launch.py train --config=cub_dfgan --workdir=runs/cub_dfgan --config.data.name=folder:PATH
     python launch.py sample --workdir=runs/cub_dfgan --captions="a small yellow bird with a black crown" --out=birds
 
-The folder has images, each with ten captions, see `docs/data.md`; the authors cut CUB's images about the birds first. TFDS's
-set has no captions, and another split: `--config.data.name=tfds:caltech_birds2011 --config.data.captions_from=FOLDER
---config.data.crop=box` takes them by the images' names, and cuts as the authors do. The paper reports an FID of 14.81 on CUB, and 12.10 for the later released weights: the authors'
-figures, with text encoders that were pretrained on the same captions; nobody has trained this file to its end.
+The folder has images, each with ten captions, see `docs/data.md`; the authors cut CUB's images about the birds first.
+TFDS's set has no captions, and another split: `--config.data.name=tfds:caltech_birds2011
+--config.data.captions_from=FOLDER --config.data.crop=box` takes them by the images' names, and cuts as the authors do.
+The paper reports an FID of 14.81 on CUB, and 12.10 for the later released weights: the authors' figures, with text
+encoders that were pretrained on the same captions; nobody has trained this file to its end.
 
-The players' settings are the paper's: Adam (0, 0.9), 1e-4 and 4e-4, batches of 32, k = 2, p = 6, 1301 epochs of 8,855 images.
-The encoders are trained first, by AttnGAN's loss (arXiv 1711.10485) with its factors 4, 5 and 10, beside an image encoder
-that starts from nothing; the optimizer's numbers of that stage were not read in a source.
+The players' settings are the paper's: Adam (0, 0.9), 1e-4 and 4e-4, batches of 32, k = 2, p = 6, 1301 epochs of 8,855
+images. The encoders are trained first, by AttnGAN's loss (arXiv 1711.10485) with its factors 4, 5 and 10, beside an
+image encoder that starts from nothing; the optimizer's numbers of that stage were not read in a source.
 """
 
 from ml_collections import ConfigDict

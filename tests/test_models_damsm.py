@@ -67,8 +67,18 @@ def test_padding_changes_nothing_and_has_no_gradient(cell):
     assert not slopes[0].any() and np.abs(slopes[1:]).max(1).min() > 0
 
 
-def test_an_empty_caption_is_zero():
-    net = damsm.TextEncoder(vocabulary=8, embedding=3, size=6)
+def test_a_normalised_sentence_has_the_length_of_its_size_and_the_same_direction():
+    plain, long = (damsm.TextEncoder(vocabulary=8, embedding=3, size=6, normalise=n) for n in (False, True))
+    variables = plain.init(jax.random.key(0), TOKENS, train=True)
+    (before, words), (after, same) = (net.apply(variables, TOKENS, train=False) for net in (plain, long))
+    np.testing.assert_array_equal(words, same)
+    expected = np.sqrt(6) * before / np.linalg.norm(before, axis=1, keepdims=True)
+    np.testing.assert_allclose(after, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_an_empty_caption_is_zero(normalise):
+    net = damsm.TextEncoder(vocabulary=8, embedding=3, size=6, normalise=normalise)
     empty = np.zeros((2, 4), np.int32)
     sentence, words = net.apply(net.init(jax.random.key(0), empty, train=True), empty, train=False)
     assert not sentence.any() and not words.any()

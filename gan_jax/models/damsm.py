@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gan_jax.errors import UserError
 from gan_jax.layers.conv import Pair
@@ -35,6 +36,7 @@ class TextEncoder(nn.Module, kw_only=True):
     embedding: int = 300  # entries of a word's own vector
     size: int = 256  # entries of the vectors that it makes, an even number
     dropout: float = 0.5  # of the words' own vectors, where keys are given
+    normalise: bool = False  # the sentence has the length sqrt(size), which no cosine sees, but those that read it
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
@@ -67,7 +69,10 @@ class TextEncoder(nn.Module, kw_only=True):
             words.append(hidden)
         words = _backward_too(jnp.stack(words, 2))
         words = jnp.concatenate([words[0], words[1]], -1) * mask[..., None]
-        return jnp.concatenate([hidden[0], hidden[1]], -1).astype(jnp.float32), words.astype(jnp.float32)
+        sentence = jnp.concatenate([hidden[0], hidden[1]], -1).astype(jnp.float32)
+        if self.normalise:
+            sentence *= lax.rsqrt(jnp.maximum(jnp.square(sentence).mean(-1, keepdims=True), 1e-12))
+        return sentence, words.astype(jnp.float32)
 
     def _gates_of_words(self, x: jax.Array) -> jax.Array:
         kernel, bias = self._weights("input", x.shape[-1])
