@@ -162,7 +162,7 @@ def test_all_of_them_through_the_command(digits, capsys):
     assert rows["nearest"]["better"] == "nearer the reals" and rows["nearest"]["value"] > 0
     assert "features" not in rows["nearest"] and rows["nearest_digits_classifier"]["features"]
     table = evaluate.table(list(rows.values()))
-    assert "gain " in table and "(reals " in table
+    assert "beside the 200 training images of digits/train[:200]" in table and "gain " in table and "(reals " in table
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
