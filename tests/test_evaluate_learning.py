@@ -1,5 +1,8 @@
 """Scores of classifiers that learn generated images, and distances from the nearest training image."""
 
+import itertools
+
+import jax
 import numpy as np
 import pytest
 
@@ -193,3 +196,23 @@ def test_points_have_no_nearest_images_and_checkpoints_no_order_by_them():
     assert "neither the least" in protocols.unranked("nearest_digits_classifier_share")
     assert [protocols.direction(name) for name in ("cas", "cas/real", "nas", "discriminator/loss")] == [
         "higher", "higher", "higher", "lower"]  # fmt: skip
+
+
+def test_augmented_images_are_shifted_and_mirrored_copies():
+    """By numpy: each is one of the nine shifts by up to a pixel of its image, or of its mirror image."""
+    images = np.random.default_rng(0).normal(size=(40, 16, 16, 3)).astype(np.float32)
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(small_classifier._augmented(key, images, 0, 0.0), images)
+    np.testing.assert_array_equal(small_classifier._augmented(key, images, 0, 1.0), images[:, :, ::-1])
+    seen = set()
+    for image, moved in zip(images, np.asarray(small_classifier._augmented(key, images, 1, 0.5)), strict=True):
+        ways = {}
+        for mirrored in (False, True):
+            padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), "edge")
+            for down, right in itertools.product(range(3), range(3)):
+                crop = padded[down : down + 16, right : right + 16]
+                ways[down, right, mirrored] = crop[:, ::-1] if mirrored else crop
+        (way,) = [way for way, crop in ways.items() if np.array_equal(crop, moved)]
+        seen.add(way)
+    assert {down for down, _, _ in seen} == {right for _, right, _ in seen} == {0, 1, 2}
+    assert {mirrored for _, _, mirrored in seen} == {False, True}
