@@ -123,7 +123,7 @@ class TrainedRun:
 
     @arguments.spoken()
     def save_set(
-        self, out: Path, per_class: int, *, as_: str = "folder", truncation: Truncation = 1.0, noise: str = ""
+        self, out: Path, per_class: int, *, as_: str = "folder", truncation: Truncation | None = None, noise: str = ""
     ) -> list[pathlib.Path]:
         """Writes a labelled set, as the command `sample --per_class` does; of a run with labels.
 
