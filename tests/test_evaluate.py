@@ -82,6 +82,19 @@ def test_rows_are_appended_to_the_runs_file(digits, rows):
     assert {k: v for k, v in by_name(more).items()} == {k: by_name(rows)[k] for k in by_name(more)}
 
 
+def test_style_entropy_stands_beside_that_of_the_reals(digits, reals):
+    """The classifier's posteriors of the reals themselves, by numpy."""
+    (row,) = evaluate.evaluate(digits[0], metrics="style_entropy", append=False)
+    net = measuring.judge(digits[1], "image")
+    logits = np.float64(net.apply(net.variables, reals["image"], ("logits",))["logits"])
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    assert row["metric"] == "style_entropy" and row["features"] == "digits_classifier/logits"
+    assert (row["better"], row["samples"], row["reals"]) == ("higher", 96, 1437)
+    assert row["value_of_reals"] == pytest.approx(-(p * np.log(np.maximum(p, 1e-300))).sum(1).mean(), rel=1e-3)
+    assert row["value_of_reals"] < row["value"] < np.log(10)  # an untrained generator's images are no digits
+
+
 def test_a_folder_that_takes_nothing_loses_no_value(digits, monkeypatch, capsys):
     """Values are printed before the error says that they could not be kept."""
 
