@@ -152,3 +152,35 @@ def test_a_table_has_its_sources_above_and_to_the_left():
             if row or column:
                 source = cells[row - 1, column - 1] if row and column else top[column - 1] if column else left[row - 1]
                 np.testing.assert_array_equal(place(row, column), source)
+
+
+def test_an_animated_png_keeps_all_colours(tmp_path):
+    frames = noise(4, 8, 8, 3)
+    images.save_animation(tmp_path / "a.apng", frames, fps=8)
+    with Image.open(tmp_path / "a.apng") as file:
+        assert (file.format, file.n_frames, file.info["duration"]) == ("PNG", 4, 125)
+        for number, frame in enumerate(frames):
+            file.seek(number)
+            np.testing.assert_array_equal(np.asarray(file.convert("RGB")), frame)
+
+
+def test_clips_are_a_sheet_and_a_grid_that_moves():
+    first, then = noise(3, 2, 4, 5, 1), noise(3, 3, 4, 5, 1)
+    sheet = images.contact_sheet([first, then])
+    assert sheet.shape == (3 * 6 - 2, 2 * 7 - 2 + 8 + 3 * 7 - 2, 1)
+    for row, (before, after) in enumerate(zip(first, then, strict=True)):
+        for column, frame in enumerate([*before, *after]):
+            x = 7 * column + (8 - 2 if column > 1 else 0)
+            np.testing.assert_array_equal(sheet[6 * row :, x:][:4, :5], frame)
+    moving = images.moving_grid(then)
+    assert moving.shape == (3, 10, 12, 1)
+    np.testing.assert_array_equal(moving[2, 6:10, :5], then[2, 2])
+
+
+def test_a_grid_of_clips_has_an_animation_beside_it(tmp_path):
+    frames = noise(3, 6, 6, 1)
+    images.save_grid(tmp_path / "a.png", images.Grid(frames[0], frames))
+    images.save_grid(tmp_path / "b.png", images.Grid(frames[0]))
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "a.gif", "b.png"}
+    with Image.open(tmp_path / "a.gif") as file:
+        assert file.n_frames == 3 and file.info["duration"] == 120  # 8 frames in a second, of hundredths

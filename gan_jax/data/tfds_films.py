@@ -25,6 +25,7 @@ def readable() -> Iterator[None]:
     Its `Video` (4.9.10) asks TensorFlow for nothing but the name of a type. A release whose `Video` does without makes
     this needless.
     """
+    import tensorflow_datasets.video  # noqa: F401, its sets are known by name once it is imported
     from tensorflow_datasets.core.features import video_feature
 
     try:
@@ -40,6 +41,17 @@ def readable() -> Iterator[None]:
         yield
     finally:
         video_feature.tf = before
+
+
+def encoded():
+    """A decoder for `as_data_source` that leaves frames encoded, as TFDS's own does outside of sequences alone."""
+    import tensorflow_datasets as tfds
+
+    class Encoded(tfds.decode.SkipDecoding):
+        def decode_batch_example_np(self, frames):
+            return frames
+
+    return Encoded()
 
 
 def feature_of(builder, name: str) -> str:

@@ -122,7 +122,7 @@ def open_tfds(
     if windows is None:
         return _from_builder(builder, f"tfds:{name}", split=split, fit=fit, stamps=True)
     feature = tfds_films.feature_of(builder, f"tfds:{name}")
-    rows, content = _rows(builder, f"tfds:{name}", split, feature, stamps=True)
+    rows, content = _rows(builder, f"tfds:{name}", split, feature, tfds_films.encoded(), stamps=True)
     return tfds_films.of_rows(builder, f"tfds:{name} {split}", rows, content, fit=fit, windows=windows)
 
 
@@ -198,13 +198,11 @@ def _files(builder, split: str, stamps: bool) -> list[tuple]:
     return rows
 
 
-def _rows(builder, name: str, split: str, feature: str, *, stamps: bool) -> tuple:
+def _rows(builder, name: str, split: str, feature: str, decoder, *, stamps: bool) -> tuple:
     """(examples by index, with this feature encoded; what tells their content) of a split. Raises UserError."""
-    import tensorflow_datasets as tfds
-
     try:
         with quiet():
-            rows = builder.as_data_source(split, decoders={feature: tfds.decode.SkipDecoding()})
+            rows = builder.as_data_source(split, decoders={feature: decoder})
             files = _files(builder, split, stamps)
     except (ValueError, KeyError) as error:
         near = unknown("data.split", split, builder.info.splits)
@@ -231,7 +229,7 @@ def _from_builder(builder, name: str, *, split: str, fit: Fit, stamps: bool) -> 
         names = ", ".join(features)
         raise UserError(f"data.name={name!r} has no feature 'image' that is a picture; it has: {names}."
                         + (" Set data.frames to read its films." if _has_films(features) else ""))
-    rows, content = _rows(builder, name, split, "image", stamps=stamps)
+    rows, content = _rows(builder, name, split, "image", tfds.decode.SkipDecoding(), stamps=stamps)
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
     return Source(
