@@ -49,7 +49,8 @@ def get_config(variant: str = "") -> ConfigDict:
 def shrink(config: ConfigDict) -> None:
     """Makes a run of three steps of eight clips with narrow players."""
     config.total_images, config.batch_size, config.grid = 24, 8, 4
-    config.generator.widths = config.discriminator_frames.widths = config.discriminator_clips.widths = (2, 2)
+    config.generator.widths, config.data.frames, config.video.context = (2,), 4, 2
+    config.discriminator_frames.widths = config.discriminator_clips.widths = (2, 2)
     for player in config.optim.values():
         player.schedule = "constant"
     config.every = {"log_images": 8, "sample_images": 16, "checkpoint_images": 8}

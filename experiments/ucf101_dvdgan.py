@@ -56,7 +56,7 @@ def shrink(config: ConfigDict) -> None:
     """Makes a run of three steps of eight clips of bouncing digits, with narrow players."""
     config.total_images, config.batch_size, config.grid = 24, 8, 4
     config.data = {"name": "digits:moving", "resolution": 16, "channels": 1, "frames": 4}
-    config.generator = {"name": "dvdgan", "widths": (2, 2), "latent_size": 4, "embed_size": 2}
+    config.generator = {"name": "dvdgan", "widths": (2,), "latent_size": 4, "embed_size": 2}
     for net in (config.discriminator_frames, config.discriminator_clips):
         net.widths, net.halvings = (2, 2), 2
     config.video.frames = 2
