@@ -106,5 +106,5 @@ def test_what_cannot_be_read_as_clips_is_named(prepared):
 
 def test_a_set_of_pictures_has_no_films(prepared, tmp_path):
     open_dataset(name="digits", dir=str(tmp_path))
-    with pytest.raises(UserError, match="no feature that is a film; it has: label, image. Set data.frames=0"):
+    with pytest.raises(UserError, match="no feature that is a film; it has: image, label. Set data.frames=0"):
         open_dataset(name="tfds:digits", dir=str(tmp_path), frames=2)

@@ -54,7 +54,7 @@ def test_copies_of_the_training_images_teach_what_these_do(digits):
     """Those of the right labels alone: others teach nothing. With the training images nothing is lost."""
     _, run = digits
     images, labels = opened(run)
-    sets = (runs.open_field(run.config, "image", split) for split in ("", "test"))
+    sets = (run_data.open_field(run.config, "image", split) for split in ("", "test"))
     training = learning.Training(*sets, mirrored=False)
     rows = measured(run, ("cas", "nas"), images, labels, training)
     assert list(rows) == ["cas", "cas/real", "cas/real_augmented", "nas"]

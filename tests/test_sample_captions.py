@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import cli, runs, sample_flags
+from gan_jax import cli, run_data, runs, sample_flags
 from gan_jax.data import captions, open_dataset
 from tests import caption_game, settings
 
@@ -150,7 +150,7 @@ def test_games_that_ask_for_more_than_captions_draw_held_out_examples(monkeypatc
     config = runs.load_config(caption_game.__file__)
     monkeypatch.setattr(caption_game, "reads", lambda config: ("image", "caption", "brightness"))
     monkeypatch.setattr(caption_game, "asks", lambda config: ("caption", "brightness"))
-    run = runs.build(config, runs.data_spec(config, runs.open_data(config)))
+    run = runs.build(config, run_data.data_spec(config, run_data.open_data(config)))
     with pytest.raises(gan_jax.UserError, match="draws from brightness too; give --seeds=0-7 alone"):
         sample_flags.read(sample_flags.Flags(captions=SEVEN), run, (), caption_game.WORDS)
     job = sample_flags.read(sample_flags.Flags(seeds="3,4"), run, (), caption_game.WORDS)

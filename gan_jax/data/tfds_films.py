@@ -61,7 +61,7 @@ def feature_of(builder, name: str) -> str:
     features = dict(builder.info.features.items())
     names = [key for key, feature in features.items() if isinstance(feature, tfds.features.Video)]
     if not names:
-        raise UserError(f"data.name={name!r} has no feature that is a film; it has: {', '.join(features)}. Set "
+        raise UserError(f"data.name={name!r} has no feature that is a film; it has: {', '.join(sorted(features))}. Set "
                         "data.frames=0 for pictures.")
     return "video" if "video" in names else names[0]
 
