@@ -45,7 +45,7 @@ def place(tmp_path_factory):
     settings.fresh_folder(settings.digits(**SHALLOW, conditional=True), place / "runs" / "digits_dcgan_conditional")
     settings.fresh_folder(test_sample_styles.style_config(), place / "runs" / "digits_stylegan2",
                           test_sample_styles.lively)  # fmt: skip
-    for name, changes in (("digits_cyclegan", {"generator.halvings": 1}), ("mixture_gan", {})):
+    for name, changes in (("digits_cyclegan", {"generator.halvings": 1}), ("digits_captions", {}), ("mixture_gan", {})):
         settings.fresh_folder(gan_jax.load_config(f"{name}:smoke", changes), place / "runs" / name)
     return place
 

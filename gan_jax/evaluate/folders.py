@@ -13,7 +13,7 @@ from gan_jax import data as data_sets
 from gan_jax import folders, logs, provenance, run_data, runs
 from gan_jax.data import Dataset
 from gan_jax.errors import UserError
-from gan_jax.evaluate import pairs, plans, protocols, report
+from gan_jax.evaluate import pairs, plans, protocols, report, sizes
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import IN_HOLES, OF_FOLDERS, PAIRED
 from gan_jax.evaluate.run import listed_names
@@ -161,8 +161,8 @@ def _pairs(names: list[str], fakes: Opened, reals: Opened, section: ConfigDict) 
         raise UserError(f"metrics={','.join(names)}: the folders hold other names, such as {', '.join(lone)}; images "
                         "are compared with those of their own name")
     if ours.shape != theirs.shape:
-        sizes = f"{ours.shape[:2]} and {theirs.shape[:2]}"
-        raise UserError(f"metrics={','.join(names)}: images are {sizes}; expected one size, which "
+        both = f"{ours.shape[:2]} and {theirs.shape[:2]}"
+        raise UserError(f"metrics={','.join(names)}: images are {both}; expected one size, which "
                         "--resize=SIZE gives")
     sizes.check_pairs(names, ours.shape, section.border)
     protocol = {"data": theirs.name, "data_fingerprint": theirs.fingerprint, "channels": "RGB"}

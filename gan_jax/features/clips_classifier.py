@@ -79,7 +79,7 @@ def _with_neighbours(x: jax.Array) -> jax.Array:
 def prepare(clips):
     """uint8 (B, T, H, W, C) -> float32 (B, T, 16, 16, C) in [-1, 1], frames resized as the digits' classifier does."""
     b, t = clips.shape[:2]
-    frames = digits_classifier.prepare(clips.reshape(b * t, *clips.shape[2:]))
+    frames = digits_classifier.prepare(clips.reshape(b * t, *clips.shape[2:]), (RESOLUTION, RESOLUTION))
     return frames.reshape(b, t, *frames.shape[1:])
 
 
@@ -128,7 +128,7 @@ def _network(model: Classifier, channels: int, weights: dict[str, np.ndarray], a
         values = dict(zip(("features", "motion", "logits"), model.apply(variables, prepare(clips)), strict=True))
         return {name: values[name] for name in wanted}
 
-    words = f"frames: {digits_classifier.RESIZE}"
+    words = f"frames: {digits_classifier.resizing(RESOLUTION, RESOLUTION)}"
     return FeatureNet(
         NAME, weights_sha256(weights), True, words, outputs, fitted.nested(weights), apply, accuracy, CPU_BATCH
     )

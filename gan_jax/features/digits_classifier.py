@@ -63,6 +63,11 @@ def prepare(images, size: tuple[int, int] | None = None):
     return x.reshape(b, height, h // height, width, w // width, c).mean(axis=(2, 4))
 
 
+def resizing(height: int, width: int) -> str:
+    """What `prepare` does to images, in words."""
+    return f"box to {height}x{width} where the sides are multiples of it, else antialiased bilinear"
+
+
 def own_size(height: int, width: int) -> tuple[int, int]:
     """What images become: 16x16, or twice, three times and so on as wide or high where they are so themselves."""
     least = min(height, width)
@@ -131,7 +136,6 @@ def _network(
     model: Classifier, shape: tuple[int, ...], weights: dict[str, np.ndarray], accuracy: float
 ) -> FeatureNet:
     (height, width), channels = own_size(*shape[:2]), shape[2]
-    resize = f"box to {height}x{width} where the sides are multiples of it, else antialiased bilinear"
 
     def apply(variables, images, outputs):
         if images.shape[-1] != channels:
@@ -141,7 +145,7 @@ def _network(
         return {name: values[name] for name in outputs}
 
     return FeatureNet(
-        NAME, weights_sha256(weights), True, resize, {"features": FEATURES, "logits": model.classes},
+        NAME, weights_sha256(weights), True, resizing(height, width), {"features": FEATURES, "logits": model.classes},
         fitted.nested(weights), apply, accuracy, CPU_BATCH,
     )  # fmt: skip
 

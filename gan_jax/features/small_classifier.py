@@ -40,7 +40,7 @@ def side_of(shape: tuple[int, ...]) -> int:
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (N, H, W, C) -> uint8 (N, side, side, C), resized as `digits_classifier.RESIZE` says and rounded."""
+    """uint8 (N, H, W, C) -> uint8 (N, side, side, C), resized as `digits_classifier.resizing` says and rounded."""
     if images.shape[1:3] == (side, side):
         return images
     resized = np.asarray(_prepared(images, (side, side)), np.float64)
