@@ -1,6 +1,7 @@
 """Metrics by name: what a name stands for, what it is reported as, and which names are refused."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from gan_jax import evaluate
 from gan_jax.errors import UserError
@@ -158,3 +159,20 @@ def test_random_weights_and_files(monkeypatch):
 def broken_array():
     """Of the right shape, alone."""
     return tiny_network.weights(True).state["features.weight"]
+
+
+@pytest.mark.parametrize(("name", "features", "shape", "message"), [
+    ("fd", "clips_classifier", (8, 8, 1), "looks at clips by clips_classifier, and these are images"),
+    ("speed", "none", (8, 8, 1), "metrics=speed: looks at clips, and these are images; set config.data.frames"),
+    ("fd", "digits_classifier", (4, 8, 8, 1), "looks at images by digits_classifier, and these are clips of 4 frames"),
+    ("swd16", "none", (4, 16, 16, 1), "metrics=swd16: looks at images, and these are clips"),
+    ("fd", "clips_classifier", (4, 8, 8, 1), ""), ("speed", "none", (4, 8, 8, 1), ""),
+    ("sharpness", "none", (4, 8, 8, 1), ""), ("psnr", "none", (4, 8, 8, 1), ""), ("psnr", "none", (8, 8, 1), ""),
+])  # fmt: skip
+def test_images_and_clips_are_told_apart(name, features, shape, message):
+    section = ConfigDict({"features": features, "samples": 16})
+    (protocol,) = protocols.listed_protocols(section, (name,))
+    if not message:
+        return protocols.check_kind(protocol, shape)
+    with pytest.raises(UserError, match=message):
+        protocols.check_kind(protocol, shape)

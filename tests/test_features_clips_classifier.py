@@ -23,13 +23,14 @@ def _clips(split, count, frames=6):
 
 def test_neighbours_make_a_2d_convolution_a_3d_one():
     rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(2, 5, 6, 6, 3)).astype(np.float32), rng.normal(size=(3, 3, 3, 3, 4)).astype(np.float32)
+    x, parts = rng.normal(size=(2, 5, 6, 6, 3)), rng.normal(size=(5, 3, 3, 3, 4))  # of x', x, x'', x - x', x'' - x
+    x, parts = x.astype(np.float32), parts.astype(np.float32)
+    kernel = np.stack([parts[0] - parts[3], parts[1] + parts[3] - parts[4], parts[2] + parts[4]])
     padded = np.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
     names = ("NDHWC", "DHWIO", "NDHWC")
     expected = lax.conv_general_dilated(padded, kernel, (1, 1, 1), ((0, 0), (1, 1), (1, 1)), dimension_numbers=names,
                                         precision="highest")  # fmt: skip
-    before, same, behind = kernel  # a x + b (x - x') + c (x'' - x) = -b x' + (a + b - c) x + c x''
-    flat = np.concatenate([same + before + behind, -before, behind], axis=2)
+    flat = np.concatenate(parts, axis=2)
     ours = lax.conv_general_dilated(clips_classifier._with_neighbours(x), flat, (1, 1), "SAME",
                                     dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest")  # fmt: skip
     np.testing.assert_allclose(ours.reshape(2, 5, 6, 6, 4), expected, atol=1e-4)
