@@ -173,6 +173,6 @@ def test_images_and_clips_are_told_apart(name, features, shape, message):
     section = ConfigDict({"features": features, "samples": 16})
     (protocol,) = protocols.listed_protocols(section, (name,))
     if not message:
-        return protocols.check_kind(protocol, shape)
+        return sizes.check_kind(protocol, shape)
     with pytest.raises(UserError, match=message):
-        protocols.check_kind(protocol, shape)
+        sizes.check_kind(protocol, shape)
