@@ -85,7 +85,7 @@ def test_rows_are_appended_to_the_runs_file(digits, rows):
 def test_style_entropy_stands_beside_that_of_the_reals(digits, reals):
     """The classifier's posteriors of the reals themselves, by numpy."""
     (row,) = evaluate.evaluate(digits[0], metrics="style_entropy", append=False)
-    net = measuring.judge(digits[1], "image")
+    net = judges.fitted(digits[1], "image", (), "digits_classifier")
     logits = np.float64(net.apply(net.variables, reals["image"], ("logits",))["logits"])
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
@@ -164,7 +164,7 @@ def test_the_generator_is_given_the_labels_that_it_is_judged_by(reals, monkeypat
     config = settings.digits(conditional=True, evaluation__metrics="('classes',)", evaluation__samples=150, seed=7)
     run = settings.build(config, num_classes=10)
     digit = jax.numpy.stack([reals["image"][np.flatnonzero(reals["label"] == label)[3]] for label in range(10)])
-    monkeypatch.setattr(measuring.sample, "generator", lambda run: lambda ema, keys, given: digit[given["label"]])
+    monkeypatch.setattr(measuring.painter, "generator", lambda run: lambda ema, keys, given: digit[given["label"]])
     rows = evaluate.measurer(run)({}, step=0, images=0)
     values = by_name(rows)
     assert values["label_agreement"] > 0.97 and all(row["labels"] == "drawn from the data" for row in rows)

@@ -38,7 +38,7 @@ def measured(run, names, images, labels, training=None) -> dict[str, dict]:
     planned = plans.ready(
         protocols.listed_protocols(section, listed), section, shape=images.shape[1:], seed=0,
         open_reals=lambda: run_data.open_field(run.config, "image", "test"),
-        fit_judge=lambda: measuring.judge(run, "image"),
+        fit_judge=functools.partial(judges.fitted, run, "image", listed),
         open_training=lambda reals: training or measuring._training(run, "image", listed, reals),
     )  # fmt: skip
     return {row["metric"]: row for row in planned.measure(planned.of_images(images)[1], None, labels)}

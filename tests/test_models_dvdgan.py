@@ -34,7 +34,7 @@ def _block(net, x, condition, up):
     return y + sized(net.conv(x, "skip") if "skip" in net.params else x)
 
 
-def _generate(variables, z, label, context, train, *, widths, still, blocks, frames, base):
+def _generate(variables, z, label, context, train, *, widths, still, blocks, frames, base, shared=0):
     net = Layers(variables["params"], variables["spectral"], variables["batch_stats"], train)
     condition = np.concatenate([z, np.eye(3)[label] @ net.params["embed"]["kernel"]], -1) if label is not None else z
     doubled, states = len(widths) - still, {}
@@ -43,15 +43,20 @@ def _generate(variables, z, label, context, train, *, widths, still, blocks, fra
         for i in reversed(range(len(widths))):
             maps = [net[f"context{i}"].down(x, first=i == len(widths) - 1, halves=i < doubled) for x in maps]
             states[i] = relu(net.conv(relu(np.concatenate(maps, -1)), f"state{i}"))
-    x = net.dense(condition, "stem").reshape(len(z), 1, *base, -1).repeat(frames, 1)
+    x = net.dense(condition, "stem").reshape(len(z), *base, -1)
     for i, width in enumerate(widths):
-        x = _recurrence(net[f"recurrence{i}"], states.get(i, np.zeros((len(z), *x.shape[2:4], width))), x)
-        x = x.reshape(-1, *x.shape[2:])
+        if i == shared:
+            begin = relu(net.conv(relu(x), "begin")) if shared and not states else np.zeros((*x.shape[:3], width))
+            x, condition = x[:, None].repeat(frames, 1), condition.repeat(frames, 0)
+        elif i > shared:
+            x = x.reshape(-1, frames, *x.shape[1:])
+            begin = np.zeros((len(z), *x.shape[2:4], width))
+        if i >= shared:
+            x = _recurrence(net[f"recurrence{i}"], states.get(i, begin), x)
+            x = x.reshape(-1, *x.shape[2:])
         for j in range(blocks):
-            up = j == blocks - 1 and i < doubled
-            x = _block(net[f"block{i}_{j}"], x, condition.repeat(frames, 0), up)
-        x = x.reshape(-1, frames, *x.shape[1:])
-    x = net.conv(relu(net.norm(x.reshape(-1, *x.shape[2:]), "norm")), "image")
+            x = _block(net[f"block{i}_{j}"], x, condition, j == blocks - 1 and i < doubled)
+    x = net.conv(relu(net.norm(x, "norm")), "image")
     return np.tanh(x).reshape(len(z), frames, *x.shape[1:])
 
 
@@ -59,6 +64,7 @@ def _generate(variables, z, label, context, train, *, widths, still, blocks, fra
     (dict(widths=(4, 3), still=0, blocks=2), True, 0, True),
     (dict(widths=(3, 2), still=1, blocks=1), False, 2, True),
     (dict(widths=(3, 2), still=1, blocks=1), True, 3, False),
+    (dict(widths=(3, 2), still=1, shared=1, blocks=1), False, 0, True),
 ])  # fmt: skip
 def test_the_generator_is_that_of_the_paper(options, labelled, given, train):
     sizes = {"shape": (3, 8, 4, 2), "latent_size": 3, "embed_size": 2, "num_classes": 3 * labelled}
@@ -118,6 +124,7 @@ def test_the_discriminator_sums_over_frames(frames, volumes, classes):
     (Generator, dict(shape=(8, 12, 16, 1), widths=(4, 4, 4)), "12x16 pixels: expected multiples of 8"),
     (Generator, dict(widths=()), "expected one number of 1 or more for each scale"),
     (Generator, dict(still=6), "still=6"),
+    (Generator, dict(shared=5), "shared=5: expected 0 to 4"),
     (Generator, dict(shape=(16, 16, 1)), "'dvdgan' makes clips"),
     (Discriminator, dict(shape=(8, 20, 16, 1), widths=(4, 4, 4), halvings=3), "20x16 pixels: expected multiples of 8"),
     (Discriminator, dict(widths=(4, 4), halvings=0, volumes=3), "volumes=3: expected 0 to 2"),

@@ -28,7 +28,9 @@ ALL_AROUND = ((1, 1),) * 3
 class Generator(nn.Module, kw_only=True):
     """z (B, latent_size), label (B,), context (B, K, H, W, C) -> clips (B, T, H, W, C), float32 in [-1, 1].
 
-    With a context in [-1, 1] they go on from it, else they begin from nothing.
+    With a context in [-1, 1] they go on from it, else they begin from nothing. The paper's networks have a recurrence
+    in each scale. With `shared` ones the first recurrence begins from what those make, once a clip: what moves is drawn
+    first, and then moved.
 
     Raises:
       UserError: data that are no clips, or frames that the doublings do not divide.
@@ -40,6 +42,7 @@ class Generator(nn.Module, kw_only=True):
     embed_size: int = 120  # of the class embedding that the stem and all norms share
     widths: tuple[int, ...] = (512, 256, 128, 64, 32)  # features of each scale
     still: int = 0  # the last scales, which keep the size; the others double it
+    shared: int = 0  # first scales without a recurrence: what they make is the same for all frames, see below
     blocks: int = 2  # residual blocks of a scale
     spectral_norm: bool = True  # of every weight but the classes' vectors
     axis_name: str | None = None  # mesh axis of BatchNorm and of the spectral vectors
@@ -54,6 +57,9 @@ class Generator(nn.Module, kw_only=True):
         if not self.widths or min(self.widths) < 1 or not 0 <= self.still <= len(self.widths):
             raise UserError(f"widths={self.widths}, still={self.still}: expected one number of 1 or more for each "
                             "scale, and so many of them or less that keep the size")  # fmt: skip
+        if not 0 <= self.shared < len(self.widths):
+            raise UserError(f"shared={self.shared}: expected 0 to {len(self.widths) - 1}, so that a scale is left for "
+                            "a recurrence")  # fmt: skip
         _check_sides(self.shape, len(self.widths) - self.still)
         super().__post_init__()
 
@@ -69,7 +75,6 @@ class Generator(nn.Module, kw_only=True):
             embed = Dense(self.embed_size, use_bias=False, kernel_init=ORTHOGONAL, name="embed")
             parts.append(embed(one_hot(label, self.num_classes)))
         condition = jnp.concatenate(parts, -1)
-        of_frames = jnp.repeat(condition, frames, axis=0)
 
         doublings = len(self.widths) - self.still
         base = tuple(side >> doublings for side in self.shape[1:3])
@@ -77,21 +82,31 @@ class Generator(nn.Module, kw_only=True):
         x = x.reshape(-1, *base, self.widths[0])
         states = self._states(context, train) if context is not None else {}
         for i, features in enumerate(self.widths):
-            begin = states.get(i, jnp.zeros((*x.shape[:1], *x.shape[-3:-1], features), x.dtype))
-            recurrence = ConvGRU(frames, self.spectral_norm, ORTHOGONAL, self.axis_name, name=f"recurrence{i}")
-            x = recurrence(begin, x, train)
-            x = x.reshape(-1, *x.shape[2:])
+            if i >= self.shared:
+                begin = states[i] if states else self._begin(x, i, train)
+                recurrence = ConvGRU(frames, self.spectral_norm, ORTHOGONAL, self.axis_name, name=f"recurrence{i}")
+                x = recurrence(begin, x, train)
+                x = x.reshape(-1, *x.shape[2:])
+            of_maps = jnp.repeat(condition, len(x) // len(z), axis=0)
             for j in range(self.blocks):
                 up = j == self.blocks - 1 and i < doublings
                 norm = {"axis_name": self.axis_name, "spectral_norm": self.spectral_norm, "scale_init": ORTHOGONAL,
                         "offset_init": ORTHOGONAL}  # fmt: skip
                 block = {"features": features, "norm": norm, "weights": weights, "up": up, **KERNELS}
-                x = UpBlock(**block, name=f"block{i}_{j}")(x, train, of_frames)
-            x = x.reshape(-1, frames, *x.shape[1:])
+                x = UpBlock(**block, name=f"block{i}_{j}")(x, train, of_maps)
+            if i >= self.shared:
+                x = x.reshape(-1, frames, *x.shape[1:])
         x = nn.relu(normalised(x, None, train, axis_name=self.axis_name, name="norm"))
         image = Conv(self.shape[3], 3, kernel_init=ORTHOGONAL, name="image", **weights)
         x = image(x.reshape(-1, *x.shape[2:]), train).astype(jnp.float32)
         return jnp.tanh(x).reshape(-1, *self.shape)
+
+    def _begin(self, x: jax.Array, scale: int, train: bool) -> jax.Array:
+        """First state of a recurrence without a context: zeros, or of shared scales what those make, convolved."""
+        features = self.widths[scale]
+        if not self.shared or scale > self.shared:
+            return jnp.zeros((x.shape[0], *x.shape[-3:-1], features), x.dtype)
+        return nn.relu(Conv(features, 3, kernel_init=ORTHOGONAL, name="begin", **_weights(self))(nn.relu(x), train))
 
     def _states(self, context: jax.Array, train: bool) -> dict[int, jax.Array]:
         """scale -> first state (B, h, w, features) of its recurrence, of the context's frames.
