@@ -1,8 +1,6 @@
 """`python launch.py COMMAND ...`: the commands of gan_jax, run from a checkout."""
 
-import sys
-
-from gan_jax.cli import main
+from gan_jax.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

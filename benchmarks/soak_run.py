@@ -26,8 +26,8 @@ if str(ROOT) not in sys.path:  # started as a script
 SILLY = ".nfs000000000000002a00000001"  # what a deleted open file is called in its folder
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command, harmed; its exit code."""
+def main() -> None:
+    """Runs the command, harmed, and ends the process."""
     clock, renames = Clock(float(os.environ.get("SOAK_CLOCK", 0))), Renames()
     threading.Thread(target=_listen, args=(clock, renames), daemon=True).start()
     from gan_jax import cli, output
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         output.doing = _telling(int(os.environ["SOAK_TELLS"]), output.doing)
     if "SOAK_UNPACKED" in os.environ:
         pack.LIMIT_BYTES = 0
-    return cli.main(arguments)
+    cli.command()
 
 
 class Clock:
@@ -119,4 +119,4 @@ def _telling(descriptor: int, doing: Callable[[str], None]) -> Callable[[str], N
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -14,7 +14,7 @@ from gan_jax.errors import STOPPED, DivergedError, UserError, shown
 
 DEFAULT_CONFIG = "digits_dcgan"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
-           errno.ENAMETOOLONG)
+           errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EIO, errno.ESTALE)
 # Texts for `sample`.
 DRAWN = ("inputs", "masks", "direction", "seeds", "labels", "truncation", "noise", "interpolate_in", "animation",
          "style_mixing", "dlatents", "format")  # fmt: skip
@@ -36,6 +36,15 @@ FLAGS = {
 PATHS = ("config", "workdir", "out", "images", "reference", "statistics", "save_statistics", "weights", "inputs",
          "dlatents", "from", "profile", "compare")
 SWITCHES = ("dry_run", "save_dlatents", "download", "flip_reals")
+
+
+def command() -> None:
+    """Runs one command and ends the process, after an error at once: Orbax's threads may wait for a disk for ever."""
+    code = main()
+    if code in (1, 2):
+        output.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @output.lasting(patient=False)
@@ -216,6 +225,7 @@ def _train(flags: dict, overrides: list) -> int:
             stop.among(jax.process_count())
             output.doing("train: at work")
             is_complete = train(config, workdir, **options, stop=stop, watch=watch)
+            meeting.end()
     return 0 if is_complete else STOPPED
 
 

@@ -11,6 +11,13 @@ QUIET_SECONDS = 5.0  # without a line, until one says what is being done
 QUIET_SHARE = 1 / 12  # of the time that it takes already, where that is longer: from a minute on
 
 
+def flush() -> None:
+    """Writes out what standard output and error hold back, as far as they take it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
 class Activity:
     """What a command is doing, and when its last line was written."""
 

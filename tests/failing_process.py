@@ -1,11 +1,15 @@
 """The command line of a process in which something fails: `failing_process.py WHAT ARGUMENT...`."""
 
+import os
+import signal
 import sys
+import threading
 
 import orbax.checkpoint as ocp
 
 from gan_jax import cli, programs
 from gan_jax.errors import UserError
+from gan_jax.processes import peers
 
 FIRST_BATCHES, FIRST_SAVES = 5, 1  # go well
 
@@ -29,6 +33,12 @@ def _fail_to_read() -> None:
     programs.Programs.put = put_or_fail
 
 
+def _fail_and_hang() -> None:
+    """A thread waits for ever, as one of Orbax does whose disk is gone, and Python would wait for it."""
+    threading.Thread(target=threading.Event().wait).start()
+    _fail_to_read()
+
+
 def _fail_to_save() -> None:
     save, calls = ocp.StandardCheckpointHandler.async_save, []
 
@@ -40,6 +50,19 @@ def _fail_to_save() -> None:
     ocp.StandardCheckpointHandler.async_save = save_or_fail
 
 
+def _die_at_the_end() -> None:
+    finish = peers.Peer.finish
+
+    def finish_and_die(self):
+        finish(self)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    peers.Peer.finish = finish_and_die
+
+
 if __name__ == "__main__":
-    {"read": _fail_to_read, "save": _fail_to_save}[sys.argv[1]]()
-    sys.exit(cli.main(sys.argv[2:]))
+    {"read": _fail_to_read, "save": _fail_to_save, "end": _die_at_the_end, "hang": _fail_and_hang}[
+        sys.argv[1]
+    ]()
+    del sys.argv[1]
+    cli.command()

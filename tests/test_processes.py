@@ -275,6 +275,24 @@ def test_what_fails_in_one_process_is_one_line_in_both(tmp_path, what, message):
     assert first == "error: process 1 left: " + second.removeprefix("error: ")
 
 
+def test_a_failure_ends_a_process_whose_threads_wait_for_ever(tmp_path):
+    """One process, which nobody watches."""
+    script, folder = settings.ROOT / "tests" / "failing_process.py", tmp_path / "run"
+    command = [sys.executable, script, "hang", "train", f"--config={MIXTURE}", f"--workdir={folder}",
+               *(f"--config.{key}={value}" for key, value in ENDLESS)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(settings.ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == "error: photo.png: this image is damaged"
+
+
+def test_a_process_that_is_killed_when_the_run_is_over_holds_nobody_up(tmp_path):
+    """JAX's own goodbye would wait five minutes for it."""
+    run, script = tmp_path / "run", settings.ROOT / "tests" / "failing_process.py"
+    with _pair(run, [], config=MIXTURE, failing=(str(script), "end"), PYTHONPATH=str(settings.ROOT)) as processes:
+        assert _ended(processes, run) == [0, -signal.SIGKILL]
+    assert "complete at " in _said(run, 0) and not any("error" in line for line in _errors(run, 0))
+
+
 def test_a_first_process_that_is_killed_ends_the_other(tmp_path):
     """It is JAX's coordinator, without which JAX would abort the other with a stack."""
     run = tmp_path / "run"

@@ -64,6 +64,13 @@ def initialize(
     _join(here, run.device)
 
 
+def end() -> None:
+    """Ends what `initialize` began. JAX waits for all processes: to be called while they watch each other, as the wait
+    for one that is gone would last five minutes."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
 def _completed(flags: Launcher, launcher: Launcher | None) -> Launcher:
     """What the flags say and, where they say nothing, the launcher."""
     if launcher is None:

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from gan_jax import output
 from gan_jax.errors import DivergedError, UserError, plain, shown
 from gan_jax.processes import connections
 
@@ -166,9 +167,7 @@ class Peer(Watch):
     def leave(self, code: int) -> None:
         """Ends this process at once, whatever its threads wait for."""
         try:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError, AttributeError):
-                    stream.flush()
+            output.flush()
             self.part()
         finally:
             os._exit(code)
