@@ -1,5 +1,6 @@
 """Scores of classifiers that learn generated images, and distances from the nearest training image."""
 
+import functools
 import itertools
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from gan_jax import evaluate, metrics, run_data
 from gan_jax.errors import UserError
-from gan_jax.evaluate import learning, plans, protocols
+from gan_jax.evaluate import judges, learning, plans, protocols
 from gan_jax.evaluate import run as measuring
 from gan_jax.features import small_classifier
 from gan_jax.metrics import nearest
