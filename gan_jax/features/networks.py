@@ -47,7 +47,6 @@ class _Kind(NamedTuple):
     build: Callable  # outputs -> a Linen module, or a function of prepared images
     prepare: dict[str, Callable]
     words: dict[str, str]
-    renamed: Callable = dict  # the arrays of a file -> those of `shapes`
     cpu_batch: int = 16  # see `FeatureNet`
 
 
@@ -71,7 +70,7 @@ KINDS = {
                    vgg.PREPROCESSING, vgg.DESCRIPTIONS),
     **{f"dinov2_vit{size}14": _vit(size) for size in vit.SIZES},
     I3D: _Kind(i3d.shapes, i3d.from_torch, i3d.OUTPUTS, _linen(i3d.I3D), i3d.PREPROCESSING, i3d.DESCRIPTIONS,
-               i3d.from_flax, cpu_batch=2),
+               cpu_batch=2),
 }  # fmt: skip
 DEFAULT_OUTPUTS = {"inception": "2048", "vgg16": "fc2_relu", I3D: "logits", **dict.fromkeys(JUDGES, "features")}
 NAMES = (*JUDGES, "none", *KINDS, *(RANDOM + name for name in KINDS))
@@ -123,7 +122,7 @@ def load(network: str, section) -> FeatureNet:
         base, _, number = network.partition(PATCHES)
         return (of_frames if base == I3D else of_patches)(load(base, section), int(number))
     kind = KINDS[network]
-    name, sha256, arrays = _arrays(network, kind.shapes(), section, kind.renamed)
+    name, sha256, arrays = _arrays(network, kind.shapes(), section)
     way = section.preprocessing if network == "inception" else next(iter(kind.prepare))
     prepare, built = kind.prepare[way], {}
 
@@ -192,14 +191,14 @@ def trunk(network: str, last: int, section) -> Any:
     return vgg.from_torch(_arrays(network, shapes, section)[2])
 
 
-def _arrays(network: str, shapes: dict, section, renamed: Callable = dict) -> tuple[str, str, dict[str, np.ndarray]]:
-    """(name, SHA-256, arrays) of a network's weights; `renamed` as of `_Kind`."""
+def _arrays(network: str, shapes: dict, section) -> tuple[str, str, dict[str, np.ndarray]]:
+    """(name, SHA-256, arrays) of a network's weights."""
     if is_random(section):
         arrays = state.random_state(shapes, SEED)
         return RANDOM + network, state.weights_sha256(arrays), arrays
     weights = store.load(network, folder=section.weights, download=section.download)
     name = network if weights.published else UNPUBLISHED + network
-    return name, weights.sha256, state.check(renamed(weights.state), shapes, str(weights.path))
+    return name, weights.sha256, state.check(weights.state, shapes, str(weights.path))
 
 
 def rgb(images: jax.Array) -> jax.Array:

@@ -148,8 +148,6 @@ def is_array(value: Any) -> bool:
 
 def array(value: Any) -> np.ndarray:
     """The numbers of a tensor of any of these files; raises Damaged where they are not all there."""
-    if isinstance(value, pickles.Record):
-        return pickles.numpy_array(value)
     return value if isinstance(value, np.ndarray) else value.array()
 
 
@@ -171,13 +169,3 @@ def reader(size: int) -> Callable[[Tensor | np.ndarray], np.ndarray]:
         return numbers
 
     return numbers
-
-
-def flat(value: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, names joined by `/`. Raises Damaged where a name is no text."""
-    leaves: dict[str, Any] = {}
-    for name, inner in value.items():
-        if not isinstance(name, str):
-            raise Damaged(f"{pickles.brief(name)} where a name was expected")
-        leaves |= flat(inner, f"{prefix}{name}/") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
-    return leaves

@@ -7,7 +7,6 @@ is not in the table is refused, and told.
 """
 
 import io
-import math
 import pickle
 import re
 from collections.abc import Callable
@@ -148,30 +147,6 @@ class Tensor(NamedTuple):
         size = storage.dtype.itemsize
         steps = tuple(step * size for step in self.strides)
         return np.ndarray(self.shape, storage.dtype, storage.data, self.offset * size, steps).copy()
-
-
-# What numpy calls the types of plain numbers.
-_NUMPY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
-
-
-def numpy_array(record: Any) -> np.ndarray:
-    """A copy of the array that a record of numpy's stands for: of plain numbers, the lowest byte first.
-
-    Raises:
-      Damaged: it is something else, or its bytes are not as many as its shape says.
-    """
-    state = record.state if getattr(record, "origin", "") == "numpy._core.multiarray _reconstruct" else None
-    if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[4], bytes):
-        raise Damaged(f"{brief(record)} where an array was expected")
-    _, shape, kind, by_columns, data = state
-    if getattr(kind, "origin", "") != "numpy dtype" or not kind.args or kind.args[0] not in _NUMPY_TYPES:
-        raise Damaged("an array of something else than numbers")
-    if not isinstance(kind.state, tuple) or len(kind.state) < 2 or kind.state[1] not in ("<", "|"):
-        raise Damaged("an array whose numbers are stored in another order")
-    dtype, shape = np.dtype(kind.args[0]).newbyteorder("<"), _naturals(shape)
-    if math.prod(shape) * dtype.itemsize != len(data):
-        raise Damaged(f"{len(data)} bytes for an array of shape {shape[:8]}")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C").copy()
 
 
 class _Call:

