@@ -179,6 +179,14 @@ def test_tokens_of_clip(tmp_path):
         open_dataset(**look, tokenizer=f"clip:{tmp_path / 'none.txt'}")
 
 
+def test_more_captions_than_a_set_has_are_refused(tmp_path, monkeypatch):
+    _fill(tmp_path, {"1.png": 1, "1.txt": "a red bird\na blue bird"})
+    for limit, value in (("MOST_TEXT", 20), ("MOST_CAPTIONS", 1)):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="more than .* captions, or .* characters"):
+            patch.setattr(captions, limit, value)
+            open_dataset(name=f"folder:{tmp_path}", resolution=4, captions=1)
+
+
 GOOD = {"1.png": 1, "1.txt": "one", "2.png": 2, "2.txt": "two"}
 NAME = '{"file": "1.png", '
 
@@ -193,6 +201,8 @@ NAME = '{"file": "1.png", '
     ({**GOOD, "2.txt": "two\nM\xe4rz".encode("latin-1")}, r"2.txt is no UTF-8 \(byte 5\): save it as such"),
     ({**GOOD, "2.txt": "two " * 20_000}, r"2.txt cannot be read: it unpacks to 0.1 MiB, and such a file of captions"),
     ({"1.png": 1, "a.jsonl": NAME}, r"a.jsonl, line 1: no JSON .* expected a line such as \{\"file\""),
+    ({"1.png": 1, "a.jsonl": b"\n\xff\n"}, r"a.jsonl, line 2 is no UTF-8 \(byte 0\)"),
+    ({"1.png": 1, "a.jsonl": "[]" * (1 << 20)}, r"a.jsonl, line 1: 2,097,152 bytes; expected a picture a line, of up"),
     ({"1.png": 1, "a.jsonl": "\n" + "[" * 100_000}, r"a.jsonl, line 2: no JSON"),
     ({"1.png": 1, "a.jsonl": '["1.png", "one"]'}, r"a.jsonl, line 1: expected a picture and its captions"),
     ({"1.png": 1, "a.jsonl": NAME + '"captions": [1]}'}, r"a.jsonl, line 1: expected a picture and its captions"),

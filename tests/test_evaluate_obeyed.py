@@ -61,13 +61,13 @@ def test_a_judge_of_several_labels(short_fit, monkeypatch):
 
 def _exact(*arrays, noise, classes):
     """A judge that knows the pictures of `templates`: the nearest of each half, and bright where a level is high."""
-    known = jnp.asarray(np.round((templates() + 1) * 127.5))
+    pictures = jnp.asarray(np.round((templates() + 1) * 127.5))
 
     def apply(variables, images, outputs):
         x = images[..., 0].astype(jnp.float32)
         level = jnp.where(x.max((1, 2)) > 160, 1.0, 0.4)
         halves = (x[:, None, :, :8], x[:, None, :, 8:])
-        distances = [-jnp.abs(half - level[:, None, None, None] * known).mean((2, 3)) for half in halves]
+        distances = [-jnp.abs(half - level[:, None, None, None] * pictures).mean((2, 3)) for half in halves]
         return {"logits": jnp.concatenate([*distances, jnp.stack([1 - level, level], 1)], 1)}
 
     assert classes == (11, 11, 2) and [array.shape[0] for array in arrays] == [4_000, 4_000, 1_000, 1_000]

@@ -145,6 +145,18 @@ def test_other_games_draw_from_no_captions():
         sample_flags.read(sample_flags.Flags(captions=SEVEN), run)
 
 
+def test_games_that_ask_for_more_than_captions_draw_held_out_examples(monkeypatch):
+    """The user can give no class beside a caption."""
+    config = runs.load_config(caption_game.__file__)
+    monkeypatch.setattr(caption_game, "reads", lambda config: ("image", "caption", "brightness"))
+    monkeypatch.setattr(caption_game, "asks", lambda config: ("caption", "brightness"))
+    run = runs.build(config, runs.data_spec(config, runs.open_data(config)))
+    with pytest.raises(gan_jax.UserError, match="draws from brightness too; give --seeds=0-7 alone"):
+        sample_flags.read(sample_flags.Flags(captions=SEVEN), run, (), caption_game.WORDS)
+    job = sample_flags.read(sample_flags.Flags(seeds="3,4"), run, (), caption_game.WORDS)
+    assert set(job.given) == {"caption", "brightness"} and len(job.captions) == 2
+
+
 def test_a_folder_whose_words_are_lost_is_named(run, tmp_path, capsys):
     import shutil
 

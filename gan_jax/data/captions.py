@@ -18,7 +18,7 @@ from gan_jax.specs import Field
 FIELD = "caption"  # of an example: int32 (K, L)
 PADDING, UNKNOWN = 0, 1  # tokens; what stands for them in a list of words:
 MARKS = ("", "<unknown>")
-MOST_TEXT = 1 << 28  # characters of all captions of a split
+MOST_TEXT, MOST_CAPTIONS = 1 << 28, 1 << 23  # of a place: characters of all captions, and captions
 
 
 class Tokenizer(Protocol):
@@ -170,10 +170,11 @@ def check_text(text: str, where: str) -> str:
     return text.strip()
 
 
-def check_amount(characters: int, where: str) -> None:
-    """Raises UserError for more text than captions of a set are."""
-    if characters > MOST_TEXT:
-        raise UserError(f"{where}: more than {MOST_TEXT >> 20} million characters of captions; give a smaller set.")
+def check_amount(characters: int, count: int, where: str) -> None:
+    """Raises UserError for more text, or more captions, than a set has."""
+    if characters > MOST_TEXT or count > MOST_CAPTIONS:
+        raise UserError(f"{where}: more than {MOST_CAPTIONS:,} captions, or {MOST_TEXT:,} characters of such; give a "
+                        "smaller set.")
 
 
 def _read(index: int, *, source: Source, tokens: np.ndarray) -> Example:

@@ -163,10 +163,10 @@ def open_dataset(
     fit = make_fit(resolution=resolution, channels=channels, crop=crop, crop_size=crop_size, filter=filter)
     kind, colon, rest = str(name).partition(":")
     common = {"name": name, "split": split, "flip": bool(flip)}
-    said = make_settings(
+    texts = make_settings(
         captions=captions, caption_length=caption_length, captions_from=captions_from, tokenizer=tokenizer
     )
-    _check_pairs_and_captions(str(name), pair, said)
+    _check_pairs_and_captions(str(name), pair, texts)
     if crop == "box" and kind != "tfds":
         raise UserError(f"data.crop='box': bounding boxes are of TFDS sets, not of {name!r}; take 'center'.")
     if kind == "mixture" and colon:
@@ -174,7 +174,7 @@ def open_dataset(
     if kind == "digits":
         from gan_jax.data import digits_captions, inverted
 
-        source = (digits_captions.open_captions(split=split, fit=fit, folder=dir, flip=bool(flip), settings=said)
+        source = (digits_captions.open_captions(split=split, fit=fit, folder=dir, flip=bool(flip), settings=texts)
                   if rest == digits_captions.LOOK
                   else inverted.open_digits(rest, split=split, fit=fit, folder=dir))  # fmt: skip
     elif (kind == "faces" and not colon) or (kind == "photographs" and colon):
@@ -185,12 +185,12 @@ def open_dataset(
     elif kind == "tfds" and colon:
         from gan_jax.data.tfds_source import open_tfds
 
-        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download), captions=said)
+        source = open_tfds(rest, split=split, fit=fit, folder=dir, download=bool(download), captions=texts)
     elif kind == "folder" and colon:
         from gan_jax.data import folder, folder_captions, folder_pairs
 
         source = (folder_pairs.open_pairs(rest, split=split, fit=fit, pair=pair, direction=direction) if pair
-                  else folder_captions.open_captioned(rest, split=split, fit=fit, settings=said) if said.count
+                  else folder_captions.open_captioned(rest, split=split, fit=fit, settings=texts) if texts.count
                   else folder.open_folder(rest, split=split, fit=fit))  # fmt: skip
     elif kind == "synthetic" and colon:
         from gan_jax.data.synthetic import open_synthetic

@@ -80,8 +80,8 @@ def open_captions(*, split: str, fit: Fit, folder: str, flip: bool, settings: Se
     digits = open_digits(split=of, fit=Fit(SIDE, SIDE, 1, "none", 0, fit.filter), folder=folder)
     examples = [digits.read(index) for index in range(digits.count)]
     by_class = [[one["image"] for one in examples if one["label"] == label] for label in range(BLANK)]
-    shown = meanings(unseen=split == "unseen") + (meanings(unseen=True) if split == EVERY else [])
-    chosen = [shown[place] for place in shuffled(len(shown), list(SPLITS).index(split))(np.arange(count))]
+    choices = meanings(unseen=split == "unseen") + (meanings(unseen=True) if split == EVERY else [])
+    chosen = [choices[place] for place in shuffled(len(choices), list(SPLITS).index(split))(np.arange(count))]
     labels = {side: Field("label", (), BLANK + 1) for side in SIDES} | {"brightness": Field("label", (), 2)}
     identity = {**digits.identity, **fit._asdict(), "look": [LOOK, split, count, LEVELS]}
     read = functools.partial(_read, chosen=chosen, by_class=by_class, key=list(SPLITS).index(split), fit=fit)

@@ -1,5 +1,7 @@
 """Captions of pictures of a folder or a zip: text files by the pictures' names, or lines of JSON that name these."""
 
+import codecs
+import io
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from gan_jax.errors import UserError, plain
 
 TEXT, LINES = CAPTION_BYTES  # endings: a caption a line; a picture a line, in JSON
 FILE, CAPTIONS = ("file", "file_name"), ("captions", "caption", "text")  # keys of such a line, any one of each
+LINE_BYTES = 1 << 20  # of such a line
 EXAMPLE = '{"file": "a.png", "captions": ["...", "..."]}'
 
 Texts = dict[str, tuple[str, ...]]  # a picture's path without its ending -> its captions
@@ -111,14 +114,14 @@ def read_texts(files: Files) -> Texts:
     lines = [name for name in files.others if name.lower().endswith(LINES)]
     names = lines or [name for name in files.others if name.lower().endswith(TEXT)]
     texts: dict[str, list[str]] = {}
-    amount = 0
+    characters = count = 0
     for name in sorted(names):
         full = f"{files.root}/{name}"
-        content = _decoded(files, name, full)
-        for key, row in (_of_lines(content, name, full) if lines else ((_stem(name), _of_text(content, full)),)):
+        data = _loaded(files, name, full)
+        for key, row in _of_lines(data, name, full) if lines else ((_stem(name), _of_text(data, full)),):
             texts.setdefault(key, []).extend(row)
-            amount += sum(map(len, row))
-            captions.check_amount(amount, str(files.root))
+            characters, count = characters + sum(map(len, row)), count + len(row)
+            captions.check_amount(characters, count, str(files.root))
     if not texts:
         raise UserError(
             f"{files.root} holds no captions: expected a {TEXT} for each picture, of its name and with a caption a "
@@ -127,29 +130,37 @@ def read_texts(files: Files) -> Texts:
     return {key: tuple(row) for key, row in texts.items()}
 
 
-def _decoded(files: Files, name: str, full: str) -> str:
+def _loaded(files: Files, name: str, full: str) -> bytes:
     try:
-        return files.load(name).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{full} is no UTF-8 (byte {error.start}): save it as such, or take it away.") from error
+        return files.load(name).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise UserError(f"{full} cannot be read: {plain(error)}. Mend it, or take it away.") from error
 
 
-def _of_text(content: str, full: str) -> list[str]:
-    row = [captions.check_text(line, full) for line in content.split("\n") if line.strip()]
+def _decoded(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is no UTF-8 (byte {error.start}): save it as such, or take it away.") from error
+
+
+def _of_text(data: bytes, full: str) -> list[str]:
+    row = [captions.check_text(line, full) for line in _decoded(data, full).split("\n") if line.strip()]
     if not row:
         raise UserError(f"{full} is empty: write a caption a line, or take it away with its picture.")
     return row
 
 
-def _of_lines(content: str, name: str, full: str) -> Iterator[tuple[str, list[str]]]:
-    """(picture without its ending, captions) of each line."""
+def _of_lines(data: bytes, name: str, full: str) -> Iterator[tuple[str, list[str]]]:
+    """(picture without its ending, captions) of each line, one in memory at a time: what JSON becomes may be larger."""
     folder = name.rpartition("/")[0]
-    for number, line in enumerate(content.split("\n"), 1):
+    for number, raw in enumerate(io.BytesIO(data), 1):
+        where = f"{full}, line {number}"
+        if len(raw) > LINE_BYTES:
+            raise UserError(f"{where}: {len(raw):,} bytes; expected a picture a line, of up to {LINE_BYTES:,}.")
+        line = _decoded(raw, where)
         if not line.strip():
             continue
-        where = f"{full}, line {number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:

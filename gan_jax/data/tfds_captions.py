@@ -50,7 +50,7 @@ def captioned(
     texts = read_texts(list_texts(settings.place)) if settings.place else {}
 
     def of(rows: Any, content: dict) -> list[tuple[str, ...]]:
-        values = _kept(rows, content, feature)
+        values = _cached_texts(rows, content, feature)
         if settings.place:
             return lookup(texts, [value[0] for value in values], settings.place, by_name=True)
         return [tuple(captions.check_text(text, f"{name}, example {index}") for text in value)
@@ -66,7 +66,7 @@ def captioned(
     return captions.with_captions(source, own, tokenizer, settings)
 
 
-def _kept(rows: Any, content: dict, feature: str) -> list[list[str]]:
+def _cached_texts(rows: Any, content: dict, feature: str) -> list[list[str]]:
     """The texts of a feature of all rows, from the cache or read now."""
     key = hashlib.sha256(json.dumps([content, feature], sort_keys=True).encode()).hexdigest()
     file = cache_dir("captions") / f"{key}.json"

@@ -26,30 +26,33 @@ def of_captions(flags: Flags, run: runs.Run, words: tuple[str, ...]) -> Job:
     Raises:
       UserError: flags without a meaning here, captions with unknown words or too many.
     """
-    for flag in ("interpolate", *(() if "label" in run.game.asks(run.config) else ("labels",))):
+    for flag in ("interpolate", "labels"):
         if getattr(flags, flag):
             raise UserError(f"{shown(flags, flag)}: the game {run.config.game!r} draws from captions; leave it out")
     (name,) = runs.captions(run)
     tokenizer = _tokenizer(run, name, words)
     if not flags.captions:
         return _held_out(numbers("seeds", flags.seeds or EXAMPLES), run, name, tokenizer)
+    if others := [one for one in run.game.asks(run.config) if one != name]:
+        raise UserError(f"--captions: the game {run.config.game!r} draws from {', '.join(others)} too; give "
+                        "--seeds=0-7 alone, for held-out examples")
     texts = texts_of(flags.captions)
     seeds = numbers("seeds", flags.seeds or SEEDS)
     rows = np.stack([tokens_of(text, tokenizer, run.spec[name].shape[1]) for text in texts])
     count = run.spec[name].shape[0]
-    given = {name: np.repeat(np.repeat(rows[:, None], count, 1), len(seeds), 0)}
+    fields = {name: np.repeat(np.repeat(rows[:, None], count, 1), len(seeds), 0)}
     names = tuple(f"seed{seed:06}_caption{number:03}" for number in range(len(texts)) for seed in seeds)
-    return Job(flags, np.tile(seeds, len(texts)), None, {}, None, "", None, given, names, texts)
+    return Job(flags, np.tile(seeds, len(texts)), None, {}, None, "", None, fields, names, texts)
 
 
 def _held_out(examples: np.ndarray, run: runs.Run, name: str, tokenizer: Tokenizer) -> Job:
     """Held-out examples with the first caption of each."""
-    given = runs.held_out(run)(examples)
-    first = given[name][:, :1]
-    given = {**given, name: np.repeat(first, given[name].shape[1], 1)}
+    fields = runs.held_out(run)(examples)
+    first = fields[name][:, :1]
+    fields = {**fields, name: np.repeat(first, fields[name].shape[1], 1)}
     texts = tuple(tokenizer.decode(row[0].tolist()) for row in first)
     names = tuple(f"example{i:06}" for i in examples)
-    return Job(flags=Flags(), seeds=examples, labels=None, options={}, ws=None, mark="", mixing=None, given=given,
+    return Job(flags=Flags(), seeds=examples, labels=None, options={}, ws=None, mark="", mixing=None, given=fields,
                names=names, captions=texts)  # fmt: skip
 
 
