@@ -1,5 +1,8 @@
 """Scores of classifiers that learn generated images, and distances from the nearest training image."""
 
+import itertools
+
+import jax
 import numpy as np
 import pytest
 
@@ -16,7 +19,8 @@ OPTIONS = {"conditional": True, "data__split": "train[:200]", "evaluation__split
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(small_classifier, "STEPS", 60)
+    monkeypatch.setattr(small_classifier, "STEPS", 30)
+    monkeypatch.setattr(small_classifier, "BATCH", 32)
     monkeypatch.setattr(learning, "SEEDS", 2)
 
 
@@ -26,8 +30,8 @@ def digits(tmp_path_factory):
     return folder, settings.fresh_folder(settings.digits(**OPTIONS), folder)
 
 
-def measured(run, names, images, labels, forward=None) -> dict[str, dict]:
-    """Rows by name of images in the generator's place."""
+def measured(run, names, images, labels, training=None) -> dict[str, dict]:
+    """Rows by name of images in the generator's place; `training` is what the run was trained on, where it is open."""
     section = run.config.copy_and_resolve_references().unlock().evaluation
     section.samples = len(images)
     listed = protocols.wanted(run.config, names)
@@ -35,7 +39,7 @@ def measured(run, names, images, labels, forward=None) -> dict[str, dict]:
         protocols.listed_protocols(section, listed), section, shape=images.shape[1:], seed=0,
         open_reals=lambda: runs.open_field(run.config, "image", "test"),
         fit_judge=lambda: measuring.judge(run, "image"),
-        open_training=lambda reals: measuring._training(run, "image", listed, reals),
+        open_training=lambda reals: training or measuring._training(run, "image", listed, reals),
     )  # fmt: skip
     return {row["metric"]: row for row in planned.measure(planned.of_images(images)[1], None, labels)}
 
@@ -50,7 +54,9 @@ def test_copies_of_the_training_images_teach_what_these_do(digits):
     """Those of the right labels alone: others teach nothing. With the training images nothing is lost."""
     _, run = digits
     images, labels = opened(run)
-    rows = measured(run, ("cas", "nas"), images, labels)
+    sets = (runs.open_field(run.config, "image", split) for split in ("", "test"))
+    training = learning.Training(*sets, mirrored=False)
+    rows = measured(run, ("cas", "nas"), images, labels, training)
     assert list(rows) == ["cas", "cas/real", "cas/real_augmented", "nas"]
     for key in ("value", "low", "high", "accuracy_by_class"):
         assert rows["cas"][key] == rows["cas/real"][key]
@@ -62,7 +68,7 @@ def test_copies_of_the_training_images_teach_what_these_do(digits):
     weighted = sum(by_class[str(label)] for label in held_out) / len(held_out)
     assert list(by_class) == [str(label) for label in range(10)] and weighted == pytest.approx(rows["cas"]["value"])
 
-    wrong = measured(run, ("cas",), images, (labels + 1) % 10)
+    wrong = measured(run, ("cas",), images, (labels + 1) % 10, training)
     assert wrong["cas"]["value"] < 0.15 and wrong["cas/real"]["value"] == rows["cas"]["value"]
 
 
@@ -125,8 +131,9 @@ def test_accuracies_by_class():
     np.testing.assert_array_equal(shares, [0.75, 1, 0.5, np.nan])
 
 
-def test_the_classifier_is_a_function_of_its_seed_and_sees_augmented_images(digits):
+def test_the_classifier_is_a_function_of_its_seed_and_sees_augmented_images(digits, monkeypatch):
     _, run = digits
+    monkeypatch.setattr(small_classifier, "STEPS", 6)
     (images, labels), (others, _) = opened(run), opened(run, "test")
     images, others = (small_classifier.shrunk(x, 16) for x in (images, others))
     first, again, other, moved = (
@@ -137,7 +144,7 @@ def test_the_classifier_is_a_function_of_its_seed_and_sees_augmented_images(digi
     assert (first != other).any() and (first != moved).any()
     assert {small_classifier.side_of(shape) for shape in ((8, 8, 1), (32, 32, 1), (31, 40, 3))} == {16}
     assert {small_classifier.side_of(shape) for shape in ((32, 32, 3), (256, 256, 3))} == {32}
-    assert [small_classifier.steps_for(count) for count in (1, 6400, 10**6)] == [60, 1000, 4000]
+    assert [small_classifier.steps_for(count) for count in (1, 3200, 10**6)] == [6, 1000, 4000]
 
 
 def test_all_of_them_through_the_command(digits, capsys):
@@ -158,7 +165,7 @@ def test_all_of_them_through_the_command(digits, capsys):
     assert rows["nearest"]["better"] == "nearer the reals" and rows["nearest"]["value"] > 0
     assert "features" not in rows["nearest"] and rows["nearest_digits_classifier"]["features"]
     table = evaluate.table(list(rows.values()))
-    assert "gain " in table and "(reals " in table
+    assert "beside the 200 training images of digits/train[:200]" in table and "gain " in table and "(reals " in table
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -189,3 +196,23 @@ def test_points_have_no_nearest_images_and_checkpoints_no_order_by_them():
     assert "neither the least" in protocols.unranked("nearest_digits_classifier_share")
     assert [protocols.direction(name) for name in ("cas", "cas/real", "nas", "discriminator/loss")] == [
         "higher", "higher", "higher", "lower"]  # fmt: skip
+
+
+def test_augmented_images_are_shifted_and_mirrored_copies():
+    """By numpy: each is one of the nine shifts by up to a pixel of its image, or of its mirror image."""
+    images = np.random.default_rng(0).normal(size=(40, 16, 16, 3)).astype(np.float32)
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(small_classifier._augmented(key, images, 0, 0.0), images)
+    np.testing.assert_array_equal(small_classifier._augmented(key, images, 0, 1.0), images[:, :, ::-1])
+    seen = set()
+    for image, moved in zip(images, np.asarray(small_classifier._augmented(key, images, 1, 0.5)), strict=True):
+        ways = {}
+        for mirrored in (False, True):
+            padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), "edge")
+            for down, right in itertools.product(range(3), range(3)):
+                crop = padded[down : down + 16, right : right + 16]
+                ways[down, right, mirrored] = crop[:, ::-1] if mirrored else crop
+        (way,) = [way for way, crop in ways.items() if np.array_equal(crop, moved)]
+        seen.add(way)
+    assert {down for down, _, _ in seen} == {right for _, right, _ in seen} == {0, 1, 2}
+    assert {mirrored for _, _, mirrored in seen} == {False, True}

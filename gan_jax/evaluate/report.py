@@ -72,6 +72,8 @@ def _protocol(row: dict) -> str:
         mirrored = " with mirrored copies" if row.get("flip") else ""
         fingerprint = f" ({row['data_fingerprint'][:12]})" if "data_fingerprint" in row else ""
         parts.append(f"{row['reals']} reals of {row['data']}{split}{fingerprint}{mirrored}")
+    if "training" in row:
+        parts.append(f"beside the {row['training_images']} training images of {row['training']}")
     return f"  {', '.join(parts)}"
 
 
