@@ -260,7 +260,9 @@ def test_changed_data_is_refused(command, workdir, tmp_path, monkeypatch):
 
     open_data = run_data.open_data
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "open_data", lambda config: dataclasses.replace(open_data(config), fingerprint="f" * 64))
+        patch.setattr(
+            run_data, "open_data", lambda config: dataclasses.replace(open_data(config), fingerprint="f" * 64)
+        )
         code, _, err = command("train", workdir, "--config.total_images=40")
     assert code == 2 and "the data has changed since this run began" in err and "ffffffffffff" in err
     assert "ffff" not in (workdir / "data.json").read_text()

@@ -11,7 +11,20 @@ import sys
 import jax
 import pytest
 
-from gan_jax import checkpoint, cli, digests, errors, evaluate, folders, logs, parallel, programs, runs, signals
+from gan_jax import (
+    checkpoint,
+    cli,
+    digests,
+    errors,
+    evaluate,
+    folders,
+    logs,
+    parallel,
+    programs,
+    run_data,
+    runs,
+    signals,
+)
 from gan_jax.evaluate import collect
 from tests import settings
 
@@ -134,7 +147,7 @@ def test_an_evaluation_ends_when_the_run_is_to_stop_and_is_made_up_for(whole, wo
 PHASES = {
     "importing": (signal.SIGTERM, cli, "_prepare_jax"),
     "joining": (signal.SIGUSR2, jax, "process_count"),
-    "opening": (signal.SIGINT, runs, "open_data"),
+    "opening": (signal.SIGINT, run_data, "open_data"),
     "restoring": (signal.SIGHUP, checkpoint, "restore_newest"),
     "loading": (signal.SIGUSR1, evaluate, "measurer"),
     "compiling": (signal.SIGUSR2, programs.Compiling, "wait"),
