@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import penalties
+from gan_jax import initial, penalties
 from gan_jax.errors import UserError
 from gan_jax.models import dfgan
 from tests import golden_dfgan as golden
@@ -116,15 +116,17 @@ def test_fresh_blocks_are_plain_and_a_canvas_need_not_be_square():
     painter, judge = dfgan.Generator(resolution=(8, 16), width=4), dfgan.Discriminator(resolution=(8, 16), width=4)
     key, z = jax.random.key(0), jax.random.normal(jax.random.key(1), (2, 100))
     one, other = jnp.zeros((2, 6)), jnp.ones((2, 6))
-    variables = painter.init(key, z, one, train=True)
-    images = painter.apply(variables, z, one, train=True)
+    variables = initial.evaluate(lambda: painter.init(key, z, one, train=True))
+    paint = jax.jit(functools.partial(painter.apply, train=True))
+    images = paint(variables, z, one)
     assert images.shape == (2, 8, 16, 3) and np.abs(images[0] - images[1]).max() > 1e-3
-    np.testing.assert_array_equal(images, painter.apply(variables, z, other, train=True))
-    variables = judge.init(key, images, one, train=True)
-    features = judge.apply(variables, images, train=True, method="features")
+    np.testing.assert_array_equal(images, paint(variables, z, other))
+    variables = initial.evaluate(lambda: judge.init(key, images, one, train=True))
+    features = jax.eval_shape(functools.partial(judge.apply, train=True, method="features"), variables, images)
     assert features.shape == (2, 4, 8, 8)
-    logits = judge.apply(variables, images, one, train=True)
-    assert logits.shape == (2,) and np.abs(logits - judge.apply(variables, images, other, train=True)).min() > 1e-4
+    score = jax.jit(functools.partial(judge.apply, train=True))
+    logits = score(variables, images, one)
+    assert logits.shape == (2,) and np.abs(logits - score(variables, images, other)).min() > 1e-4
 
 
 @pytest.mark.parametrize(("fields", "message"), [
