@@ -254,6 +254,10 @@ def test_errors_of_clip(overrides, message):
         _build(_with_clip(**overrides), vocabulary=64 if overrides else 9)
 
 
+def test_whether_the_tower_is_fetched_may_change_in_a_run():
+    assert configs.differences(_with_clip(), _with_clip(text__download=True)) == []
+
+
 def test_captions_longer_than_clip_reads_are_refused():
     with pytest.raises(UserError, match="config.data.caption_length=9: CLIP's text tower reads up to 8 tokens"):
         _build(_with_clip(), vocabulary=64, captions=(2, 9))
