@@ -20,5 +20,6 @@ def get_config(variant: str = "") -> ConfigDict:
         return config
     matching = 40 * IMAGES
     config.total_images, config.matching.images = matching + EPOCHS * IMAGES, matching
-    config.data.name, config.data.captions, config.evaluation.split = "tfds:coco_captions", 5, "val"
+    config.data.name, config.data.captions = "tfds:coco_captions", 5
+    config.evaluation.split = "val+test+restval"  # the 40,504 images of COCO's own validation set
     return config

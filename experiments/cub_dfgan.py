@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "ema": {"half_life_images": 0.0},
             "every": {"log_images": 3_200, "sample_images": 80_000, "checkpoint_images": 80_000},
-            "evaluation": {"features": "inception", "metrics": ("fid50k_full", "is50k"), "samples": 30_000, "split": "test"},
+            "evaluation": {"features": "inception", "metrics": ("fid30k_full", "is30k"), "samples": 30_000, "split": "test"},
         }
     )
     if variant == "smoke":

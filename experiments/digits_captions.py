@@ -4,7 +4,7 @@
     python launch.py evaluate --workdir=runs/digits_captions --split=unseen
     python launch.py sample --workdir=runs/digits_captions --captions="a dim seven on the left" --out=drawn
 
-DF-GAN (Tao et al. 2020, arXiv 2008.05865), small, at 8x16 px. A third of the run trains the encoders of captions and
+DF-GAN (Tao et al. 2020, arXiv 2008.05865), small, at 8x16 px. A good quarter of the run trains the encoders of captions and
 images, the rest the players. A judge that is fitted on pictures of all captions says whether both sides and the
 brightness are as asked; `--split=unseen` measures the fifth of the captions that training never showed.
 `docs/reproduction.md` has the figures.

@@ -21,7 +21,7 @@ from gan_jax.errors import MissingPathError, UserError
 # A resumed run may change these: they move no number of the steps that are already done.
 SAFE = ("total_images", "every.log_images", "every.sample_images", "every.checkpoint_images", "every.evaluate_images",
         "evaluation", "checkpoints", "grid", "logs", "parallel", "programs", "steps_per_call",
-        "resident_data", "perceptual.weights", "perceptual.download")  # fmt: skip
+        "resident_data", "perceptual.weights", "perceptual.download", "text.download")  # fmt: skip
 DTYPES = ("float32", "bfloat16", "float64")  # in which a net can compute; the last for tests alone
 RANGES = {  # what `check_range` can expect of a number
     "0 or more": lambda x: x >= 0,

@@ -264,7 +264,8 @@ def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[ste
     Returns:
       The State, and a line that tells what was taken over.
     Raises:
-      MissingPathError, UserError: no such run, nothing readable, or nothing that agrees.
+      MissingPathError, UserError: no such run, nothing readable, nothing that agrees, or an array that stays as it was
+        drawn, of a network that this run does not train.
     """
     workdir = paths.expanded(workdir, "config.transfer.workdir")
     config, spec, _ = read_folder(workdir)
@@ -288,6 +289,12 @@ def transfer(run: runs.Run, state: steps.State, workdir: str, mesh) -> tuple[ste
         )
     if not taken:
         raise UserError(f"config.transfer.workdir={workdir}: no array of that run has a name and shape of this one's")
+    trained = {net for phase in run.all_phases for net in phase.nets}
+    if untrained := [name for name in fresh if name.partition("/")[0] not in trained]:
+        raise UserError(
+            f"config.transfer.workdir={workdir}: {len(untrained)} arrays of networks that this run does not train have "
+            f"other names or shapes there, such as {untrained[0]}; give the settings and data of that run"
+        )
     left = f"; fresh: {', '.join(fresh[:4])}{' ...' if len(fresh) > 4 else ''}" if fresh else ""
     line = f"{taken} of {taken + len(fresh)} arrays from {workdir}, step {restored.step}{left}"
     return state._replace(**parts), broken + line

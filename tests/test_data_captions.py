@@ -185,6 +185,11 @@ def test_more_captions_than_a_set_has_are_refused(tmp_path, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(UserError, match="more than .* captions, or .* characters"):
             patch.setattr(captions, limit, value)
             open_dataset(name=f"folder:{tmp_path}", resolution=4, captions=1)
+    (tmp_path / "1.txt").unlink()
+    (tmp_path / "a.jsonl").write_text(_line(file=f"{'x' * 30}.png", caption="a"))
+    monkeypatch.setattr(captions, "MOST_TEXT", 20)
+    with pytest.raises(UserError, match="more than .* captions, or 20 characters of such and of names"):
+        open_dataset(name=f"folder:{tmp_path}", resolution=4, captions=1)
 
 
 GOOD = {"1.png": 1, "1.txt": "one", "2.png": 2, "2.txt": "two"}
@@ -237,6 +242,7 @@ def test_two_files_of_one_name_elsewhere(tmp_path):
     ({"name": "faces"}, "captions are of 'folder:PATH', 'tfds:NAME' and 'digits:captions', not of 'faces'"),
     ({"name": "mixture:ring8"}, "not of 'mixture:ring8'; leave it at 0"),
     ({"name": "folder:x", "pair": "folders"}, "not of pairs, data.pair='folders'"),
+    ({"name": "tfds:x", "frames": 4}, "data.frames=4 with data.captions=1: captions are of pictures; leave"),
     ({"name": "folder:x", "captions": 0, "captions_from": "y"}, "data.captions_from='y': set data.captions to how"),
     ({"name": "folder:x", "captions": -1}, "data.captions=-1: expected a whole number of at least 0"),
     ({"name": "folder:x", "caption_length": 0}, "data.caption_length=0: expected a whole number of at least 1"),

@@ -187,6 +187,7 @@ def test_files_of_other_networks_are_refused(tmp_path):
         clip_text.load(str(_saved(tmp_path, _theirs("gelu"))))  # without its config.json
     for config, message in (({"num_attention_heads": 5}, "5 heads of 32"), ({"num_attention_heads": "4"}, "4 heads of"),
                             ({"num_attention_heads": 4, "hidden_act": "relu"}, "hidden_act='relu'"),
+                            ({"num_attention_heads": 4, "hidden_act": ["gelu"]}, "hidden_act=.*expected quick_gelu or"),
                             ({"num_attention_heads": 4, "layer_norm_eps": 1e-12}, "layer_norm_eps=1e-12")):  # fmt: skip
         with pytest.raises(UserError, match=message):
             clip_text.load(str(_saved(tmp_path, _theirs("gelu"), config)))

@@ -10,7 +10,7 @@ import optax.tree
 import pytest
 
 from gan_jax import config as configs
-from gan_jax import games, painter, parallel, runs, specs
+from gan_jax import folders, games, painter, parallel, run_data, runs, specs
 from gan_jax.errors import UserError
 from gan_jax.evaluate import protocols
 from gan_jax.features import clip_text
@@ -122,6 +122,23 @@ def test_encoders_move_first_and_rest_afterwards():
     for net in text_to_image.ENCODERS:
         jax.tree.map(np.testing.assert_array_equal, after.ema[net]["params"], after.params[net])
     assert settings.largest_difference(after.ema["generator"]["params"], after.params["generator"]) > 1e-7
+
+
+def test_an_encoder_that_is_not_trained_is_taken_over_whole(tmp_path):
+    """One of another size would stay as it was drawn."""
+    settings.fresh_folder(_config(), tmp_path / "run")
+    mesh = parallel.make_mesh()
+    for embedding in (8, 6):
+        config = _config(matching__images=0, text__embedding=embedding, transfer__workdir=tmp_path / "run")
+        dataset = run_data.open_data(config)
+        run = runs.build(config, run_data.data_spec(config, dataset))
+        state = parallel.replicate(runs.fresh_state(run), mesh)
+        if embedding == 8:
+            _, line = folders.transfer(run, state, config.transfer.workdir, mesh)
+            assert "fresh" not in line
+            continue
+        with pytest.raises(UserError, match="arrays of networks that this run does not train .* as text_encoder/embed"):
+            folders.transfer(run, state, config.transfer.workdir, mesh)
 
 
 def test_stages_are_those_of_the_config():
@@ -252,6 +269,10 @@ def test_a_sampler_brings_fixed_networks_that_samples_need():
 def test_errors_of_clip(overrides, message):
     with pytest.raises(UserError, match=message):
         _build(_with_clip(**overrides), vocabulary=64 if overrides else 9)
+
+
+def test_whether_the_tower_is_fetched_may_change_in_a_run():
+    assert configs.differences(_with_clip(), _with_clip(text__download=True)) == []
 
 
 def test_captions_longer_than_clip_reads_are_refused():

@@ -137,6 +137,8 @@ def test_errors(fields, message):
         with pytest.raises(UserError, match=message):
             net(**fields)
     for own, expected in (({"latent": "cauchy"}, "latent 'cauchy' is unknown"),
-                          ({"truncation": 1.5}, "truncation=1.5: expected 0 to 1")):  # fmt: skip
+                          ({"truncation": 1.5}, "truncation=1.5: expected 0 to 1"),
+                          ({"truncation": 0.5, "latent": "uniform"}, "truncation=0.5: is of normal latents, not"),
+                          ):  # fmt: skip
         with pytest.raises(UserError, match=expected):
             dfgan.Generator(**own)

@@ -111,6 +111,8 @@ def test_captions_from_python(run, tmp_path):
     for value in ([], [3], 3):
         with pytest.raises(gan_jax.UserError, match=r"captions=.*: expected a text, or several texts in a list"):
             trained.sample(captions=value)
+    with pytest.raises(gan_jax.UserError, match="draws from captions, not from latents; take `sample`"):
+        trained.latents([1])
     with pytest.raises(gan_jax.UserError, match=r"^captions: 'a dim cat': .* the word 'cat'; it knows left"):
         trained.sample(captions="a dim cat")
 

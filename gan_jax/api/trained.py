@@ -306,7 +306,8 @@ class TrainedRun:
 
     def _check_latents(self) -> None:
         if not hasattr(self._run.game, "latents") or runs.sources(self._run):
-            raise UserError(f"the game {self.config.game!r} draws from pictures, not from latents; take `sample`")
+            source = "captions" if runs.captions(self._run) else "pictures"
+            raise UserError(f"the game {self.config.game!r} draws from {source}, not from latents; take `sample`")
 
     def _z_shape(self) -> tuple[int, ...]:
         self._check_latents()

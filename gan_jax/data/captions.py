@@ -18,7 +18,7 @@ from gan_jax.specs import Field
 FIELD = "caption"  # of an example: int32 (K, L)
 PADDING, UNKNOWN = 0, 1  # tokens; what stands for them in a list of words:
 MARKS = ("", "<unknown>")
-MOST_TEXT, MOST_CAPTIONS = 1 << 28, 1 << 23  # of a place: characters of all captions, and captions
+MOST_TEXT, MOST_CAPTIONS = 1 << 28, 1 << 23  # of a place: characters of captions and of names, and captions
 
 
 class Tokenizer(Protocol):
@@ -37,17 +37,19 @@ class Tokenizer(Protocol):
         """The words of a text for which there are no tokens, in its order."""
 
 
-class Words(NamedTuple):
+class Words:
     """The tokenizer by whole words, see `words_of`."""
-
-    words: tuple[str, ...]  # as `vocabulary` gives them
 
     ends = False
 
+    def __init__(self, words: Sequence[str]):
+        """Of a list of words, as `vocabulary` gives them."""
+        self.words = tuple(words)
+        self._places = {word: place for place, word in enumerate(self.words) if place > UNKNOWN}
+
     def encode(self, text: str) -> list[int]:
         """A token a word; `UNKNOWN` for one that is not in the list."""
-        places = _places(self.words)
-        return [places.get(word, UNKNOWN) for word in words_of(text)]
+        return [self._places.get(word, UNKNOWN) for word in words_of(text)]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Words with spaces between."""
@@ -55,8 +57,7 @@ class Words(NamedTuple):
 
     def unknown(self, text: str) -> list[str]:
         """The words that are not in the list."""
-        places = _places(self.words)
-        return [word for word in words_of(text) if word not in places]
+        return [word for word in words_of(text) if word not in self._places]
 
 
 def _clip(file: str) -> Tokenizer:
@@ -97,7 +98,7 @@ def open_tokenizer(tokenizer: str, words: Callable[[], Sequence[str]]) -> Tokeni
       UserError, MissingPathError: its file cannot be read.
     """
     kind, _, file = tokenizer.partition(":")
-    return TOKENIZERS[kind](file) if kind in TOKENIZERS else Words(tuple(words()))
+    return TOKENIZERS[kind](file) if kind in TOKENIZERS else Words(words())
 
 
 class _Separators(dict):
@@ -173,8 +174,8 @@ def check_text(text: str, where: str) -> str:
 def check_amount(characters: int, count: int, where: str) -> None:
     """Raises UserError for more text, or more captions, than a set has."""
     if characters > MOST_TEXT or count > MOST_CAPTIONS:
-        raise UserError(f"{where}: more than {MOST_CAPTIONS:,} captions, or {MOST_TEXT:,} characters of such; give a "
-                        "smaller set.")
+        raise UserError(f"{where}: more than {MOST_CAPTIONS:,} captions, or {MOST_TEXT:,} characters of such and of "
+                        "names; give a smaller set.")
 
 
 def _read(index: int, *, source: Source, tokens: np.ndarray) -> Example:
@@ -183,8 +184,3 @@ def _read(index: int, *, source: Source, tokens: np.ndarray) -> Example:
 
 def _digest(of_pictures: Callable[[], str], of_captions: str) -> str:
     return hashlib.sha256(f"{of_pictures()}{of_captions}".encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=8)
-def _places(words: tuple[str, ...]) -> dict[str, int]:
-    return {word: place for place, word in enumerate(words) if place > UNKNOWN}

@@ -171,7 +171,7 @@ def open_dataset(
         captions=captions, caption_length=caption_length, captions_from=captions_from, tokenizer=tokenizer
     )
     _check_pairs_and_captions(str(name), pair, texts)
-    windows = _windows(name, frames, frame_step, pair)
+    windows = _windows(name, frames, frame_step, pair, texts)
     if crop == "box" and not str(name).startswith("tfds:"):
         raise UserError(f"data.crop='box': bounding boxes are of TFDS sets, not of {name!r}; take 'center'.")
     if str(name).startswith("mixture:"):
@@ -254,7 +254,7 @@ def _check_pairs_and_captions(name: str, pair: str, captions: Settings) -> None:
                         "be read, of 'folder:PATH' or 'tfds:NAME'; or leave it empty.")
 
 
-def _windows(name: str, frames: int, step: int, pair: str) -> Windows | None:
+def _windows(name: str, frames: int, step: int, pair: str, captions: Settings) -> Windows | None:
     """How the set's films are cut, None where it has pictures. Raises UserError where it cannot have films."""
     windows, (kind, colon, _) = make_windows(frames, step), str(name).partition(":")
     if windows and not (kind in ("folder", "tfds") and colon or name == "digits:moving"):
@@ -262,6 +262,9 @@ def _windows(name: str, frames: int, step: int, pair: str) -> Windows | None:
                         f"'digits:moving'; {name!r} has pictures, data.frames=0")
     if windows and pair:
         raise UserError(f"data.frames={frames} with data.pair={pair!r}: pairs are of pictures; leave one of them out")
+    if windows and captions.count:
+        raise UserError(f"data.frames={frames} with data.captions={captions.count}: captions are of pictures; leave "
+                        "one of them out")
     return windows
 
 

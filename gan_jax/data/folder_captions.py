@@ -120,7 +120,7 @@ def read_texts(files: Files) -> Texts:
         data = _loaded(files, name, full)
         for key, row in _of_lines(data, name, full) if lines else ((_stem(name), _of_text(data, full)),):
             texts.setdefault(key, []).extend(row)
-            characters, count = characters + sum(map(len, row)), count + len(row)
+            characters, count = characters + len(key) + sum(map(len, row)), count + len(row)
             captions.check_amount(characters, count, str(files.root))
     if not texts:
         raise UserError(

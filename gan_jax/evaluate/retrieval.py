@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gan_jax import painter, run_data, runs
+from gan_jax import games, painter, run_data, runs, sample
 from gan_jax.errors import UserError
 from gan_jax.evaluate.protocols import RETRIEVAL
 
 OTHERS = 99  # captions beside an image's own
+AT_ONCE = 1024  # examples in memory
 
 
 def measurer(run: runs.Run) -> Callable[[dict], list[dict]]:
@@ -24,20 +25,20 @@ def measurer(run: runs.Run) -> Callable[[dict], list[dict]]:
     (name,), split = runs.captions(run), run.config.evaluation.split
     dataset, count = run_data.open_data(run.config, split), run.config.evaluation.samples
     numbers = np.arange(count) % dataset.size if dataset.size else np.arange(count)
-    examples = dataset.examples(numbers)
-    captions = examples[name]
-    distinct, own = np.unique(captions[:, 0], axis=0, return_inverse=True)
+    parts = np.split(numbers, np.arange(AT_ONCE, count, AT_ONCE))
+    asked = [games.asked(run.game, run.config, dataset.examples(part), run.game.asks(run.config)) for part in parts]
+    given = {field: np.concatenate([arrays[field] for arrays in asked]) for field in asked[0]}
+    distinct, own = np.unique(given[name][:, 0], axis=0, return_inverse=True)
     if len(distinct) < 2:
         raise UserError(f"metrics={RETRIEVAL}: all captions of the split {split!r} say the same; give another split")
     choices = candidates(own.reshape(-1), len(distinct), run.config.seed)
-    drawn = runs.games.drawn(run.game, run.config)
     protocol = {
         "group": RETRIEVAL, "candidates": choices.shape[1], "encoders": "the run's own", "data": dataset.name,
         "split": dataset.split,
     }  # fmt: skip
 
     def of_samples(ema, keys, given):
-        images = run.game.sample(run.nets, ema, keys, given)[drawn]
+        images, *_ = run.game.sample(run.nets, ema, keys, given).values()
         return run.game.alike(run.nets, ema, images, given)
 
     def of_reals(ema, images, given):
@@ -47,8 +48,11 @@ def measurer(run: runs.Run) -> Callable[[dict], list[dict]]:
 
     def rows(ema: dict) -> list[dict]:
         keys = painter.keys_from(run.config.seed, "evaluation", np.arange(count))
-        images, texts = programs[0](ema, keys, {name: captions})
-        reals, _ = programs[1](ema, examples[drawn], {name: captions})
+        images, texts = programs[0](ema, keys, given)
+        reals = np.concatenate([
+            programs[1](ema, sample.reals_of(run, dataset.examples(part)), arrays)[0]
+            for part, arrays in zip(parts, asked, strict=True)
+        ])  # fmt: skip
         shuffled = np.roll(images, 1, 0)
         _, first = np.unique(own, return_index=True)
         pairs = {"": images, "/real": reals, "/shuffled": shuffled}
@@ -77,5 +81,8 @@ def _others(rng: np.random.Generator, own: int, captions: int, count: int) -> np
 def precision(images: np.ndarray, captions: np.ndarray, choices: np.ndarray) -> float:
     """Share of images (N, D) whose nearest, by the cosine, of their choices (N, R) of captions (C, D) is the first."""
     images, captions = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (images, captions))
-    scores = np.einsum("nd,nrd->nr", images, captions[choices])
+    scores = np.concatenate([
+        np.einsum("nd,nrd->nr", images[start : start + AT_ONCE], captions[choices[start : start + AT_ONCE]])
+        for start in range(0, len(images), AT_ONCE)
+    ])  # fmt: skip
     return float((scores[:, 0] > scores[:, 1:].max(1)).mean())

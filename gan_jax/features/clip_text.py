@@ -238,7 +238,7 @@ def size_of(state: Mapping[str, np.ndarray], what: str, config: Mapping[str, Any
     if type(heads) is not int or heads < 1 or width % heads:
         raise UserError(f"{what}: {plain(heads, 40)} heads of {width} dimensions; expected a number that divides them: "
                         "of a model of transformers put its config.json beside it")
-    if activation not in ACTIVATIONS or config.get("layer_norm_eps", EPSILON) != EPSILON:
+    if activation not in tuple(ACTIVATIONS) or config.get("layer_norm_eps", EPSILON) != EPSILON:
         raise UserError(f"{what}: hidden_act={plain(activation, 40)!r}, layer_norm_eps="
                         f"{plain(config.get('layer_norm_eps', EPSILON), 40)}; expected {' or '.join(ACTIVATIONS)}, "
                         f"and {EPSILON}")

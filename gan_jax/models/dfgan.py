@@ -99,7 +99,7 @@ class Generator(nn.Module, kw_only=True):
     """z (B, latent_size), sentence (B, S) -> images (B, H, W, channels), float32 in [-1, 1].
 
     Raises:
-      UserError: a side below 4, see `layers.rescale.sizes`; a truncation out of range.
+      UserError: a side below 4, see `layers.rescale.sizes`; a truncation out of range, or of uniform latents.
     """
 
     resolution: int | Pair = 256  # of the images: side, or (height, width)
@@ -114,6 +114,8 @@ class Generator(nn.Module, kw_only=True):
         check_choice("latent", self.latent, ("normal", "uniform"))
         if not 0 <= self.truncation <= 1:
             raise UserError(f"truncation={self.truncation}: expected 0 to 1")
+        if self.truncation and self.latent != "normal":
+            raise UserError(f"truncation={self.truncation}: is of normal latents, not {self.latent} ones; set it to 0")
         check_least(self, {"channels": 1, "width": 1})
         sizes(self.resolution)
         super().__post_init__()

@@ -81,12 +81,16 @@ def texts_of(captions: str | tuple[str, ...]) -> tuple[str, ...]:
     path = pathlib.Path(paths.expanded(captions, "--captions"))
     if not path.is_file():
         raise MissingPathError(f"--captions={captions}: there is no file {path.absolute()}")
-    if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"--captions={captions}: larger than {MOST_BYTES >> 20} MiB; give fewer captions at a time")
     try:
-        texts = tuple(line.strip() for line in path.read_bytes().decode("utf-8-sig").split("\n") if line.strip())
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise UserError(f"--captions={captions}: larger than {MOST_BYTES >> 20} MiB; give fewer captions at a time")
+        texts = tuple(line.strip() for line in data.decode("utf-8-sig").split("\n") if line.strip())
     except UnicodeDecodeError as error:
         raise UserError(f"--captions={captions}: no UTF-8 (byte {error.start}); save the file as such") from error
+    except OSError as error:
+        raise UserError(f"--captions={captions}: cannot be read: {error.strerror or error}") from error
     if not texts:
         raise UserError(f"--captions={captions}: the file is empty; write a caption a line")
     return texts
