@@ -7,7 +7,7 @@ The paper's game: hinge with projection, spectral norm of every weight, orthogon
 discriminators for one of the generator, Adam with (0, .999) at 1e-4 and 5e-4; one discriminator sees 8 frames, the other one
 all, at half of the size; an average of the generator with .9999. Features are an eighth to a quarter of the paper's, without
 self-attention, and a batch has 64 clips instead of 512. TFDS prepares the set with ffmpeg: `--config.data.download=True`.
-The paper's inception score, by a C3D network, is 32.97.
+The paper was not at hand: its values, and its inception score by a C3D network, 32.97, are from memory.
 
 Variants: `prediction`, DVD-GAN-FP: of 5 frames the 11 next ones, without labels and with an L1 term that the paper does not have.
 """

@@ -88,7 +88,9 @@ def folder_names(class_names: tuple[str, ...]) -> tuple[str, ...]:
     names: list[str] = []
     for label, name in enumerate(class_names):
         name = _UNSAFE.sub("_", name).lstrip(".").strip() or f"class{label}"
-        names.append(name if name not in names else f"{name}_{label}")
+        while name in names:
+            name = f"{name}_{label}"
+        names.append(name)
     return tuple(names)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax.data import film_files, open_dataset
+from gan_jax.data import files, film_files, open_dataset, pack
 from gan_jax.errors import UserError
 
 LOOK = {"resolution": 6, "channels": 1, "frames": 3}
@@ -187,6 +187,27 @@ def test_an_animation_of_endlessly_many_frames_is_refused(tmp_path, monkeypatch,
     monkeypatch.setattr(film_files, most, {"MOST_FRAMES": 8, "MOST_PIXELS": 9 * 36 - 1}[most])
     with pytest.raises(UserError, match=r"a\.gif cannot be used: it has 9 frames of 6x6 pixels; expected up to"):
         _opened(tmp_path / "set")
+
+
+def test_a_film_file_of_endlessly_many_frames_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    _mp4(tmp_path / "set" / "a.mp4", [0, 90, 180, 250, 90, 0])
+    monkeypatch.setattr(film_files, "MOST_OF_FILM", 5)
+    with pytest.raises(UserError, match=r"a\.mp4 cannot be used: it has more than 5 frames"):
+        _opened(tmp_path / "set")
+
+
+def test_a_copy_of_large_film_files_is_the_same_set(tmp_path, monkeypatch):
+    """Sets that are not packed have the files' times in their fingerprint; their content is that of the bytes."""
+    monkeypatch.setattr(pack, "LIMIT_BYTES", 0)
+    for name, level in (("one", 0), ("copy", 0), ("other", 50)):
+        (tmp_path / name).mkdir()
+        _mp4(tmp_path / name / "a.mp4", [level, 90, 180])
+        _frames(tmp_path / name / "b", _film(3))
+        (tmp_path / name / "b" / "4.png").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(files, "_most", lambda name, pictures: 100 if name.endswith(".mp4") else files.MOST_BYTES)
+    one, copy, other = (_opened(tmp_path / name).content() for name in ("one", "copy", "other"))
+    assert one == copy != other and len(one) == 64
 
 
 @pytest.mark.parametrize(("arrays", "message"), [

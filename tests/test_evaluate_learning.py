@@ -137,12 +137,12 @@ def test_the_classifier_is_a_function_of_its_seed_and_sees_augmented_images(digi
     monkeypatch.setattr(small_classifier, "STEPS", 6)
     (images, labels), (others, _) = opened(run), opened(run, "test")
     images, others = (small_classifier.shrunk(x, 16) for x in (images, others))
-    first, again, other, moved = (
+    first, again, other, shifted = (
         small_classifier.predictions(images, labels, others, classes=10, seed=seed, augmented=augmented)
         for seed, augmented in ((0, False), (0, False), (1, False), (0, True))
     )
     np.testing.assert_array_equal(first, again)
-    assert (first != other).any() and (first != moved).any()
+    assert (first != other).any() and (first != shifted).any()
     assert {small_classifier.side_of(shape) for shape in ((8, 8, 1), (32, 32, 1), (31, 40, 3))} == {16}
     assert {small_classifier.side_of(shape) for shape in ((32, 32, 3), (256, 256, 3))} == {32}
     assert [small_classifier.steps_for(count) for count in (1, 3200, 10**6)] == [6, 1000, 4000]
@@ -206,14 +206,14 @@ def test_augmented_images_are_shifted_and_mirrored_copies():
     np.testing.assert_array_equal(small_classifier._augmented(key, images, 0, 0.0), images)
     np.testing.assert_array_equal(small_classifier._augmented(key, images, 0, 1.0), images[:, :, ::-1])
     seen = set()
-    for image, moved in zip(images, np.asarray(small_classifier._augmented(key, images, 1, 0.5)), strict=True):
+    for image, shifted in zip(images, np.asarray(small_classifier._augmented(key, images, 1, 0.5)), strict=True):
         ways = {}
         for mirrored in (False, True):
             padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), "edge")
             for down, right in itertools.product(range(3), range(3)):
                 crop = padded[down : down + 16, right : right + 16]
                 ways[down, right, mirrored] = crop[:, ::-1] if mirrored else crop
-        (way,) = [way for way, crop in ways.items() if np.array_equal(crop, moved)]
+        (way,) = [way for way, crop in ways.items() if np.array_equal(crop, shifted)]
         seen.add(way)
     assert {down for down, _, _ in seen} == {right for _, right, _ in seen} == {0, 1, 2}
     assert {mirrored for _, _, mirrored in seen} == {False, True}

@@ -57,6 +57,21 @@ def test_classical_methods_stand_beside(digits, rows):
     assert rows["l1/ridge"]["better"] == "lower" and rows["l1/ridge"]["pairs"] == 20
 
 
+def test_lpips_of_clips_of_more_frames_than_a_batch():
+    """A distance that is the pair's first pixels' product, of three clips of 37 frames."""
+    def apply(variables, a, b):
+        return variables["one"] * a[:, 0, 0, 0].astype(np.float32) * b[:, 0, 0, 0].astype(np.float32)
+
+    net = networks.FeatureNet("lpips_alex", "0" * 64, True, "none", {}, {"one": np.float32(1)}, apply)
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 3, 37, 4, 4, 1), np.uint8)
+    metric = pairs.Pairs("lpips_alex", net, pairs.Targets(3, lambda places: b[places], {}), 0)
+    metric.update(a)
+    value, beside = metric.finish()
+    products = a[:, :, 0, 0, 0].astype(float) * b[:, :, 0, 0, 0]
+    assert value == pytest.approx(products.mean(), rel=1e-5)
+    np.testing.assert_allclose(beside["by_frame"], products.mean(0), rtol=1e-5)
+
+
 def test_lpips_of_a_run_is_that_of_its_pairs(digits, monkeypatch):
     """With a distance of our own in the network's place, which is told by the row."""
     def apply(variables, a, b):

@@ -92,8 +92,8 @@ def test_it_is_kept_and_a_function_of_its_data(tmp_path, monkeypatch):
     }
     unlabelled = clips_classifier.fit(clips, None, held_out, None, steps=2)
     assert "logits" not in unlabelled.outputs and unlabelled.sha256 != first.sha256
-    moved = fitted.of_weights(jax.tree.map(lambda x: x + 1, first.variables), first)
-    assert moved.sha256 != first.sha256
+    changed = fitted.of_weights(jax.tree.map(lambda x: x + 1, first.variables), first)
+    assert changed.sha256 != first.sha256
 
 
 @pytest.mark.parametrize(("change", "message"), [

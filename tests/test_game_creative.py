@@ -123,8 +123,8 @@ def test_the_plain_game_has_the_term_in_no_gradient():
         assert dict(run.phases[1].weights) == ({"ambiguity": weight} if weight else {})
         for name, params in (("seen", first.params["discriminator"]), ("blind", blind)):
             state = first._replace(params={**first.params, "discriminator": params})
-            moved, _ = settings.play(run, count=1, state=state)
-            generators[weight, name] = moved.params["generator"]
+            after, _ = settings.play(run, count=1, state=state)
+            generators[weight, name] = after.params["generator"]
     assert settings.largest_difference(generators[0.0, "seen"], generators[0.0, "blind"]) < 1e-6
     assert settings.largest_difference(generators[1.0, "seen"], generators[1.0, "blind"]) > 1e-3
 

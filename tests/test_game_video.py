@@ -109,9 +109,9 @@ def test_categories_are_told_from_real_clips_where_they_have_labels(small, label
     heads, classes = clips.judged, np.array([0.0, 2.0, 0.0])
 
     def favoured(play, judge, view, drawn, noise):
-        logits, told = heads(play, judge, view, drawn, noise)
+        logits, answers = heads(play, judge, view, drawn, noise)
         is_read = noise == clips.NOISE_REAL or not labels
-        return logits, told if told is None else 0 * told + (classes if is_read else -99)
+        return logits, answers if answers is None else 0 * answers + (classes if is_read else -99)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clips, "judged", favoured)
@@ -224,6 +224,10 @@ def test_baselines_repeat_the_last_frame_and_go_on_in_a_line():
     ("video", DVDGAN, {"loss__r1_gamma": -1}, "config.loss.r1_gamma=-1"),
     ("video_prediction", MOCOGAN, {}, "needs clips, predicts of 'generator', and 'mocogan' has no predicts; take a "
      "model that has: dvdgan"),
+    ("video", {**MOCOGAN, "discriminator_clips": {**MOCOGAN["discriminator_clips"], "categories": 3}}, {},
+     "config.discriminator_clips: it tells 3 categories, and the generator draws clips of 0; give both as many"),
+    ("video", {**MOCOGAN, "generator": DVDGAN["generator"]}, {"conditional": True},
+     "it tells 3 categories, and the generator draws clips of 0; give both as many categories, or set"),
     ("video", {**MOCOGAN, "discriminator_frames": {"name": "dcgan"}}, {}, "needs clips of 'discriminator_frames', and "
      "'dcgan' has no clips"),
 ])  # fmt: skip

@@ -53,8 +53,8 @@ def test_spectral_norm_of_a_kernel_of_clips_is_that_of_its_matrix():
     x = jnp.zeros((1, 2, 3, 3, 2)).at[0, 1, 2, 0, 1].set(1)  # picks one row of the kernel
     variables = net.init(jax.random.key(0), x)
     for _ in range(50):
-        y, moved = net.apply(variables, x, train=True, mutable=["spectral"])
-        variables = {**variables, **moved}
+        y, vectors = net.apply(variables, x, train=True, mutable=["spectral"])
+        variables = {**variables, **vectors}
     kernel = np.asarray(variables["params"]["kernel"])
     largest = np.linalg.svd(kernel.reshape(-1, 3), compute_uv=False)[0]
     np.testing.assert_allclose(y[0, 0, 0, 0], kernel[1, 2, 0, 1] / largest, rtol=1e-4)

@@ -40,7 +40,7 @@ def _generate(variables, z, label, context, train, *, widths, still, blocks, fra
     doubled, states = len(widths) - still, {}
     if context is not None:
         maps = [context[:, t] for t in range(context.shape[1])]
-        for i in reversed(range(len(widths))):
+        for i in reversed(range(shared, len(widths))):
             maps = [net[f"context{i}"].down(x, first=i == len(widths) - 1, halves=i < doubled) for x in maps]
             states[i] = relu(net.conv(relu(np.concatenate(maps, -1)), f"state{i}"))
     x = net.dense(condition, "stem").reshape(len(z), *base, -1)
@@ -65,6 +65,7 @@ def _generate(variables, z, label, context, train, *, widths, still, blocks, fra
     (dict(widths=(3, 2), still=1, blocks=1), False, 2, True),
     (dict(widths=(3, 2), still=1, blocks=1), True, 3, False),
     (dict(widths=(3, 2), still=1, shared=1, blocks=1), False, 0, True),
+    (dict(widths=(3, 2), still=1, shared=1, blocks=1), False, 2, True),
 ])  # fmt: skip
 def test_the_generator_is_that_of_the_paper(options, labelled, given, train):
     sizes = {"shape": (3, 8, 4, 2), "latent_size": 3, "embed_size": 2, "num_classes": 3 * labelled}

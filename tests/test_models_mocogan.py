@@ -51,10 +51,11 @@ def generator(recorded):
     content = recorded["out/z_all_frames"].reshape(2, 16, -1)[:, 0, : net.content]
     noise = np.swapaxes(recorded["in/gru_noise"], 0, 1).reshape(2, -1)
     z, label = np.concatenate([content, recorded["in/gru_h0"], noise], 1), recorded["out/categories"]
-    clips, moved = jax.jit(lambda v, z, label: net.apply(v, z, label, train=True, mutable=["batch_stats"]))(
+    clips, collections = jax.jit(lambda v, z, label: net.apply(v, z, label, train=True, mutable=["batch_stats"]))(
         variables, z, label
     )
-    return net, {**variables, "batch_stats": _before(variables["batch_stats"], moved["batch_stats"])}, z, label, clips
+    before = _before(variables["batch_stats"], collections["batch_stats"])
+    return net, {**variables, "batch_stats": before}, z, label, clips
 
 
 def _before(after, twice):
@@ -105,9 +106,9 @@ def test_discriminators_of_recorded_clips(recorded, generator, name, train):
             _place(key, value, places, params, statistics)
     clips = clips[:, 5:6] if "Image" in name else clips
     play = functools.partial(net.apply, mutable=["batch_stats"], method="heads")
-    (logits, classes), moved = play({"params": params, "batch_stats": statistics}, clips, train=True)
+    (logits, classes), collections = play({"params": params, "batch_stats": statistics}, clips, train=True)
     if not train:
-        statistics = _before(statistics, moved["batch_stats"])
+        statistics = _before(statistics, collections["batch_stats"])
         (logits, classes), _ = play({"params": params, "batch_stats": statistics}, clips, train=False)
     expected = recorded[f"out/{name}_{'train' if train else 'eval'}"]
     if name == "VideoDiscriminator":

@@ -114,6 +114,7 @@ def test_names_of_classes_become_names_of_folders():
     """Those that a folder can have stay; the others differ from all."""
     names = labelled_files.folder_names(("cat", "a/b", "a_b", ".hidden", "..", "tab\t", "cat"))
     assert names == ("cat", "a_b", "a_b_2", "hidden", "class4", "tab_", "cat_6")
+    assert labelled_files.folder_names(("a", "a_2", "a")) == ("a", "a_2", "a_2_2")
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -18,7 +18,7 @@ import numpy as np
 
 from gan_jax import archives, ffmpeg, paths
 from gan_jax.cache import cache_dir
-from gan_jax.data.files import Files, content, list_files, read_bytes
+from gan_jax.data.files import Files, NotAFile, content, list_files, read_bytes
 from gan_jax.data.fit import MODES, CorruptImageError, Fit, decode, fit_image, open_image, unusable
 from gan_jax.errors import UserError, plain
 
@@ -27,6 +27,7 @@ ARRAYS = ".npz"
 SUFFIXES = (*ffmpeg.SUFFIXES, *ANIMATIONS, ARRAYS)
 NAMES = ("video", "videos")  # of an array in an .npz file
 MOST_FRAMES, MOST_PIXELS = 50_000, 1 << 33  # of an animation, in all: a small file may hold any number of them
+MOST_OF_FILM = 1 << 20  # frames of a film file: times that are far apart make any number of them out of two
 OVERVIEW = "grid"  # what `sample` calls its picture of all
 
 
@@ -108,10 +109,18 @@ def _of_frames(files: Files, names: list[str], fit: Fit, way_out: str) -> tuple[
         return np.stack(frames)
 
     def sha256() -> str:
-        return _digest([hashlib.sha256(files.load(name)).hexdigest() for name in names])
+        return _digest([_of_picture(files, name) for name in names])
 
     listing = [(name.rpartition("/")[2], *files.pictures[name]) for name in names]
     return (len(names), _digest(listing)), Film(lambda: len(names), read, sha256)
+
+
+def _of_picture(files: Files, name: str) -> str:
+    """SHA-256 of a frame's file, as `folder.digest` has it. Raises OSError."""
+    try:
+        return hashlib.sha256(files.load(name)).hexdigest()
+    except NotAFile:
+        return "no file"
 
 
 def _of_file(files: Files, name: str, fit: Fit, way_out: str) -> dict[str, tuple[tuple, Film]]:
@@ -122,7 +131,7 @@ def _of_file(files: Files, name: str, fit: Fit, way_out: str) -> dict[str, tuple
         def refuse(*_):
             raise unusable(full, identity[0], way_out)
 
-        return {name: (identity, Film(refuse, refuse, refuse))}
+        return {name: (identity, Film(refuse, refuse, lambda: "no file"))}
     if name.lower().endswith(ARRAYS):
         return _of_arrays(pathlib.Path(full), name, identity, fit)
 
@@ -134,8 +143,16 @@ def _of_file(files: Files, name: str, fit: Fit, way_out: str) -> dict[str, tuple
 
     key = {"film": os.path.abspath(full), "content": identity, **fit._asdict()}
     film = functools.partial(_decoded, key, frames, fit)
-    sha256 = lambda: hashlib.sha256(files.load(name)).hexdigest()  # noqa: E731
+    sha256 = functools.partial(_sha256, files, name)
     return {name: (identity, Film(lambda: len(film()), lambda places: np.array(film()[places]), sha256))}
+
+
+def _sha256(files: Files, name: str) -> str:
+    """Of a film's file, which may be larger than memory. Raises OSError."""
+    if files.root.is_file():
+        return hashlib.sha256(files.load(name)).hexdigest()
+    with open(files.root / name, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _through_ffmpeg(path: pathlib.Path, fit: Fit, name: str, way_out: str) -> Iterator[np.ndarray]:
@@ -143,7 +160,10 @@ def _through_ffmpeg(path: pathlib.Path, fit: Fit, name: str, way_out: str) -> It
 
     ffmpeg.program()  # where that is missing, the film is all right
     try:
-        for frame in ffmpeg.frames(ffmpeg.open_film(path)):
+        film = ffmpeg.open_film(path)
+        for number, frame in enumerate(ffmpeg.frames(film), 1):
+            if max(number, film.frames) > MOST_OF_FILM:
+                raise unusable(name, f"it has more than {MOST_OF_FILM:,} frames", way_out)
             yield fit_image(Image.fromarray(frame), fit)
     except CorruptImageError:
         raise

@@ -74,6 +74,7 @@ class Pairs:
             values = structural_similarity.decibels(values.mean(keepdims=True))
         is_equal = np.isinf(values)
         return None if is_equal.all() else float(values[~is_equal].mean()), int(is_equal.sum())
+
     def _protocol(self) -> dict:
         """What pixels were compared, and in which unit."""
         unit = {"unit": "dB"} if "psnr" in self._name else {}
@@ -94,14 +95,17 @@ def _of_pixels(name: str, border: int) -> Callable[..., np.ndarray]:
 
 
 def _perceptual(net: FeatureNet) -> Callable:
-    """(a, b) of up to `AT_ONCE` pairs -> LPIPS, by a program of one batch size."""
+    """(a, b) -> LPIPS of the pairs, by a program of one batch size."""
     mesh = parallel.make_mesh(jax.local_devices())
     program = parallel.over_samples(net.apply, mesh)
     variables = jax.device_put(net.variables, parallel.replicated(mesh))
     batch = -(-AT_ONCE // mesh.size) * mesh.size
 
     def measure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        place = np.minimum(np.arange(batch), len(a) - 1)
-        return np.asarray(program(variables, a[place], b[place]))[: len(a)]
+        values = []
+        for start in range(0, len(a), batch):  # a clip may have more frames than a batch
+            place = np.minimum(start + np.arange(batch), len(a) - 1)
+            values.append(np.asarray(program(variables, a[place], b[place])))
+        return np.concatenate(values)[: len(a)]
 
     return measure

@@ -93,7 +93,7 @@ def fit(train_clips, train_labels, test_clips, test_labels, *, steps: int = 0) -
       train_clips: uint8 (N, T, H, W, C), T 2 or more; the network then accepts any T, H, W, and this C.
       train_labels: integers (N,), classes 0 to K - 1; None where clips have none.
       test_clips: uint8 (M, T, H, W, C), held out; only the stored accuracy depends on them.
-      test_labels: not used but for the check.
+      test_labels: not used; the accuracy is of orders.
       steps: of optimisation; 0 for `STEPS`.
     Returns:
       The network; its outputs are `features` (B, 96), `motion` (B, 6) and, of labelled clips, `logits` (B, K). Its

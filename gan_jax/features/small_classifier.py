@@ -133,5 +133,5 @@ def _augmented(key, x, shift, mirrors):
     padded = jnp.pad(x, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     offsets = jax.random.randint(shift_key, (b, 2), most - shift, most + shift + 1)
     crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, c)))
-    moved = crop(padded, offsets)
-    return jnp.where(jax.random.bernoulli(mirror_key, mirrors, (b, 1, 1, 1)), moved[:, :, ::-1], moved)
+    shifted = crop(padded, offsets)
+    return jnp.where(jax.random.bernoulli(mirror_key, mirrors, (b, 1, 1, 1)), shifted[:, :, ::-1], shifted)

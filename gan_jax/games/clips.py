@@ -18,7 +18,7 @@ from gan_jax import losses, models, parallel, penalties, specs
 from gan_jax.errors import UserError
 from gan_jax.games import players
 from gan_jax.games.players import InTraining
-from gan_jax.layers import pixels, random
+from gan_jax.layers import random
 from gan_jax.layers.rescale import downscale
 from gan_jax.specs import Field
 from gan_jax.step import Out, Phase, Rng, State
@@ -121,7 +121,7 @@ def moves(config, nets: dict, of_generator: tuple = (), context: int = 0) -> tup
     Args:
       of_generator: terms that a game adds, (name, weight), for `distances`.
     Raises:
-      UserError: an unknown loss, or a period or weight out of range.
+      UserError: an unknown loss, a period or weight out of range, or categories that the generator does not draw.
     """
     configs.check_range(config, "1 or more", "every.generator_steps", "every.penalty_steps")
     configs.check_range(config, "0 or more", "loss.r1_gamma", "loss.classes")
@@ -144,7 +144,15 @@ def moves(config, nets: dict, of_generator: tuple = (), context: int = 0) -> tup
 
 
 def _tells_classes(nets: dict) -> bool:
-    return getattr(nets["discriminator_clips"], "classes", 0) > 0
+    """Whether the discriminator of clips tells categories. Raises UserError where the generator has not the same."""
+    generator, judge = nets["generator"], nets["discriminator_clips"]
+    classes, drawn = getattr(judge, "classes", 0), 0
+    if hasattr(generator, "category"):
+        drawn = generator.num_classes or generator.categories
+    if classes and classes != drawn:
+        raise UserError(f"config.discriminator_clips: it tells {classes} categories, and the generator draws clips of "
+                        f"{drawn}; give both as many categories, or set config.loss.classes=0")
+    return classes > 0
 
 
 # What the phases have in common.
@@ -157,9 +165,7 @@ def begin(params, state: State, batch: dict, rng: Rng, rules: Rules) -> tuple[In
         LATENT: players.latent_draw(generator), FLIP: random.UNIFORM, NOISE_REAL: random.KEY, NOISE_FAKE: random.KEY,
         FRAMES: random.Draw("uniform", (batch[VIDEO].shape[1] - rules.context,)),
     })  # fmt: skip
-    real = pixels.normalise(batch[VIDEO])
-    if rules.flip:
-        real = pixels.random_flip(real, draws[FLIP])
+    real = players.reals(batch, draws[FLIP], rules.flip, VIDEO)
     z = batch.get("z", players.spread(generator, draws[LATENT]))
     return InTraining(rules.nets, params, state), Clips(real, z, players.labels(rules.nets, batch), draws)
 

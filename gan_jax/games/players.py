@@ -178,8 +178,8 @@ def threshold(nets: dict, psi: float, cutoff: int | None) -> dict[str, float]:
     if latent_draw(nets["generator"]).kind != "normal":
         raise UserError(f"--truncation={psi}: this generator's latents are uniform, within +-1; leave the flag out")
     if psi <= 0 or cutoff is not None:
-        given = f"{psi}" if cutoff is None else f"{psi},{cutoff}"
-        raise UserError(f"--truncation={given}: expected one number above 0, the largest entry of a latent: this "
+        flag = f"{psi}" if cutoff is None else f"{psi},{cutoff}"
+        raise UserError(f"--truncation={flag}: expected one number above 0, the largest entry of a latent: this "
                         "generator has no styles, whose layers are counted")
     return {"threshold": psi}
 

@@ -19,6 +19,9 @@ A file has the classes `Generator` and `Discriminator`. What a net may offer bes
                             their order
     clips                   it makes, or judges, clips (B, T, H, W, C) instead of images
     predicts                with it: of a generator: keyword of `__call__`: context= (B, K, H, W, C), the frames before
+    category                with it, of a generator: method, (z, label), for the category (B,) of each clip, one of its
+                            `num_classes`, or without labels of its `categories`
+    classes                 with it, of a discriminator: how many class logits its `heads` has
     fills                   it takes images in [0, 1] with holes of 0, and behind their channels the mask, 1 in the hole
     multiple                with it: of which the sides of its images are multiples
     stages                  with it: method for its images and those of its first stage

@@ -109,13 +109,13 @@ class Generator(nn.Module, kw_only=True):
         return nn.relu(Conv(features, 3, kernel_init=ORTHOGONAL, name="begin", **_weights(self))(nn.relu(x), train))
 
     def _states(self, context: jax.Array, train: bool) -> dict[int, jax.Array]:
-        """scale -> first state (B, h, w, features) of its recurrence, of the context's frames.
+        """scale -> first state (B, h, w, features) of its recurrence, of the context's frames; of those that have one.
 
         Each frame passes the blocks by itself; at each scale what comes of them is put side by side, and convolved.
         """
         weights, count = _weights(self), context.shape[1]
         x, states = context.reshape(-1, *context.shape[2:]).astype(self.dtype), {}
-        for i, features in reversed(list(enumerate(self.widths))):
+        for i, features in reversed(list(enumerate(self.widths))[self.shared :]):
             block = {"features": features, "down": i < len(self.widths) - self.still, "weights": weights, **KERNELS}
             x = DownBlock(**block, first=i == len(self.widths) - 1, name=f"context{i}")(x, train)
             beside = jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 3).reshape(-1, *x.shape[1:3], count * features)
