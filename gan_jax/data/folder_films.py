@@ -10,6 +10,7 @@ import numpy as np
 from gan_jax.data.film_files import OVERVIEW, Film, list_films
 from gan_jax.data.fit import MEND, SKIP, CorruptImageError, Fit
 from gan_jax.data.folder_labels import select
+from gan_jax.data.live import decoded
 from gan_jax.data.source import Example, Source
 from gan_jax.data.windows import Windows
 from gan_jax.errors import UserError
@@ -35,11 +36,14 @@ def open_films(path: str, *, split: str, fit: Fit, windows: Windows) -> Source:
     files, films = list_films(path, fit, SKIP)
     chosen = select(files, split)
     clips, labels = [], []
-    for number, name in enumerate(chosen.paths):
+
+    def starts_of(number: int) -> Sequence[int]:
         try:
-            starts = windows.starts(films[name].count()) or (NO_CLIP,)
+            return windows.starts(films[chosen.paths[number]].count()) or (NO_CLIP,)
         except CorruptImageError:
-            starts = (NO_CLIP,)
+            return (NO_CLIP,)
+
+    for number, starts in enumerate(decoded(starts_of, range(len(chosen.paths)))):
         clips += [(number, start) for start in starts]
         labels += [chosen.labels[number] if chosen.labels else 0] * len(starts)
     listing = [(name, *files.pictures[name]) for name in chosen.paths]
