@@ -260,7 +260,8 @@ def test_the_fixed_grid_is_fixed_and_depends_on_the_runs_seed(plain):
     assert (draw(ema, again, {}) != one).any()
 
 
-@pytest.mark.parametrize(("shape", "size"), [((32, 32, 1), 256), ((2,), 256), ((256, 256, 3), 32), ((1024, 2048), 1)])
+@pytest.mark.parametrize(("shape", "size"), [((32, 32, 1), 256), ((2,), 256), ((256, 256, 3), 32), ((1024, 2048, 1), 1),
+                                             ((16, 256, 256, 3), 2)])  # fmt: skip
 def test_large_images_pass_in_small_batches(plain, monkeypatch, shape, size):
     """On one device; a sample too much would not fit where one of 32 px does."""
     make_mesh = parallel.make_mesh
