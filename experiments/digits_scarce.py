@@ -22,12 +22,12 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "plain", "smoke"):
         raise ValueError(f"{variant!r}; expected plain or smoke")
     adam = {"name": "adam", "learning_rate": 1e-3, "b1": 0.0, "b2": 0.99}
-    adam |= {"schedule": "linear", "decay_begin_images": 64_000}
+    adam |= {"schedule": "linear", "decay_begin_images": 40_000}
     config = ConfigDict(
         {
             "game": "unconditional",
             "conditional": True,
-            "total_images": 96_000,
+            "total_images": 64_000,
             "batch_size": 32,
             "data": {"name": "digits", "split": "train@10", "resolution": 8, "channels": 1},
             "generator": {"name": "biggan", "latent_size": 48, "shared_size": 16, "widths": (32, 32)},
@@ -36,8 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "augment": {"name": "diffaugment", "policy": ("translation",)},
             "optim": {"generator": dict(adam), "discriminator": dict(adam)},
             "ema": {"half_life_images": 8_000.0, "rampup": 0.1},
-            "every": {"generator_steps": 2, "penalty_steps": 4}
-            | {"log_images": 3_200, "sample_images": 32_000, "checkpoint_images": 32_000},
+            "every": {"penalty_steps": 4, "log_images": 3_200, "sample_images": 32_000, "checkpoint_images": 32_000},
             "evaluation": {
                 "features": "digits_classifier",
                 "metrics": ("cas", "nas", "nearest", "fd", "classes"),
@@ -55,7 +54,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.discriminator.widths, config.discriminator.halvings = (4,), 1
         for player in config.optim.values():
             player.schedule = "constant"
-        config.every = {"generator_steps": 2, "penalty_steps": 2}
-        config.every.update({"log_images": 8, "sample_images": 16, "checkpoint_images": 8})
+        config.every = {"penalty_steps": 2, "log_images": 8, "sample_images": 16, "checkpoint_images": 8}
         config.evaluation.samples = 64
     return config
