@@ -3,7 +3,8 @@
     python launch.py train --config=wikiart_can --workdir=runs/wikiart_can --config.data.name=folder:PATH
 
 PATH is a folder with a sub-folder of images for each style, such as WikiArt's 25; TFDS has no such set. The networks, the
-learning rate and the form of the style term are the paper's. The paper prints no distance: it asks people. Batch size and
+learning rate and the form of the style term are the paper's as others tell them: it was not at hand. It prints no distance,
+and asks people. Batch size and
 length, 25 times 81,449 paintings, are those of a public program (mlberkeley/Creative-Adversarial-Networks), whose noise on
 labels is left out.
 

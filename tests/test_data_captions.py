@@ -357,7 +357,7 @@ def test_pictures_of_a_tfds_set_are_cut_about_their_boxes(prepared):
     np.testing.assert_array_equal(images[0, ..., 0], BOXED[3:15, 18:30])
     with pytest.raises(UserError, match="data.crop='box': 'tfds:named' has no feature 'bbox'; it has: image, image"):
         open_dataset(name="tfds:named", **look)
-    with pytest.raises(UserError, match="data.crop='box': bounding boxes are of TFDS sets, not of 'faces'"):
+    with pytest.raises(UserError, match="data.crop='box': bounding boxes are of pictures of TFDS sets, not of 'faces'"):
         open_dataset(name="faces", crop="box")
 
 

@@ -172,8 +172,9 @@ def open_dataset(
     )
     _check_pairs_and_captions(str(name), pair, texts)
     windows = _windows(name, frames, frame_step, pair, texts)
-    if crop == "box" and not str(name).startswith("tfds:"):
-        raise UserError(f"data.crop='box': bounding boxes are of TFDS sets, not of {name!r}; take 'center'.")
+    if crop == "box" and (windows or not str(name).startswith("tfds:")):
+        of = "films" if windows else repr(name)
+        raise UserError(f"data.crop='box': bounding boxes are of pictures of TFDS sets, not of {of}; take 'center'.")
     if str(name).startswith("mixture:"):
         return _open_mixture(str(name).partition(":")[2], common)
     source = _open_source(
