@@ -110,6 +110,9 @@ class Generator(nn.Module, kw_only=True):
     width: int = 32  # features beside the image, doubled with each halving, up to 8 times so many
     dtype: jnp.dtype = jnp.float32  # of the computation
 
+    captioned = True  # it takes a sentence's vector
+    couples_samples = False  # no sample sees another
+
     def __post_init__(self):
         check_choice("latent", self.latent, ("normal", "uniform"))
         if not 0 <= self.truncation <= 1:
@@ -119,16 +122,6 @@ class Generator(nn.Module, kw_only=True):
         check_least(self, {"channels": 1, "width": 1})
         sizes(self.resolution)
         super().__post_init__()
-
-    @property
-    def captioned(self) -> bool:
-        """It takes a sentence's vector."""
-        return True
-
-    @property
-    def couples_samples(self) -> bool:
-        """No sample sees another."""
-        return False
 
     @nn.compact
     def __call__(self, z: jax.Array, sentence: jax.Array, *, train: bool) -> jax.Array:
@@ -155,20 +148,13 @@ class Discriminator(nn.Module, kw_only=True):
     width: int = 32  # features beside the image, doubled with each halving, up to 8 times so many
     dtype: jnp.dtype = jnp.float32  # of the computation
 
+    captioned = True  # it takes a sentence's vector
+    couples_samples = False  # no sample sees another
+
     def __post_init__(self):
         check_least(self, {"channels": 1, "width": 1})
         sizes(self.resolution)
         super().__post_init__()
-
-    @property
-    def captioned(self) -> bool:
-        """It takes a sentence's vector."""
-        return True
-
-    @property
-    def couples_samples(self) -> bool:
-        """No sample sees another."""
-        return False
 
     def setup(self):
         """Its layers."""
