@@ -87,12 +87,14 @@ def data_spec(config: ConfigDict, dataset) -> specs.Spec:
     """The fields of the data that the run's game reads.
 
     Raises:
-      UserError: the data has no such field, a label of a single class, which says nothing, or a class without examples.
+      UserError: the data has no such field, a label of a single class, which says nothing, or a class without
+        examples, in games with `EVERY_CLASS`.
     """
     game = games.find(config.game)
     try:
         spec = specs.chosen(dataset.spec, game.reads(config), dataset.name)
     except UserError as error:  # what was left out of the data may be what is missing
         raise UserError("; ".join([str(error), *dataset.notes])) from error
-    specs.check_classes(spec, dataset, f"the game {config.game!r}")
+    every = getattr(game, "EVERY_CLASS", False)
+    specs.check_classes(spec, dataset, f"the game {config.game!r}", every=every)
     return spec

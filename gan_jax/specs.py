@@ -66,13 +66,14 @@ def chosen(spec: Mapping[str, Field], names: tuple[str, ...], data: str) -> Spec
     return {name: spec[name] for name in names}
 
 
-def check_classes(spec: Mapping[str, Field], dataset, reader: str) -> None:
+def check_classes(spec: Mapping[str, Field], dataset, reader: str, *, every: bool) -> None:
     """Raises UserError where the labels that `reader` reads are of one class, or one of their classes has no example.
 
     Args:
       spec: of the fields that are read.
       dataset: `class_counts` of its field `label`, where they are known; `class_names`, `name`, `split`.
       reader: for the message.
+      every: whether each class must have an example.
     """
     for name, field in spec.items():
         if field.kind == "label" and field.classes < 2:
@@ -81,7 +82,7 @@ def check_classes(spec: Mapping[str, Field], dataset, reader: str) -> None:
                 "with two classes or more, or an experiment without labels"
             )
     counts = getattr(dataset, "class_counts", ())  # a set of parts has none of its own
-    if "label" in spec and 0 in counts:
+    if every and "label" in spec and 0 in counts:
         raise UserError(
             f"{reader} reads the field 'label', and the class {dataset.class_names[counts.index(0)]!r} of "
             f"{dataset.name!r} has no example in the split {dataset.split!r}: add some, or take it out of the labels"

@@ -16,6 +16,7 @@ A game is a module with
                                   `features.networks.load` gives; losses see them among `params`, State has none of them
     SAMPLED                       optional: names of those that `sample` and `alike` see, too, among `ema`, which has
                                   them as it has nets, {"params": arrays}
+    EVERY_CLASS                   optional: whether each class of the labels that it reads must have an example
     asks(config)                  -> names of the fields that `sample` must be given: labels, and what is held out or
                                   the user's own: pictures, films, captions; K captions that `sample` has are the same
     derived(config, spec)         optional: {name: Field} of what it makes of the data's fields and may ask for, such as

@@ -34,6 +34,7 @@ DEFAULTS = {
     },
 }
 NEEDS = {"generator": ("latent_size", "latent"), "discriminator": ("heads", "num_classes")}
+EVERY_CLASS = True  # its discriminator would learn that a style without images is never right
 FORMS = ("categorical", "binary")
 
 LATENT, FLIP, AUGMENT_REAL, AUGMENT_FAKE = range(4)  # independent draws of one phase
