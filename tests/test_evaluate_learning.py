@@ -11,7 +11,7 @@ from gan_jax import evaluate, metrics, run_data
 from gan_jax.errors import UserError
 from gan_jax.evaluate import judges, learning, plans, protocols
 from gan_jax.evaluate import run as measuring
-from gan_jax.features import small_classifier
+from gan_jax.features import digits_classifier, small_classifier
 from gan_jax.metrics import nearest
 from tests import settings
 
@@ -23,6 +23,8 @@ def short(monkeypatch):
     monkeypatch.setattr(small_classifier, "STEPS", 30)
     monkeypatch.setattr(small_classifier, "BATCH", 32)
     monkeypatch.setattr(learning, "SEEDS", 2)
+    monkeypatch.setattr(digits_classifier, "STEPS", 8)
+    monkeypatch.setattr(digits_classifier, "RECIPE", "of test_evaluate_learning")  # its name in the cache
 
 
 @pytest.fixture(scope="module")
