@@ -26,7 +26,7 @@ from gan_jax.evaluate import (
     report,
     retrieval,
     training_set,
-)  # fmt: skip
+)
 from gan_jax.evaluate import path_length as path_lengths
 from gan_jax.evaluate import reals as real_side
 from gan_jax.evaluate.protocols import EQUIVARIANCE
