@@ -72,10 +72,10 @@ class Painter:
         A game that draws from pictures gives all its arrays, a tuple.
         """
         if job.given:
-            given, one = asked(self._run, job.given), {}
-            if any(_has_any_size(self._run, name) for name in given):
-                one = {"batch_size": 1}
-            return self._draw(whole=True, **one)(self._ema, keys_of(job.seeds), given), None
+            inputs = asked(self._run, job.given)
+            is_of_any_size = any(_has_any_size(self._run, name) for name in inputs)
+            draw = self._draw(whole=True, **({"batch_size": 1} if is_of_any_size else {}))
+            return draw(self._ema, keys_of(job.seeds), inputs), None
         if not has_styles(self._run):
             draw = self._draw(**job.options)
             return draw(self._ema, keys_of(job.seeds), runs.with_labels(self._run, job.labels)), None

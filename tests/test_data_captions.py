@@ -407,15 +407,15 @@ def test_captioned_digits_are_as_their_captions_say(splits):
 
 
 def test_a_fifth_of_what_can_be_said_is_unseen_and_every_word_is_seen_in_its_place(splits):
-    said = {split: {captions.Words(dataset.words).decode(row[0]) for row in examples["caption"]}
-            for split, (dataset, examples) in splits.items()}  # fmt: skip
-    assert said["train"] == said["test"] and len(said["train"]) == 192 and len(said["unseen"]) == 48
-    assert not said["train"] & said["unseen"]
-    seen = [_meant(text) for text in said["train"]]
-    for one in map(_meant, said["unseen"]):
+    sentences = {split: {captions.Words(dataset.words).decode(row[0]) for row in examples["caption"]}
+                 for split, (dataset, examples) in splits.items()}  # fmt: skip
+    assert sentences["train"] == sentences["test"] and len(sentences["train"]) == 192 and len(sentences["unseen"]) == 48
+    assert not sentences["train"] & sentences["unseen"]
+    seen = [_meant(text) for text in sentences["train"]]
+    for one in map(_meant, sentences["unseen"]):
         for place in (0, 1):
             assert any(other[place] == one[place] and other[2] == one[2] for other in seen)
-    words = [set(" ".join(texts).split()) for texts in said.values()]
+    words = [set(" ".join(texts).split()) for texts in sentences.values()]
     assert words[0] == words[1] >= words[2]
     assert all(dataset.words == splits["train"][0].words for dataset, _ in splits.values())
     for _, examples in splits.values():

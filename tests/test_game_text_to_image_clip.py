@@ -84,10 +84,10 @@ def test_images_are_drawn_from_the_towers_sentence(experiment, tower, tmp_path):
     """Computed here of the generator, the tower's file and the table alone."""
     rng = np.random.default_rng(0)  # a fresh generator hardly listens
 
-    def moved(state):
+    def shifted(state):
         return state._replace(ema=jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(x.dtype), state.ema))
 
-    run = settings.fresh_folder(_config(experiment), tmp_path / "run", moved)
+    run = settings.fresh_folder(_config(experiment), tmp_path / "run", shifted)
     trained, generator = gan_jax.open_run(tmp_path / "run"), run.nets["generator"]
     table, net = bpe.load(str(TABLE)), clip_text.load(str(tower))
     tokens = np.zeros((2, 16), np.int32)
@@ -110,8 +110,8 @@ def test_the_command_draws_captions_and_held_out_ones(folder, tmp_path):
     assert cli.main(command) == 0
     lines = (out / "captions.txt").read_text().splitlines()
     test = open_dataset(name="digits:captions", resolution=(8, 16), split="test", caption_length=16)
-    said = [captions.Words(test.words).decode(row[0]) for row in test.examples(np.arange(2))["caption"]]
-    assert [captions.words_of(line) for line in lines] == [line.split() for line in said]
+    sentences = [captions.Words(test.words).decode(row[0]) for row in test.examples(np.arange(2))["caption"]]
+    assert [captions.words_of(line) for line in lines] == [line.split() for line in sentences]
 
 
 def test_a_caption_that_is_too_long_is_refused(folder, tmp_path, capsys):

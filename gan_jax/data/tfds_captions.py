@@ -39,13 +39,13 @@ def captioned(
     Raises:
       UserError: the set has neither captions nor names of pictures; an example without a caption.
     """
-    wanted = NAMES if settings.place else FEATURES
-    feature = next((one for one in wanted if one in features), None)
+    names = NAMES if settings.place else FEATURES
+    feature = next((one for one in names if one in features), None)
     if feature is None:
         lacks = "names of its pictures, by which data.captions_from could be read"
         if not settings.place:
             lacks = "captions: give data.captions_from=FOLDER, with files that are named as its pictures"
-        raise UserError(f"data.name={name!r} has no {lacks}. Looked for {', '.join(wanted)}; it has: "
+        raise UserError(f"data.name={name!r} has no {lacks}. Looked for {', '.join(names)}; it has: "
                         f"{', '.join(sorted(features))}.")
     texts = read_texts(list_texts(settings.place)) if settings.place else {}
 

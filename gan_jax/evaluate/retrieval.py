@@ -27,8 +27,8 @@ def measurer(run: runs.Run) -> Callable[[dict], list[dict]]:
     numbers = np.arange(count) % dataset.size if dataset.size else np.arange(count)
     parts = np.split(numbers, np.arange(AT_ONCE, count, AT_ONCE))
     asked = [games.asked(run.game, run.config, dataset.examples(part), run.game.asks(run.config)) for part in parts]
-    given = {field: np.concatenate([arrays[field] for arrays in asked]) for field in asked[0]}
-    distinct, own = np.unique(given[name][:, 0], axis=0, return_inverse=True)
+    inputs = {field: np.concatenate([arrays[field] for arrays in asked]) for field in asked[0]}
+    distinct, own = np.unique(inputs[name][:, 0], axis=0, return_inverse=True)
     if len(distinct) < 2:
         raise UserError(f"metrics={RETRIEVAL}: all captions of the split {split!r} say the same; give another split")
     choices = candidates(own.reshape(-1), len(distinct), run.config.seed)
@@ -48,7 +48,7 @@ def measurer(run: runs.Run) -> Callable[[dict], list[dict]]:
 
     def rows(ema: dict) -> list[dict]:
         keys = painter.keys_from(run.config.seed, "evaluation", np.arange(count))
-        images, texts = programs[0](ema, keys, given)
+        images, texts = programs[0](ema, keys, inputs)
         reals = np.concatenate([
             programs[1](ema, sample.reals_of(run, dataset.examples(part)), arrays)[0]
             for part, arrays in zip(parts, asked, strict=True)

@@ -125,8 +125,8 @@ def ambiguity(logits: jax.Array, form: str = "categorical") -> jax.Array:
 def _begin(rules: Rules, params: dict, state: State, batch: dict, rng: Rng) -> tuple[InTraining, jax.Array, dict]:
     """(nets, fakes, draws): from this batch's own latents `z` where it carries them (parity tests do)."""
     net, both = rules.nets["generator"], InTraining(rules.nets, params, state)
-    wanted = {FLIP: random.UNIFORM, AUGMENT_REAL: random.KEY, AUGMENT_FAKE: random.KEY}
-    draws = random.draw(rng.samples, wanted | {LATENT: players.latent_draw(net)})
+    others = {FLIP: random.UNIFORM, AUGMENT_REAL: random.KEY, AUGMENT_FAKE: random.KEY}
+    draws = random.draw(rng.samples, others | {LATENT: players.latent_draw(net)})
     return both, both.play("generator", batch.get("z", players.spread(net, draws[LATENT]))), draws
 
 
